@@ -1,0 +1,18879 @@
+/* gptner.h - prompts in, answers out: OpenAI-compatible APIs from C. MIT.
+
+One header. It sends one prompt or a million to an OpenAI-compatible API,
+many at a time, over its own verified HTTPS, and gives exactly one result
+for each: an answer, or a typed error. Besides the C library it needs
+mbedTLS (2.28, 3.6 or 4.x).
+
+A COMPLETE PROGRAM (examples/hello.c)
+
+    #define GPTNER_IMPLEMENTATION
+    #include "gptner.h"
+    #include <stdio.h>
+
+    int main(void)
+    {
+        gptner_client *client = NULL;
+        gptner_result *answer = NULL;
+        gptner_error err;
+        gptner_status status = gptner_client_new(NULL, &client, &err);
+        if (status == GPTNER_OK) {
+            status = gptner_ask(client, "Say hello in Welsh.", &answer, &err);
+        }
+        if (status == GPTNER_OK) {
+            printf("%.*s\n", (int)answer->text.len, answer->text.ptr);
+        } else {
+            fprintf(stderr, "hello: %s\n", err.message);
+        }
+        gptner_result_free(answer);
+        gptner_client_free(client);
+        return status == GPTNER_OK ? 0 : 1;
+    }
+
+    cc hello.c -lmbedtls -lmbedx509 -lmbedcrypto -lpthread
+    OPENAI_API_KEY=... ./a.out
+
+Define GPTNER_IMPLEMENTATION in exactly one file of a program, before its
+first #include; the other files include the header alone. More programs:
+examples/parallel.c (many prompts), stream.c (an answer while it is being
+written), conversation.c, raw.c (any request), and the command line program
+batch_processing_example.c (from file to file).
+
+CONTENTS. The interface comes first and ends at "end of the interface". The
+implementation follows in layers, each calling only those above it in this
+list. Search for the tag.
+
+    >>platform  layer 1   memory, clock, threads, sockets, files, random
+    >>bytes     layer 2   buffer, arena, views, UTF-8, base64, numbers, texts
+    >>json      layer 3   strict reader, document, writer
+    >>stream    layer 4   names, TCP, TLS by mbedTLS, the user's transport
+    >>http      layer 5   URL, request writer, response parser, SSE, multipart
+    >>pace      layer 6   what is retried, when, and the gate of all workers
+    >>pool      layer 7   workers driven by threads, ordered results, progress
+    >>api       layer 8   client, request bodies, replies, runs, raw requests
+
+WHAT TO CALL
+
+    gptner_client_new, _free    a server, an account, open connections
+    gptner_ask                  one question
+    gptner_chat                 one prompt with all that belongs to it
+    gptner_chat_stream          the same, piece by piece
+    gptner_run                  many prompts: array, file or iterator
+    gptner_embed                vectors of texts
+    gptner_models_list          what the account may use
+    gptner_raw                  any other request
+    gptner_json_...             reader and writer, useful alone
+
+Every configuration works when it is all zero: zero is the default of each
+field, and its comment says which. In C:
+
+    gptner_config config = {.max_workers = 20, .timeout_ms = 30000};
+
+In C++ before C++20: gptner_config config = {}; config.max_workers = 20;
+
+OPTIONS. Macros, to be defined before the header is included. They change
+neither a struct nor a signature; what was compiled out returns
+GPTNER_ERR_UNSUPPORTED.
+
+    GPTNER_IMPLEMENTATION   this file holds the implementation
+    GPTNER_STATIC           all functions are static: the library is private
+                            to the file
+    GPTNER_API              linkage of the functions, e.g. a dllexport
+    GPTNER_NO_TLS           no mbedTLS: http URLs only, and https by a
+                            transport of your own
+    GPTNER_NO_THREADS       no threads: requests still run in parallel, all
+                            driven by the calling thread; resolving a name
+                            then blocks
+    GPTNER_NO_NER           without named-entity recognition
+    GPTNER_MALLOC(size), GPTNER_REALLOC(ptr, size), GPTNER_FREE(ptr)
+                            default memory functions: all three or none
+    GPTNER_ASSERT(cond)     checks of our own invariants; default: none
+    GPTNER_FAULT_INJECTION  for tests: see the prologue
+
+MEMORY AND OWNERSHIP
+
+- gptner_x_new() and every out-parameter that is a pointer give something
+  that is ended by gptner_x_free(). All strings in it die with it. NULL may
+  be freed. After a failure out-parameters are NULL or zero, unless the
+  function's comment says that the result explains the failure.
+- What a callback is given dies when the callback returns. Copy what you
+  want to keep.
+- Text is a gptner_str: pointer and length, not NUL-terminated. Print it
+  with printf("%.*s", (int)text.len, text.ptr). ptr NULL means "none".
+- A config is copied by gptner_client_new(), strings and all. Prompts and
+  run configs are borrowed for the time of the call.
+- The client's allocator (or the macros above) provides all memory but that
+  of mbedTLS. It may fail at any time: the call then ends with
+  GPTNER_ERR_NO_MEMORY, and nothing leaks.
+- A run that streams, from a file or iterator into a file or callback, needs
+  memory for its workers and for the results that wait for an earlier one
+  (max_ahead), however many prompts there are.
+
+THREADS AND CANCELLATION
+
+- A client may be used by several threads at once; a result, a document or a
+  config by one at a time. Clients share nothing.
+- gptner_run() drives its workers by a few threads, and has ended them when
+  it returns. Callbacks run in one of them, one call at a time and under no
+  lock, so they may use the client. They delay the run while they last.
+- gptner_client_cancel() ends all calls on the client, at once. It may be
+  called from any thread and from a signal handler. A run that is cancelled
+  hands over what it has: each prompt that was read has its result.
+- Every wait has a limit: see the times in gptner_config.
+- If mbedTLS was built without threading (as OpenWrt and some boards do), the
+  library takes one lock around every call to it. It cannot keep other users
+  of mbedTLS in the same process out.
+
+ERRORS
+
+- What can fail returns a gptner_status; 0 is GPTNER_OK. The gptner_error
+  that comes last in the call may be NULL; its message says what failed, on
+  what, why, and what to do about it.
+- In a run, the status of each result is what became of its prompt. The run
+  itself fails only when going on is pointless: bad key, no quota, unreadable
+  input, cancelled, out of time.
+- Retried are failures that may pass: lost connections, HTTP 408, 409, 429
+  and 5xx, and replies that make no sense. The wait is the one that the server
+  asks for, else it grows from backoff_ms to max_backoff_ms with some chance
+  in it. A 429 slows down all workers. HTTP 400, 401, 403, 404 and an empty
+  account are not retried.
+- A request may reach the server and its reply be lost. Then it is sent again,
+  which can cost twice; raw requests can forbid that (no_retry).
+- An answer is GPTNER_OK only if it is whole: one that was cut off by
+  max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
+
+SECURITY
+
+- Verified: the server's certificate chain and its name (or IP address), in
+  every connection, unless insecure_skip_verify is set. TLS 1.2 or 1.3.
+  There is no fall-back to http. Certificates are not checked for revocation.
+- Trusted, in this order: ca_pem, ca_file and ca_dir of the config; the
+  variables SSL_CERT_FILE and SSL_CERT_DIR; the first bundle found in the
+  known places of the system; on Windows its certificate store. What is named
+  but cannot be read is an error, and the error says what was tried.
+- The key goes to the host of the base URL alone, and not along with a
+  redirect to another. It is in no log line, no error text and no result, and
+  its memory is wiped. Prompts and answers are logged at GPTNER_LOG_DEBUG
+  only, and only if log_fn is set.
+- Proxies: config.proxy, else the variables https_proxy, HTTPS_PROXY,
+  all_proxy, ALL_PROXY for https, and http_proxy (small letters only),
+  all_proxy, ALL_PROXY for http; no_proxy and NO_PROXY name exceptions. An
+  https connection goes through the proxy by CONNECT, encrypted end to end.
+  Only http proxies, with basic authentication. proxy "" uses none.
+- Environment variables are ignored in set-uid programs.
+- Bounded, and by which field:
+
+    body of a reply            max_body_bytes     64 MiB
+    status line and headers    max_head_bytes     256 KiB
+    number of headers          max_headers        2048
+    nesting of JSON            max_depth          512
+    resolve and connect        connect_timeout_ms, handshake_timeout_ms
+    waiting for a reply        first_byte_timeout_ms, gap_timeout_ms
+    an attempt, a prompt, run  timeout_ms, item_timeout_ms, run.timeout_ms
+    retries                    max_retries, max_throttle_retries,
+                               max_bad_reply_retries
+    a server's own delay       max_retry_after_ms 2 minutes
+    prompts begun ahead        max_ahead          1024 or 8 a worker
+
+- What cannot be sent safely (a line break in a header, a control character
+  in a path) is refused with GPTNER_ERR_INVALID_ARGUMENT.
+
+THE PROCESS IS YOURS. The library never exits, aborts, prints (but for
+gptner_progress_bar, on request), installs a signal handler, raises SIGPIPE
+or changes the locale. It has no global state but the lock that mbedTLS needs.
+
+LIMITS, AND WHAT IT DOES NOT DO
+
+- HTTP/1.1 only, one request at a time on a connection; no HTTP/2, no
+  compression, no cookies, no SOCKS.
+- It does not count tokens before it sends, and does not cut prompts to fit.
+- Tools are passed through as JSON, not called.
+- The Batch API (half the price, within a day) and named-entity recognition
+  by prompting are to come; the layers that carry them are these.
+- mbedTLS cannot use CA certificates with critical name constraints and does
+  not fetch missing intermediate certificates.
+
+CHANGES. 0.1.0: first version. CHANGELOG.md has them all.
+*/
+#if defined(GPTNER_IMPLEMENTATION) && defined(__linux__) && \
+    !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+#if defined(GPTNER_IMPLEMENTATION) && !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64
+#endif
+
+#ifndef GPTNER_H
+#define GPTNER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---------------------------------------------------------------------------
+ * version and linkage
+ * ------------------------------------------------------------------------ */
+#define GPTNER_VERSION_MAJOR 0
+#define GPTNER_VERSION_MINOR 1
+#define GPTNER_VERSION_PATCH 0
+#define GPTNER_VERSION       "0.1.0"
+
+/* GPTNER_STATIC makes every function of the library private to the file that
+ * implements it. GPTNER_API may be defined by the user, e.g. as dllexport. */
+#ifndef GPTNER_API
+#ifdef GPTNER_STATIC
+#if defined(__GNUC__) || defined(__clang__)
+#define GPTNER_API static __attribute__((unused))
+#else
+#define GPTNER_API static
+#endif
+#else
+#define GPTNER_API extern
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of the implementation, "MAJOR.MINOR.PATCH". Any thread. */
+GPTNER_API const char *gptner_version(void);
+
+/* ---------------------------------------------------------------------------
+ * status and errors
+ * ------------------------------------------------------------------------ */
+
+/* name, value (never reused), text. */
+/* clang-format off */
+#define GPTNER_ERROR_LIST(X)                                                   \
+    X(NO_MEMORY,          1, "out of memory")                                  \
+    X(INVALID_ARGUMENT,   2, "invalid argument")                               \
+    X(UNSUPPORTED,        3, "not supported by this build or server")          \
+    X(FILE,               4, "file operation failed")                          \
+    X(LIMIT,              5, "a configured limit was exceeded")                \
+    X(JSON,               6, "not valid JSON")                                 \
+    X(THREAD,             7, "could not start a thread")                       \
+    X(CONFIG,             8, "invalid configuration")                          \
+    X(TIMEOUT,           10, "timed out")                                      \
+    X(CANCELLED,         11, "cancelled")                                      \
+    X(RESOLVE,           12, "host name not resolved")                         \
+    X(CONNECT,           13, "could not connect")                              \
+    X(CONNECTION_LOST,   14, "connection lost")                                \
+    X(TLS,               15, "TLS failed")                                     \
+    X(CERTIFICATE,       16, "server certificate refused")                     \
+    X(CA,                17, "no usable CA certificates")                      \
+    X(PROXY,             18, "proxy failed")                                   \
+    X(PROTOCOL,          19, "malformed HTTP")                                 \
+    X(RATE_LIMITED,      20, "rate limited by the server")                     \
+    X(QUOTA,             21, "account has no quota left")                      \
+    X(AUTH,              22, "API key refused")                                \
+    X(PERMISSION,        23, "permission denied")                              \
+    X(NOT_FOUND,         24, "not found")                                      \
+    X(BAD_REQUEST,       25, "request refused by the server")                  \
+    X(CONTEXT_LENGTH,    26, "prompt longer than the model's context")         \
+    X(SERVER,            27, "server error")                                   \
+    X(HTTP,              28, "unexpected HTTP status")                         \
+    X(REDIRECT,          29, "redirect not followed")                          \
+    X(BAD_REPLY,         30, "reply could not be understood")                  \
+    X(REFUSED,           31, "refused by the model")                           \
+    X(FILTERED,          32, "stopped by the content filter")                  \
+    X(TRUNCATED,         33, "answer cut off by the token limit")              \
+    X(TOO_LARGE,         34, "request larger than the rate limit allows")      \
+    X(NOT_SENT,          40, "not sent")
+/* clang-format on */
+
+typedef enum gptner_status {
+    GPTNER_OK = 0,
+#define GPTNER_X(name, value, text) GPTNER_ERR_##name = value,
+    GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+        GPTNER_STATUS_LAST = 0x7fff /* widens the type; never returned */
+} gptner_status;
+
+/* Why a call failed. Plain data; the caller owns it. */
+typedef struct gptner_error {
+    gptner_status status;   /* the value the function returned */
+    int http_status;        /* 0 when no response arrived */
+    int64_t retry_after_ms; /* -1 when the server named no delay */
+    char message[384];      /* for a person; UTF-8; never holds a secret */
+} gptner_error;
+
+/* "timed out" and "GPTNER_ERR_TIMEOUT" for a status; never NULL. Any thread. */
+GPTNER_API const char *gptner_status_text(gptner_status status);
+GPTNER_API const char *gptner_status_name(gptner_status status);
+
+/* ---------------------------------------------------------------------------
+ * small types
+ * ------------------------------------------------------------------------ */
+
+/* Text that somebody else owns: len bytes at ptr, not NUL-terminated. ptr NULL
+ * means "none", which differs from the empty text where that matters. */
+typedef struct gptner_str {
+    const char *ptr;
+    size_t len;
+} gptner_str;
+
+/* A view of a C string; NULL gives the none view. */
+GPTNER_API gptner_str gptner_str_from(const char *text);
+
+/* The memory functions of a client. All three or none; user is handed back.
+ * They must be callable from several threads at once. realloc_fn is never
+ * called with size 0 or a NULL pointer. */
+typedef struct gptner_allocator {
+    void *(*alloc_fn)(size_t size, void *user);
+    void *(*realloc_fn)(void *ptr, size_t size, void *user);
+    void (*free_fn)(void *ptr, void *user);
+    void *user;
+} gptner_allocator;
+
+/* Time and chance, for tests and for systems without a usable clock. Any
+ * member may be NULL: then the operating system is asked. */
+typedef struct gptner_hooks {
+    /* Monotonic time in milliseconds from any start; never runs backwards. */
+    int64_t (*monotonic_ms_fn)(void *user);
+    /* Milliseconds since 1970-01-01 UTC. */
+    int64_t (*unix_ms_fn)(void *user);
+    /* 64 random bits for jitter and boundaries (TLS has its own source). */
+    uint64_t (*random_fn)(void *user);
+    /* Called by a thread that has nothing to do before until_ms (monotonic;
+     * INT64_MAX: no limit) unless a socket becomes ready. Returns true when it
+     * has dealt with the time itself: the engine then only looks whether a
+     * socket is ready, without waiting, and goes on. With a virtual clock this
+     * is the place that advances it. false: wait as usual. */
+    bool (*wait_fn)(int64_t now_ms, int64_t until_ms, void *user);
+    void *user;
+} gptner_hooks;
+
+typedef enum gptner_log_level {
+    GPTNER_LOG_ERROR = 1,
+    GPTNER_LOG_WARN,
+    GPTNER_LOG_INFO,
+    GPTNER_LOG_DEBUG
+} gptner_log_level;
+
+/* One complete line without its end. May be called from any thread of the
+ * client, never under a lock. Holds no prompt text above GPTNER_LOG_DEBUG and
+ * no secret at any level. */
+typedef void (*gptner_log_fn)(gptner_log_level level, const char *text,
+                              void *user);
+
+typedef struct gptner_header {
+    const char *name;
+    const char *value;
+} gptner_header;
+
+/* ---------------------------------------------------------------------------
+ * JSON (RFC 8259); useful alone, needs no client
+ *
+ * Three tools: a document (read all, look up what you want), a pull reader
+ * (one pass, no memory of its own) and a writer. The two readers accept the
+ * same language: RFC 8259 without any extension, in valid UTF-8, with at most
+ * one byte-order mark in front. A text has one value and white space around.
+ *
+ * Numbers keep their text. As a double they are correctly rounded; beyond
+ * binary64 they read as the infinity of their sign or as 0, never as an error.
+ * NaN and Infinity are not JSON: readers and writer refuse them.
+ * Of equal keys in one object the last wins in look-ups; iteration and the
+ * pull reader show all. Strings may hold U+0000, hence pointer and length. An
+ * escape that is half a surrogate pair becomes U+FFFD, unless refused.
+ * ------------------------------------------------------------------------ */
+
+/* Nesting of arrays and objects: what is meant by 0, and the most that can be
+ * asked for. */
+#define GPTNER_JSON_DEPTH_DEFAULT 512
+#define GPTNER_JSON_DEPTH_MAX     1024
+
+typedef struct gptner_json_options {
+    size_t max_depth; /* 0: 512; at most 1024 */
+    /* Memory of one document, its copy of the text included; 0: 1 GiB. The
+     * pull reader needs none. */
+    size_t max_bytes;
+    bool refuse_lone_surrogates;       /* an error instead of U+FFFD */
+    const gptner_allocator *allocator; /* NULL: GPTNER_MALLOC and friends */
+} gptner_json_options;
+
+/* Where and why reading failed. message is static text, never NULL. */
+typedef struct gptner_json_error {
+    gptner_status status; /* GPTNER_ERR_JSON, _LIMIT, _NO_MEMORY, ... */
+    size_t offset;        /* of the offending byte; the length at the end */
+    size_t line;          /* from 1; lines end with LF */
+    size_t column;        /* from 1; in bytes */
+    const char *message;
+} gptner_json_error;
+
+typedef enum gptner_json_type {
+    GPTNER_JSON_NONE = 0, /* there is no value */
+    GPTNER_JSON_NULL,
+    GPTNER_JSON_BOOL,
+    GPTNER_JSON_NUMBER,
+    GPTNER_JSON_STRING,
+    GPTNER_JSON_ARRAY,
+    GPTNER_JSON_OBJECT
+} gptner_json_type;
+
+/* --- document ------------------------------------------------------------
+ * A value is a pointer into the document and lives as long as it. Every
+ * function below takes NULL for a value: "not there" has type NONE, size 0, no
+ * members, and fits no getter. So look-ups chain without checks:
+ *     gptner_json_get_int64(gptner_json_path(root, "usage.total_tokens"), &n)
+ * A document never changes; any number of threads may read it. */
+typedef struct gptner_json_doc gptner_json_doc;
+typedef struct gptner_json_value gptner_json_value;
+
+/* Read len bytes of text, which is copied. opt may be NULL for the defaults,
+ * err may be NULL. On success *out is owned by the caller; end it with
+ * gptner_json_doc_free(). On failure *out is NULL and err holds the reason.
+ * Any thread. */
+GPTNER_API gptner_status gptner_json_parse(const char *text, size_t len,
+                                           const gptner_json_options *opt,
+                                           gptner_json_doc **out,
+                                           gptner_json_error *err);
+
+/* Frees the document and all values and strings in it. NULL is fine. */
+GPTNER_API void gptner_json_doc_free(gptner_json_doc *doc);
+
+/* The value that the text consists of. NULL only for doc NULL. */
+GPTNER_API const gptner_json_value *
+gptner_json_root(const gptner_json_doc *doc);
+
+GPTNER_API gptner_json_type gptner_json_type_of(const gptner_json_value *value);
+
+/* Items of an array, members of an object (equal keys counted each), bytes of
+ * a string; else 0. */
+GPTNER_API size_t gptner_json_size(const gptner_json_value *value);
+
+/* A member by key, or NULL. Time grows with the size of the object. */
+GPTNER_API const gptner_json_value *
+gptner_json_find(const gptner_json_value *object, const char *key);
+GPTNER_API const gptner_json_value *
+gptner_json_find_str(const gptner_json_value *object, gptner_str key);
+
+/* An item of an array by index from 0, or NULL. Time grows with the index:
+ * to visit all items use an iterator. */
+GPTNER_API const gptner_json_value *
+gptner_json_at(const gptner_json_value *array, size_t index);
+
+/* A value further down, or NULL: keys parted by '.', indices in brackets, as in
+ * "choices[0].message.content"; "" is the value itself. Keys that hold '.' or
+ * '[' need gptner_json_find(). */
+GPTNER_API const gptner_json_value *
+gptner_json_path(const gptner_json_value *value, const char *path);
+
+/* Visit the children of an array or object in the order of the text:
+ *     gptner_json_iter it = gptner_json_iterate(object);
+ *     while (gptner_json_iter_next(&it))
+ *         use(it.key, it.value);
+ */
+typedef struct gptner_json_iter {
+    gptner_str key; /* of the member; none in an array */
+    const gptner_json_value *value;
+    const gptner_json_value *next; /* private */
+    size_t left;                   /* private */
+    bool is_object;                /* private */
+} gptner_json_iter;
+GPTNER_API gptner_json_iter gptner_json_iterate(const gptner_json_value *value);
+GPTNER_API bool gptner_json_iter_next(gptner_json_iter *it);
+
+/* Getters: true if the value is of that kind and fits exactly, else *out is
+ * zero (false, the none view). An integer may be written 10, 10.0 or 1e1. A
+ * double takes any number, rounded; see above for those too large. str is
+ * decoded and has a '\0' after its end; number is the text of a number. */
+GPTNER_API bool gptner_json_get_bool(const gptner_json_value *value, bool *out);
+GPTNER_API bool gptner_json_get_int64(const gptner_json_value *value,
+                                      int64_t *out);
+GPTNER_API bool gptner_json_get_uint64(const gptner_json_value *value,
+                                       uint64_t *out);
+GPTNER_API bool gptner_json_get_double(const gptner_json_value *value,
+                                       double *out);
+GPTNER_API bool gptner_json_get_str(const gptner_json_value *value,
+                                    gptner_str *out);
+GPTNER_API bool gptner_json_get_number(const gptner_json_value *value,
+                                       gptner_str *out);
+
+/* A string as C string, or otherwise (which may be NULL) if it is none or
+ * holds U+0000. Lives as long as the document. */
+GPTNER_API const char *gptner_json_get_cstr(const gptner_json_value *value,
+                                            const char *otherwise);
+
+/* --- pull reader -----------------------------------------------------------
+ * One pass over a whole text in memory without allocating anything:
+ *
+ *     gptner_json_reader_init_in_place(&r, text, len, NULL);
+ *     if (gptner_json_enter_object(&r)) {
+ *         while (gptner_json_next_key(&r, &key)) {
+ *             if (strcmp(key.ptr, "id") == 0)
+ *                 gptner_json_read_str(&r, &id);
+ *             else if (strcmp(key.ptr, "data") == 0 &&
+ *                      gptner_json_enter_array(&r))
+ *                 while (gptner_json_next_item(&r))
+ *                     gptner_json_read_double(&r, &data[n++]);
+ *         }
+ *     }
+ *     status = gptner_json_reader_finish(&r, &err);
+ *
+ * - What is not read is skipped by the next call, at full validation.
+ * - A read (or enter) that meets a value of another kind skips it, gives false
+ *   and zero, and the loop goes on: answers of servers vary. Ask
+ *   gptner_json_peek() first where the kind matters.
+ * - The first error in the text latches: every later call gives false, all
+ *   loops end, and gptner_json_reader_finish() says what and where. Only when
+ *   it returns GPTNER_OK was the text JSON as a whole.
+ * One reader, one thread; it may be copied to remember a place, unless it
+ * decodes in place. */
+typedef struct gptner_json_reader {
+    gptner_json_error error; /* status GPTNER_OK: none so far */
+    size_t depth;            /* arrays and objects now open */
+    /* private: */
+    const char *text, *pos, *end, *line_start;
+    char *edit; /* text, when it may be written to */
+    char *scratch;
+    size_t scratch_size, line, max_depth;
+    int state;
+    bool refuse_lone;
+    uint32_t nest[GPTNER_JSON_DEPTH_MAX / 32]; /* a bit a level: object */
+} gptner_json_reader;
+
+/* Read len bytes at text, which stay as they are and must outlive the reader
+ * and the views it gives. A string (or key) with escapes needs room to be
+ * decoded: see gptner_json_reader_scratch(). opt may be NULL. */
+GPTNER_API void gptner_json_reader_init(gptner_json_reader *r, const char *text,
+                                        size_t len,
+                                        const gptner_json_options *opt);
+
+/* The same, but strings that are read are decoded where they stand and get a
+ * '\0' after their end in place of the quote: all views stay good as long as
+ * the text, which afterwards is no JSON any more. */
+GPTNER_API void
+gptner_json_reader_init_in_place(gptner_json_reader *r, char *text, size_t len,
+                                 const gptner_json_options *opt);
+
+/* Room for decoding without gptner_json_reader_init_in_place(). Each string or
+ * key with an escape overwrites the one before; one that does not fit latches
+ * GPTNER_ERR_LIMIT. The view is never longer than its text between quotes. */
+GPTNER_API void gptner_json_reader_scratch(gptner_json_reader *r, char *room,
+                                           size_t size);
+
+/* The kind of the value that is next to be read; NONE if none is: at the end,
+ * after a value before next_key or next_item, and after an error. */
+GPTNER_API gptner_json_type gptner_json_peek(gptner_json_reader *r);
+
+/* Enter the next value if it is an object (array). Then call next_key
+ * (next_item) until it returns false; or leave early. */
+GPTNER_API bool gptner_json_enter_object(gptner_json_reader *r);
+GPTNER_API bool gptner_json_enter_array(gptner_json_reader *r);
+
+/* Go to the next member (item) of the innermost object (array), past what was
+ * not read of the one before. false: there is none, and the object (array) has
+ * been left; or an error. In the wrong kind of container it latches
+ * GPTNER_ERR_INVALID_ARGUMENT. */
+GPTNER_API bool gptner_json_next_key(gptner_json_reader *r, gptner_str *key);
+GPTNER_API bool gptner_json_next_item(gptner_json_reader *r);
+
+/* Go to the next member whose key is in names (closed by NULL), past all
+ * others. *which is its index; at false it is the number of names. */
+GPTNER_API bool gptner_json_next_member(gptner_json_reader *r,
+                                        const char *const *names,
+                                        size_t *which);
+
+/* Skip what is left of the innermost object or array and leave it. */
+GPTNER_API void gptner_json_leave(gptner_json_reader *r);
+
+/* Read the next value; see the getters of the document for what fits. */
+GPTNER_API bool gptner_json_read_str(gptner_json_reader *r, gptner_str *out);
+GPTNER_API bool gptner_json_read_int64(gptner_json_reader *r, int64_t *out);
+GPTNER_API bool gptner_json_read_uint64(gptner_json_reader *r, uint64_t *out);
+GPTNER_API bool gptner_json_read_double(gptner_json_reader *r, double *out);
+GPTNER_API bool gptner_json_read_bool(gptner_json_reader *r, bool *out);
+GPTNER_API bool gptner_json_read_null(gptner_json_reader *r);
+
+/* The text of the next value of any kind, as it stands, fully validated; of a
+ * number its text, of a string with its quotes. Nothing in it is decoded. */
+GPTNER_API bool gptner_json_read_raw(gptner_json_reader *r, gptner_str *out);
+
+/* Skip the next value, fully validated. */
+GPTNER_API bool gptner_json_skip(gptner_json_reader *r);
+
+/* Skip and validate all that is left, to the end of the text. Returns
+ * r->error.status; err may be NULL. */
+GPTNER_API gptner_status gptner_json_reader_finish(gptner_json_reader *r,
+                                                   gptner_json_error *err);
+
+/* --- writer ----------------------------------------------------------------
+ * Text grows in memory, or goes out through a callback piece by piece. Commas,
+ * colons and quotes come by themselves:
+ *
+ *     gptner_json_write_object(w);
+ *     gptner_json_put_string(w, "model", "gpt-4o-mini");
+ *     gptner_json_put_array(w, "stop");
+ *     gptner_json_write_string(w, "\n");
+ *     gptner_json_write_end(w);
+ *     gptner_json_write_end(w);
+ *     status = gptner_json_writer_finish(w, &text);
+ *
+ * The first failure latches, later calls do nothing: no call needs a check but
+ * the last. Failures: no memory, a limit, a value where none or a key is due
+ * (GPTNER_ERR_INVALID_ARGUMENT), a number that is not finite, raw text that is
+ * not JSON, and what the callback refused. One writer, one thread. */
+typedef struct gptner_json_writer gptner_json_writer;
+
+typedef struct gptner_json_writer_options {
+    int indent;      /* spaces a level, at most 16; 0: compact, in one line */
+    bool ascii_only; /* everything beyond ASCII as \u escapes */
+    /* Text that is not UTF-8 is an error instead of getting U+FFFD for each
+     * bad part. */
+    bool refuse_invalid_utf8;
+    bool trust_raw;   /* write_raw takes its text as it stands, unchecked */
+    size_t max_bytes; /* of the text in memory; 0: 1 GiB */
+    /* If set: gets the text in pieces of a few KiB, in order; false latches
+     * GPTNER_ERR_CANCELLED. Then little is held in memory. */
+    bool (*write_fn)(const char *data, size_t len, void *user);
+    void *write_user;
+    const gptner_allocator *allocator; /* NULL: GPTNER_MALLOC and friends */
+} gptner_json_writer_options;
+
+/* Make a writer; opt may be NULL. End it with gptner_json_writer_free(). On
+ * failure *out is NULL. */
+GPTNER_API gptner_status gptner_json_writer_new(
+    const gptner_json_writer_options *opt, gptner_json_writer **out);
+GPTNER_API void gptner_json_writer_free(gptner_json_writer *w);
+
+/* Begin a new text, whatever the state; memory is kept. */
+GPTNER_API void gptner_json_writer_reset(gptner_json_writer *w);
+
+/* End the text: fails if it is not one whole value. *out (may be NULL) is the
+ * text, good until the next call with w and with a '\0' after its end; with a
+ * callback, which gets the last piece now, it is the none view. */
+GPTNER_API gptner_status gptner_json_writer_finish(gptner_json_writer *w,
+                                                   gptner_str *out);
+
+/* The latched failure, GPTNER_OK if none; and what it was, never NULL. */
+GPTNER_API gptner_status gptner_json_writer_status(const gptner_json_writer *w);
+GPTNER_API const char *gptner_json_writer_message(const gptner_json_writer *w);
+
+/* Open an object or array; write_end closes the innermost. */
+GPTNER_API void gptner_json_write_object(gptner_json_writer *w);
+GPTNER_API void gptner_json_write_array(gptner_json_writer *w);
+GPTNER_API void gptner_json_write_end(gptner_json_writer *w);
+
+/* The key of the member whose value is written next. */
+GPTNER_API void gptner_json_write_key(gptner_json_writer *w, const char *key);
+GPTNER_API void gptner_json_write_key_str(gptner_json_writer *w,
+                                          gptner_str key);
+
+/* One value. A NULL string or none view is written as null. Doubles get the
+ * fewest digits that read back as the same. raw is one JSON value, of which
+ * only the white space between tokens is dropped (so that a line stays a
+ * line); value is copied from a document. */
+GPTNER_API void gptner_json_write_string(gptner_json_writer *w,
+                                         const char *text);
+GPTNER_API void gptner_json_write_str(gptner_json_writer *w, gptner_str text);
+GPTNER_API void gptner_json_write_int64(gptner_json_writer *w, int64_t number);
+GPTNER_API void gptner_json_write_uint64(gptner_json_writer *w,
+                                         uint64_t number);
+GPTNER_API void gptner_json_write_double(gptner_json_writer *w, double number);
+GPTNER_API void gptner_json_write_bool(gptner_json_writer *w, bool truth);
+GPTNER_API void gptner_json_write_null(gptner_json_writer *w);
+GPTNER_API void gptner_json_write_raw(gptner_json_writer *w, gptner_str json);
+GPTNER_API void gptner_json_write_value(gptner_json_writer *w,
+                                        const gptner_json_value *value);
+
+/* A string made of parts: begin, any number of parts, end. UTF-8 may be cut
+ * anywhere between parts. */
+GPTNER_API void gptner_json_write_str_begin(gptner_json_writer *w);
+GPTNER_API void gptner_json_write_str_part(gptner_json_writer *w,
+                                           gptner_str part);
+GPTNER_API void gptner_json_write_str_end(gptner_json_writer *w);
+
+/* Key and value in one call. */
+GPTNER_API void gptner_json_put_object(gptner_json_writer *w, const char *key);
+GPTNER_API void gptner_json_put_array(gptner_json_writer *w, const char *key);
+GPTNER_API void gptner_json_put_string(gptner_json_writer *w, const char *key,
+                                       const char *text);
+GPTNER_API void gptner_json_put_str(gptner_json_writer *w, const char *key,
+                                    gptner_str text);
+GPTNER_API void gptner_json_put_int64(gptner_json_writer *w, const char *key,
+                                      int64_t number);
+GPTNER_API void gptner_json_put_uint64(gptner_json_writer *w, const char *key,
+                                       uint64_t number);
+GPTNER_API void gptner_json_put_double(gptner_json_writer *w, const char *key,
+                                       double number);
+GPTNER_API void gptner_json_put_bool(gptner_json_writer *w, const char *key,
+                                     bool truth);
+GPTNER_API void gptner_json_put_null(gptner_json_writer *w, const char *key);
+GPTNER_API void gptner_json_put_raw(gptner_json_writer *w, const char *key,
+                                    gptner_str json);
+
+/* ---------------------------------------------------------------------------
+ * transport of the user's own                                     >>stream
+ * ------------------------------------------------------------------------ */
+
+/* Replaces TCP (and, if is_secure, TLS) for a program that has its own way to
+ * the server. All functions may block, but not beyond timeout_ms; each worker
+ * then gets a thread of its own, and they must be callable from several
+ * threads (one connection is used by one thread at a time).
+ * connect_fn: 0 and *conn set, or a negative number.
+ * send_fn, recv_fn: bytes moved (more than 0), 0 at the end of the stream
+ * (recv_fn), or negative: -1 failed, -2 timed out. */
+typedef struct gptner_transport {
+    int (*connect_fn)(const char *host, int port, int timeout_ms, void **conn,
+                      void *user);
+    int (*send_fn)(void *conn, const char *data, size_t len, int timeout_ms);
+    int (*recv_fn)(void *conn, char *data, size_t cap, int timeout_ms);
+    void (*close_fn)(void *conn);
+    bool is_secure; /* true: the transport verifies and encrypts by itself;
+                       false: an https URL runs our TLS above it */
+    void *user;
+} gptner_transport;
+
+/* ---------------------------------------------------------------------------
+ * configuration                                                   >>api
+ * ------------------------------------------------------------------------ */
+
+/* Negative values of a gptner_options number mean "do not send". */
+#define GPTNER_OMIT (-1000)
+
+typedef enum gptner_endpoint {
+    GPTNER_ENDPOINT_AUTO = 0, /* by the table of models */
+    GPTNER_ENDPOINT_CHAT,
+    GPTNER_ENDPOINT_COMPLETIONS,
+    GPTNER_ENDPOINT_EMBEDDINGS
+} gptner_endpoint;
+
+typedef enum gptner_token_field {
+    GPTNER_TOKEN_FIELD_AUTO = 0, /* by model, then by host */
+    GPTNER_TOKEN_FIELD_MAX_TOKENS,
+    GPTNER_TOKEN_FIELD_MAX_COMPLETION_TOKENS
+} gptner_token_field;
+
+typedef enum gptner_format {
+    GPTNER_FORMAT_TEXT = 0,
+    GPTNER_FORMAT_JSON_OBJECT, /* the word JSON must occur in the messages */
+    GPTNER_FORMAT_JSON_SCHEMA  /* schema_json and schema_name say which */
+} gptner_format;
+
+typedef enum gptner_toggle {
+    GPTNER_AUTO = 0,
+    GPTNER_YES,
+    GPTNER_NO
+} gptner_toggle;
+
+/* What goes into the body of a request. All zero: the defaults of the Python
+ * tool. A field that the model refuses (see the table under >>api) is left
+ * out. Strings are borrowed by calls and copied by gptner_client_new(). */
+typedef struct gptner_options {
+    const char *model; /* NULL: "gpt-4o-mini" */
+    gptner_endpoint endpoint;
+    double temperature;       /* 0 is sent as 0; GPTNER_OMIT: not sent */
+    double top_p;             /* 0 or 1: not sent */
+    double frequency_penalty; /* 0: not sent */
+    double presence_penalty;  /* 0: not sent */
+    int max_tokens;           /* 0: 512; GPTNER_OMIT: no limit sent */
+    gptner_token_field token_field;
+    int n;                   /* choices; 0: 1 */
+    const char *const *stop; /* up to 4 */
+    size_t n_stop;
+    const int64_t *seed;          /* NULL: not sent */
+    const char *reasoning_effort; /* NULL: not sent */
+    gptner_format format;
+    const char *schema_name;      /* NULL: "answer" */
+    const char *schema_json;      /* the JSON schema */
+    gptner_toggle schema_strict;  /* AUTO: yes */
+    const char *tools_json;       /* JSON array, passed through */
+    const char *tool_choice_json; /* JSON value, passed through */
+    /* A JSON object whose members are added to the body; a member that we
+     * would write ourselves is replaced by it. */
+    const char *extra_body_json;
+    gptner_toggle send_sampling; /* AUTO: by the table of models; NO: neither
+                                    temperature, top_p nor penalties; YES: as
+                                    they stand, whatever the table says */
+} gptner_options;
+
+typedef enum gptner_auth {
+    GPTNER_AUTH_BEARER = 0, /* Authorization: Bearer KEY */
+    GPTNER_AUTH_API_KEY,    /* api-key: KEY (Azure) */
+    GPTNER_AUTH_NONE
+} gptner_auth;
+
+/* All zero is the recommended set-up. Everything is copied by
+ * gptner_client_new(); a temporary will do. Times are in milliseconds; where
+ * 0 means a default, a negative value means "no limit" unless stated. */
+typedef struct gptner_config {
+    /* server and account */
+    const char *base_url; /* NULL: OPENAI_BASE_URL, then
+                             https://api.openai.com/v1 */
+    const char *api_key;  /* NULL: OPENAI_API_KEY; "" sends none */
+    gptner_auth auth;
+    const char *organization; /* NULL: OPENAI_ORG_ID, else not sent */
+    const char *project;      /* NULL: OPENAI_PROJECT_ID, else not sent */
+    const char *api_version;  /* Azure's query parameter api-version */
+    /* Added to every request; one of a name that the library would send (such
+     * as User-Agent) replaces it. The lines "Name: value" of the variable
+     * OPENAI_CUSTOM_HEADERS are added behind them. */
+    const gptner_header *headers;
+    size_t n_headers;
+    /* requests */
+    gptner_options options;
+    const char *system;  /* system message of every prompt; NULL: none */
+    bool keep_raw;       /* results carry the raw JSON of the reply; not
+                            of a streamed one */
+    bool omit_reasoning; /* strip a leading <think>...</think> from the
+                            result's text (deltas come as they are) */
+    /* workers */
+    int max_workers;           /* requests in flight; 0: 10 */
+    int max_threads;           /* 0: as many as can use the cores */
+    size_t thread_stack_bytes; /* 0: 128 KiB */
+    /* retries, each counted apart; 0: 5, 2 for bad answers; -1: none */
+    int max_retries;          /* transport failures, 408, 409, 5xx */
+    int max_throttle_retries; /* 429; 0: 20 */
+    int max_bad_reply_retries;
+    int backoff_ms;         /* first delay; 0: 500 */
+    int max_backoff_ms;     /* 0: 8000 */
+    int max_retry_after_ms; /* a server that asks for more is not waited for;
+                               0: 120000 */
+    /* time limits */
+    int connect_timeout_ms;    /* resolve and connect; 0: 10000 */
+    int handshake_timeout_ms;  /* proxy and TLS; 0: 10000 */
+    int first_byte_timeout_ms; /* from the last byte sent; 0: 300000 */
+    int gap_timeout_ms;        /* between two bytes, both ways; 0: 60000 */
+    int timeout_ms;            /* one attempt, whole; 0: 600000 */
+    int64_t item_timeout_ms;   /* all attempts and waits of one prompt;
+                                  0: 3600000 */
+    /* sizes */
+    size_t max_body_bytes; /* 0: 64 MiB; longer is GPTNER_ERR_LIMIT */
+    size_t max_head_bytes; /* 0: 256 KiB, trailers included */
+    size_t max_headers;    /* 0: 2048 */
+    /* TLS */
+    const char *ca_file; /* PEM or DER; NULL: see the manual, SECURITY */
+    const char *ca_dir;
+    gptner_str ca_pem;            /* PEM or DER in memory */
+    const char *client_cert_file; /* PEM chain */
+    const char *client_key_file;
+    const char *client_key_password;
+    bool insecure_skip_verify; /* no check of the peer at all */
+    bool no_session_reuse;
+    /* proxy */
+    const char *proxy;    /* NULL: from the environment; "": none */
+    const char *no_proxy; /* NULL: from the environment */
+    /* parts that the user supplies */
+    const gptner_transport *transport; /* NULL: TCP */
+    gptner_allocator allocator;        /* all NULL: GPTNER_MALLOC and friends */
+    gptner_hooks hooks;
+    gptner_log_fn log_fn; /* NULL: silent */
+    void *log_user;
+    gptner_log_level log_level; /* 0: GPTNER_LOG_WARN */
+} gptner_config;
+
+/* ---------------------------------------------------------------------------
+ * client                                                          >>api
+ * ------------------------------------------------------------------------ */
+
+/* A server, an account, and the connections to it. May be used by several
+ * threads at once. */
+typedef struct gptner_client gptner_client;
+
+/* Create a client from cfg, or from the defaults if cfg is NULL. No connection
+ * is made yet. On success *out is the caller's; end it with
+ * gptner_client_free(). On failure *out is NULL and err, if given, holds the
+ * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
+ * none, a header with a line break, options that are not JSON), or
+ * GPTNER_ERR_NO_MEMORY. Any thread. */
+GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
+                                           gptner_client **out,
+                                           gptner_error *err);
+
+/* Close the connections, wipe the key, free all. No call may be running on
+ * the client. Results may be freed later. NULL may be freed. */
+GPTNER_API void gptner_client_free(gptner_client *client);
+
+/* End all calls that run on the client now, at once, with
+ * GPTNER_ERR_CANCELLED; later calls end so too until gptner_client_reset().
+ * May be called from any thread and from a signal handler. */
+GPTNER_API void gptner_client_cancel(gptner_client *client);
+GPTNER_API void gptner_client_reset(gptner_client *client);
+
+/* ---------------------------------------------------------------------------
+ * prompts and results                                             >>api
+ * ------------------------------------------------------------------------ */
+
+typedef struct gptner_message {
+    gptner_str role;    /* "system", "developer", "user", "assistant", "tool" */
+    gptner_str content; /* text */
+    gptner_str json;    /* if set: the whole message as a JSON object */
+} gptner_message;
+
+/* One unit of work. The first of body_json, messages, messages_json and text
+ * that is set makes the request. Text must be UTF-8. The system message goes
+ * in front of a conversation too, unless that begins with its own; body_json
+ * gets nothing added, and must not ask for a stream by itself. */
+typedef struct gptner_prompt {
+    gptner_str text;                /* one user message */
+    gptner_str system;              /* ptr NULL: the config's; empty: none */
+    const gptner_message *messages; /* a whole conversation */
+    size_t n_messages;
+    gptner_str messages_json;      /* the same, as a JSON array */
+    gptner_str body_json;          /* a whole request body, sent as it stands */
+    gptner_str custom_id;          /* handed back in the result */
+    const gptner_options *options; /* NULL: the config's. It must live until
+                                      the end of the call or the run */
+    void *tag;                     /* handed back in the result */
+} gptner_prompt;
+
+/* Token counts as the server gave them; -1: not told. */
+typedef struct gptner_usage {
+    int64_t prompt_tokens;     /* cached_tokens included */
+    int64_t completion_tokens; /* reasoning_tokens included */
+    int64_t total_tokens;
+    int64_t cached_tokens;
+    int64_t reasoning_tokens;
+} gptner_usage;
+
+typedef struct gptner_choice {
+    int64_t index;
+    gptner_str text;
+    gptner_str finish_reason;
+    gptner_str refusal;
+    gptner_str reasoning;       /* reasoning_content or reasoning */
+    gptner_str tool_calls_json; /* JSON array */
+    gptner_str logprobs_json;
+} gptner_choice;
+
+/* What became of one prompt. status GPTNER_OK: text is a whole answer.
+ * REFUSED, FILTERED and TRUNCATED keep the text that there was. Any other
+ * status: no answer. All strings die with the result. */
+typedef struct gptner_result {
+    size_t index; /* of the prompt, from 0 */
+    gptner_status status;
+    const char *message; /* what failed, for a person; "" if nothing */
+    gptner_str custom_id;
+    void *tag;
+    gptner_str text; /* of the first choice */
+    gptner_str finish_reason;
+    const gptner_choice *choices; /* in the order of their index */
+    size_t n_choices;
+    gptner_usage usage;
+    gptner_str model; /* as the server named it */
+    gptner_str id;
+    gptner_str request_id; /* header x-request-id */
+    gptner_str system_fingerprint;
+    int attempts;       /* requests sent for this prompt */
+    int64_t latency_ms; /* of the last attempt */
+    int64_t total_ms;   /* from the first attempt to the end, waits included */
+    /* of an error that the server sent */
+    int http_status;
+    gptner_str error_type;
+    gptner_str error_code;
+    gptner_str error_param;
+    gptner_str error_message;
+    int64_t retry_after_ms; /* -1: none */
+    gptner_str raw; /* the reply's body, if keep_raw; keys in an error masked */
+    bool shared;    /* an equal prompt's answer (option dedupe) */
+} gptner_result;
+
+GPTNER_API void gptner_result_free(gptner_result *result);
+
+/* ---------------------------------------------------------------------------
+ * one request                                                     >>api
+ * ------------------------------------------------------------------------ */
+
+/* Ask one question. *out is set whenever memory allows, also on failure (its
+ * status is the value returned); free it with gptner_result_free(). out and
+ * err may be NULL. Blocks; retries as the config says. Any thread. */
+GPTNER_API gptner_status gptner_ask(gptner_client *client, const char *text,
+                                    gptner_result **out, gptner_error *err);
+GPTNER_API gptner_status gptner_chat(gptner_client *client,
+                                     const gptner_prompt *prompt,
+                                     gptner_result **out, gptner_error *err);
+
+/* One piece of a streamed answer. */
+typedef struct gptner_delta {
+    int64_t choice;
+    gptner_str text;
+    gptner_str reasoning;
+    gptner_str refusal;
+    gptner_str tool_calls_json; /* the delta's array as it came */
+    gptner_str finish_reason;   /* set in the last piece of a choice */
+} gptner_delta;
+
+/* Return false to stop; the call then ends with GPTNER_ERR_CANCELLED. */
+typedef bool (*gptner_delta_fn)(const gptner_delta *delta, void *user);
+
+/* Like gptner_chat(), with the answer handed over as it is written. *out
+ * holds the whole at the end, or what came before a failure. Once a piece was
+ * handed over nothing is retried. delta_fn runs in the calling thread. */
+GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
+                                            const gptner_prompt *prompt,
+                                            gptner_delta_fn delta_fn,
+                                            void *user, gptner_result **out,
+                                            gptner_error *err);
+
+/* ---------------------------------------------------------------------------
+ * many requests                                                   >>pool
+ * ------------------------------------------------------------------------ */
+
+typedef struct gptner_progress {
+    int64_t total; /* -1: not known yet */
+    int64_t done;
+    int64_t ok;
+    int64_t failed;
+    int64_t retries;
+    int64_t in_flight;
+    int64_t waiting; /* for a retry or for the server's pause */
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+    int64_t elapsed_ms;
+    double per_second; /* recent */
+    int64_t eta_ms;    /* -1: not known */
+    bool finished;     /* the last call of the run */
+} gptner_progress;
+
+typedef void (*gptner_progress_fn)(const gptner_progress *progress, void *user);
+
+/* A ready-made gptner_progress_fn: a bar on stderr where that is a terminal,
+ * otherwise a plain line now and then. user: a gptner_bar, all zero at first
+ * but for label. */
+typedef struct gptner_bar {
+    const char *label; /* NULL: "prompts" */
+    int64_t reserved[8];
+} gptner_bar;
+GPTNER_API void gptner_progress_bar(const gptner_progress *progress,
+                                    void *user);
+
+/* Fill *prompt with the next prompt; its strings must live until the next
+ * call. Return 1: filled, 0: no more, -1: failed (ends the run; err may be
+ * filled). Called from one thread at a time, never under a lock. */
+typedef int (*gptner_next_fn)(gptner_prompt *prompt, gptner_error *err,
+                              void *user);
+
+/* Takes a result; it dies when the function returns. Called from one thread at
+ * a time, never under a lock. Return false to cancel the run. */
+typedef bool (*gptner_result_fn)(const gptner_result *result, void *user);
+
+typedef struct gptner_run_config {
+    /* where prompts come from: the first that is set */
+    const gptner_prompt *prompts;
+    const char *const *texts; /* plain prompts */
+    size_t n_prompts;         /* of prompts or texts */
+    /* A file, "-" for stdin. Lines end with LF (a CR before it goes, too);
+     * those with nothing but white space are no prompts. One prompt a line, or,
+     * if the name ends in .jsonl, an object a line with "prompt", "messages" or
+     * "body", and perhaps "system" and "custom_id"; a line that is none gets
+     * the result GPTNER_ERR_INVALID_ARGUMENT. */
+    const char *input_path;
+    gptner_next_fn next_fn;
+    void *next_user;
+    int64_t total; /* for progress, with next_fn; 0: unknown */
+    /* where results go: any of these */
+    gptner_result_fn result_fn;
+    void *result_user;
+    /* A file that appears whole or not at all, "-" for stdout. If its name
+     * ends in .jsonl: an object a prompt with all that is known. Else an answer
+     * a line, where \n, \r and \\ stand for line breaks and backslashes; for
+     * a prompt without an answer the line is "ERROR: NAME: message". It is kept
+     * also when the run is cancelled or stopped by a hopeless error, not when
+     * the input cannot be read to its end. */
+    const char *output_path;
+    gptner_result ***results; /* an array of n results, input order; free it
+                                 with gptner_results_free() */
+    size_t *n_results;
+    /* how */
+    bool as_completed; /* results as they finish, not in input order; an
+                          output_path must then end in .jsonl */
+    /* Equal requests are sent once, and the answer goes to all (shared). Up to
+     * 65,536 different requests and about 64 MiB of their answers are
+     * remembered, and 16,384 equal prompts wait for delivery; beyond that a
+     * request may be sent again. Costs 56 bytes for each request remembered. */
+    bool dedupe;
+    size_t max_ahead;   /* prompts begun beyond the oldest unfinished one;
+                           0: 1024 or 8 times the workers */
+    int max_workers;    /* 0: the client's */
+    int64_t timeout_ms; /* of the whole run; 0: none */
+    gptner_progress_fn progress_fn;
+    void *progress_user;
+    int progress_every_ms; /* 0: 100 */
+} gptner_run_config;
+
+typedef struct gptner_run_summary {
+    int64_t total; /* prompts read; those that share an answer included here
+                      and in ok and failed, but not in the tokens */
+    int64_t ok;
+    int64_t failed; /* all that is not ok, the two below included */
+    int64_t cancelled;
+    int64_t not_sent;
+    int64_t requests; /* sent, retries included */
+    int64_t retries;
+    int64_t throttled; /* 429 replies */
+    int64_t resent;    /* after a kept connection was found closed */
+    int64_t connections;
+    int64_t resumed_sessions;
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+    int64_t elapsed_ms;
+} gptner_run_summary;
+
+/* Send every prompt, and give exactly one result for each, in input order.
+ * Returns GPTNER_OK when every prompt has its result, whatever that is: look
+ * at summary->failed. Another status when the run as a whole failed (bad key,
+ * no quota, unreadable input, cancelled, out of time); also then each prompt
+ * that was read has its result (GPTNER_ERR_NOT_SENT, GPTNER_ERR_CANCELLED...).
+ * Blocks; callbacks run in this or another thread, one at a time. */
+GPTNER_API gptner_status gptner_run(gptner_client *client,
+                                    const gptner_run_config *run,
+                                    gptner_run_summary *summary,
+                                    gptner_error *err);
+GPTNER_API void gptner_results_free(gptner_result **results, size_t n);
+
+/* ---------------------------------------------------------------------------
+ * other endpoints                                                 >>api
+ * ------------------------------------------------------------------------ */
+
+typedef struct gptner_embeddings {
+    float *values; /* count * dimensions, row after row */
+    size_t count;
+    size_t dimensions;
+    gptner_usage usage;
+    gptner_str model;
+} gptner_embeddings;
+
+/* Vectors of n texts (1 to 2048, none empty), in their order, whether the
+ * server sends them as base64, as asked, or as numbers. dimensions 0: the
+ * model's. model NULL: "text-embedding-3-small". On success *out is the
+ * caller's; end it with gptner_embeddings_free(). On failure it is NULL; a
+ * reply without exactly n vectors of one size is GPTNER_ERR_BAD_REPLY. */
+GPTNER_API gptner_status gptner_embed(gptner_client *client, const char *model,
+                                      const gptner_str *texts, size_t n,
+                                      int dimensions, gptner_embeddings **out,
+                                      gptner_error *err);
+GPTNER_API void gptner_embeddings_free(gptner_embeddings *embeddings);
+
+typedef struct gptner_model {
+    gptner_str id;
+    gptner_str owned_by;
+    int64_t created; /* Unix seconds; 0: not told */
+} gptner_model;
+
+typedef struct gptner_models {
+    gptner_model *items;
+    size_t count;
+} gptner_models;
+
+/* All models of the account, or that of an id alone (which may hold any
+ * character). End *out with gptner_models_free(). */
+GPTNER_API gptner_status gptner_models_list(gptner_client *client,
+                                            gptner_models **out,
+                                            gptner_error *err);
+GPTNER_API gptner_status gptner_models_get(gptner_client *client,
+                                           const char *id, gptner_models **out,
+                                           gptner_error *err);
+GPTNER_API void gptner_models_free(gptner_models *models);
+
+/* A part of a multipart/form-data body. */
+typedef struct gptner_part {
+    const char *name;
+    gptner_str value;         /* text, or, with path NULL, a file's content */
+    const char *path;         /* content streamed from this file */
+    const char *filename;     /* NULL: no file name (a plain field) */
+    const char *content_type; /* NULL: none (field) or
+                                 application/octet-stream (file) */
+} gptner_part;
+
+/* Takes a piece of the body; return false to stop (GPTNER_ERR_CANCELLED). */
+typedef bool (*gptner_body_fn)(const char *data, size_t len, void *user);
+
+/* One event of a text/event-stream reply. */
+typedef bool (*gptner_event_fn)(gptner_str type, gptner_str data, gptner_str id,
+                                void *user);
+
+/* Any request of the API, with the client's connection, retries and limits.
+ * Headers of the request replace those of the client of the same name; those
+ * that frame the message (Host, Content-Length, ...) are refused. A redirect
+ * that is followed to another scheme, host or port gets neither the key nor any
+ * header of the user's; from https to http none is followed. */
+typedef struct gptner_raw_request {
+    const char *method; /* NULL: GET, or POST when there is a body */
+    const char *path;   /* appended to the base URL, e.g. "/files?limit=5" */
+    gptner_str body;
+    const char *content_type; /* NULL: application/json when there is a body */
+    const gptner_part *parts; /* instead of body */
+    size_t n_parts;
+    const gptner_header *headers;
+    size_t n_headers;
+    /* where a 2xx body goes; all unset: into the response */
+    const char *save_path; /* whole or not at all */
+    gptner_body_fn body_fn;
+    gptner_event_fn event_fn; /* server-sent events */
+    void *user;
+    bool no_retry; /* not repeatable: one attempt, and no resend after a byte
+                      was written */
+    int max_redirects; /* GET and HEAD only; 0: none */
+} gptner_raw_request;
+
+typedef struct gptner_response {
+    int status;
+    gptner_header *headers; /* as received, trailers excluded */
+    size_t n_headers;
+    gptner_str body;
+    int64_t body_bytes; /* also of one that went elsewhere */
+    int attempts;
+    bool reused; /* the connection had served an earlier request */
+    bool reusable;
+} gptner_response;
+
+/* *out is set whenever a response arrived, also when its status makes the
+ * call fail (all but 2xx do; keys in such a body are masked). It is freed with
+ * gptner_response_free(). Once body_fn or event_fn got a byte nothing is
+ * retried. */
+GPTNER_API gptner_status gptner_raw(gptner_client *client,
+                                    const gptner_raw_request *request,
+                                    gptner_response **out, gptner_error *err);
+GPTNER_API void gptner_response_free(gptner_response *response);
+/* The value of a header (any case), or NULL. */
+GPTNER_API const char *gptner_response_header(const gptner_response *response,
+                                              const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* GPTNER_H */
+
+/* ======================== end of the interface ======================== */
+
+#ifdef GPTNER_IMPLEMENTATION
+#ifndef GPTNER_IMPLEMENTATION_DONE
+#define GPTNER_IMPLEMENTATION_DONE
+
+/* ---------------------------------------------------------------------------
+ * prologue: differences of compilers and of C and C++
+ * ------------------------------------------------------------------------ */
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h> /* vsnprintf; no stream is ever written */
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __cplusplus
+#define GPN_ZERO \
+    {            \
+    }
+#else
+/* clang-format off */
+#define GPN_ZERO {0}
+/* clang-format on */
+#endif
+
+#define GPN_UNUSED(x)    ((void)(x))
+#define GPN_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#if defined(__GNUC__) || defined(__clang__)
+#if defined(__MINGW32__) && !defined(__clang__)
+#define GPN_PRINTF(fmt, args) __attribute__((format(gnu_printf, fmt, args)))
+#else
+#define GPN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#endif
+#else
+#define GPN_PRINTF(fmt, args)
+#endif
+
+/* Checks our own invariants only: never arguments, memory or input. */
+#ifndef GPTNER_ASSERT
+#define GPTNER_ASSERT(condition) ((void)0)
+#endif
+
+#if defined(GPTNER_MALLOC) || defined(GPTNER_REALLOC) || defined(GPTNER_FREE)
+#if !defined(GPTNER_MALLOC) || !defined(GPTNER_REALLOC) || !defined(GPTNER_FREE)
+#error "define all of GPTNER_MALLOC, GPTNER_REALLOC and GPTNER_FREE, or none"
+#endif
+#else
+#define GPTNER_MALLOC(size)       malloc(size)
+#define GPTNER_REALLOC(ptr, size) realloc(ptr, size)
+#define GPTNER_FREE(ptr)          free(ptr)
+#endif
+
+/* Tests fail the n-th call of a kind: GPTNER_FAULT_INJECTION makes every
+ * function that can fail ask the program's gptner_fault() first. */
+enum {
+    GPN_FAULT_ALLOC = 1,
+    GPN_FAULT_FILE,
+    GPN_FAULT_SOCKET,
+    GPN_FAULT_TLS,
+    GPN_FAULT_THREAD,
+    GPN_FAULT_CLOCK,
+    GPN_FAULT_RANDOM,
+    GPN_FAULT_RESOLVE
+};
+#ifdef GPTNER_FAULT_INJECTION
+#ifdef __cplusplus
+extern "C"
+#endif
+    int
+    gptner_fault(int kind);
+#define GPN_FAULT(kind) (gptner_fault(kind) != 0)
+#else
+#define GPN_FAULT(kind) false
+#endif
+
+GPTNER_API const char *gptner_version(void)
+{
+    return GPTNER_VERSION;
+}
+
+GPTNER_API const char *gptner_status_text(gptner_status status)
+{
+    switch (status) {
+#define GPTNER_X(name, value, text) \
+    case GPTNER_ERR_##name:         \
+        return text;
+        GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+    case GPTNER_OK:
+        return "ok";
+    case GPTNER_STATUS_LAST:
+        break;
+    }
+    return "unknown status";
+}
+
+GPTNER_API const char *gptner_status_name(gptner_status status)
+{
+    switch (status) {
+#define GPTNER_X(name, value, text) \
+    case GPTNER_ERR_##name:         \
+        return "GPTNER_ERR_" #name;
+        GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+    case GPTNER_OK:
+        return "GPTNER_OK";
+    case GPTNER_STATUS_LAST:
+        break;
+    }
+    return "GPTNER_ERR_UNKNOWN";
+}
+
+/* ===========================================================================
+ * >>platform   layer 1   memory, clock, threads, sockets, files, random
+ * calls: the operating system
+ *
+ * The only place that knows which system it runs on. Each function that can
+ * fail in the real world first asks GPN_FAULT, so that a test can make the
+ * n-th call fail. Errors are the system's own numbers (errno, GetLastError,
+ * WSAGetLastError) in *oserr; gpn_os_text names them without a locale.
+ * ======================================================================== */
+#ifdef _WIN32
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#include <bcrypt.h>
+#include <process.h>
+#include <wincrypt.h>
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#pragma comment(lib, "bcrypt")
+#pragma comment(lib, "crypt32")
+#endif
+#else
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+/* Strict C hides what POSIX adds from whoever includes a header too early. */
+#ifndef O_CLOEXEC
+#error "include gptner.h before all other headers, or define _GNU_SOURCE"
+#endif
+#ifndef GPTNER_NO_THREADS
+#include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/syscall.h>
+#endif
+#if defined(__linux__) && !defined(GPTNER_NO_EPOLL)
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#define GPN_EPOLL 1
+#else
+#include <poll.h>
+#endif
+#endif
+
+#ifdef _WIN32
+typedef SOCKET gpn_fd;
+typedef size_t gpn_text_len; /* what inet_ntop takes */
+#define GPN_FD_NONE  INVALID_SOCKET
+#define GPN_E_IO     ERROR_WRITE_FAULT
+#define GPN_E_MEMORY ERROR_NOT_ENOUGH_MEMORY
+#define GPN_E_NAME   ERROR_INVALID_NAME
+#define GPN_E_RESET  WSAECONNRESET
+#else
+typedef int gpn_fd;
+typedef socklen_t gpn_text_len; /* what inet_ntop takes */
+#define GPN_FD_NONE  (-1)
+#define GPN_E_IO     EIO
+#define GPN_E_MEMORY ENOMEM
+#define GPN_E_NAME   ENAMETOOLONG
+#define GPN_E_RESET  ECONNRESET
+#endif
+
+/* ---- memory ---- */
+
+/* What every object of a client points to; complete, shared, never written
+ * after set-up. */
+typedef struct gpn_env {
+    gptner_allocator mem;
+    gptner_hooks hooks;
+    gptner_log_fn log_fn;
+    void *log_user;
+    gptner_log_level log_level;
+} gpn_env;
+
+static void *gpn_mem_default_alloc(size_t size, void *user)
+{
+    GPN_UNUSED(user);
+    return GPTNER_MALLOC(size);
+}
+
+static void *gpn_mem_default_realloc(void *ptr, size_t size, void *user)
+{
+    GPN_UNUSED(user);
+    return GPTNER_REALLOC(ptr, size);
+}
+
+static void gpn_mem_default_free(void *ptr, void *user)
+{
+    GPN_UNUSED(user);
+    GPTNER_FREE(ptr);
+}
+
+/* Both arguments may be NULL. Logging is off until the caller sets it.
+ * false: an allocator with some of its functions missing. */
+static bool gpn_env_init(gpn_env *env, const gptner_allocator *mem,
+                         const gptner_hooks *hooks)
+{
+    memset(env, 0, sizeof *env);
+    env->log_level = GPTNER_LOG_INFO;
+    if (hooks != NULL) {
+        env->hooks = *hooks;
+    }
+    if (mem != NULL) {
+        env->mem = *mem;
+    }
+    if (env->mem.alloc_fn == NULL && env->mem.realloc_fn == NULL &&
+        env->mem.free_fn == NULL) {
+        env->mem.alloc_fn = gpn_mem_default_alloc;
+        env->mem.realloc_fn = gpn_mem_default_realloc;
+        env->mem.free_fn = gpn_mem_default_free;
+    }
+    return env->mem.alloc_fn != NULL && env->mem.realloc_fn != NULL &&
+           env->mem.free_fn != NULL;
+}
+
+static void *gpn_mem_alloc(const gpn_env *env, size_t size)
+{
+    if (GPN_FAULT(GPN_FAULT_ALLOC)) {
+        return NULL;
+    }
+    return env->mem.alloc_fn(size > 0 ? size : 1, env->mem.user);
+}
+
+static void *gpn_mem_zalloc(const gpn_env *env, size_t size)
+{
+    void *ptr = gpn_mem_alloc(env, size);
+
+    if (ptr != NULL) {
+        memset(ptr, 0, size);
+    }
+    return ptr;
+}
+
+static void *gpn_mem_realloc(const gpn_env *env, void *ptr, size_t size)
+{
+    if (ptr == NULL) {
+        return gpn_mem_alloc(env, size);
+    }
+    if (GPN_FAULT(GPN_FAULT_ALLOC)) {
+        return NULL;
+    }
+    return env->mem.realloc_fn(ptr, size > 0 ? size : 1, env->mem.user);
+}
+
+static void gpn_mem_free(const gpn_env *env, void *ptr)
+{
+    if (ptr != NULL) {
+        env->mem.free_fn(ptr, env->mem.user);
+    }
+}
+
+/* Overwrites a secret; the compiler may not leave it out. */
+static void gpn_mem_wipe(void *ptr, size_t size)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    if (size > 0) {
+        memset(ptr, 0, size);
+        __asm__ __volatile__("" : : "r"(ptr) : "memory");
+    }
+#else
+    volatile unsigned char *p = (volatile unsigned char *)ptr;
+
+    while (size-- > 0) {
+        *p++ = 0;
+    }
+#endif
+}
+
+static bool gpn_size_add(size_t a, size_t b, size_t *out)
+{
+    *out = a + b;
+    return b <= SIZE_MAX - a;
+}
+
+static bool gpn_size_mul(size_t a, size_t b, size_t *out)
+{
+    *out = a * b;
+    return a == 0 || b <= SIZE_MAX / a;
+}
+
+/* ---- clock and chance ---- */
+
+/* The system's monotonic clock; 0 when it fails. */
+static int64_t gpn_clock_os_ms(void)
+{
+    if (GPN_FAULT(GPN_FAULT_CLOCK)) {
+        return 0;
+    }
+#ifdef _WIN32
+    return (int64_t)GetTickCount64();
+#else
+    {
+        struct timespec t;
+
+        if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) {
+            return 0;
+        }
+        return (int64_t)t.tv_sec * 1000 + (int64_t)(t.tv_nsec / 1000000);
+    }
+#endif
+}
+
+/* Monotonic milliseconds, at least 1. A clock that fails reads 1: a deadline
+ * computed from that has already passed, so nothing waits for ever. */
+static int64_t gpn_clock_ms(const gpn_env *env)
+{
+    int64_t ms;
+
+    if (env->hooks.monotonic_ms_fn != NULL) {
+        ms = env->hooks.monotonic_ms_fn(env->hooks.user);
+    } else {
+        ms = gpn_clock_os_ms();
+    }
+    return ms > 0 ? ms : 1;
+}
+
+/* Milliseconds since 1970-01-01 UTC; 0 when the clock fails. */
+static int64_t gpn_clock_unix_ms(const gpn_env *env)
+{
+    if (env->hooks.unix_ms_fn != NULL) {
+        return env->hooks.unix_ms_fn(env->hooks.user);
+    }
+    if (GPN_FAULT(GPN_FAULT_CLOCK)) {
+        return 0;
+    }
+#ifdef _WIN32
+    {
+        FILETIME ft;
+        uint64_t ticks; /* 100 ns since 1601 */
+
+        GetSystemTimeAsFileTime(&ft);
+        ticks = ((uint64_t)ft.dwHighDateTime << 32) | ft.dwLowDateTime;
+        return (int64_t)(ticks / 10000) - INT64_C(11644473600000);
+    }
+#else
+    {
+        struct timespec t;
+
+        if (clock_gettime(CLOCK_REALTIME, &t) != 0) {
+            return 0;
+        }
+        return (int64_t)t.tv_sec * 1000 + (int64_t)(t.tv_nsec / 1000000);
+    }
+#endif
+}
+
+static int gpn_pid(void)
+{
+#ifdef _WIN32
+    return (int)GetCurrentProcessId();
+#else
+    return (int)getpid();
+#endif
+}
+
+/* Random bytes from the system; never blocks for entropy. */
+static bool gpn_random_os(void *out, size_t size)
+{
+    if (GPN_FAULT(GPN_FAULT_RANDOM)) {
+        return false;
+    }
+#if defined(_WIN32)
+    return BCryptGenRandom(NULL, (PUCHAR)out, (ULONG)size,
+                           BCRYPT_USE_SYSTEM_PREFERRED_RNG) == 0;
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || \
+    defined(__NetBSD__) || defined(__DragonFly__)
+    arc4random_buf(out, size);
+    return true;
+#else
+    {
+        int fd;
+        bool ok;
+
+#ifdef SYS_getrandom /* by number: older C libraries have no wrapper */
+        if (syscall(SYS_getrandom, out, size, 1 /* GRND_NONBLOCK */) ==
+            (int)size) {
+            return true;
+        }
+#endif
+        fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            return false;
+        }
+        ok = read(fd, out, size) == (ssize_t)size;
+        close(fd);
+        return ok;
+    }
+#endif
+}
+
+/* 64 bits for jitter, names and boundaries. Where the system has no random
+ * numbers, time and addresses, mixed (splitmix64), have to do: never use this
+ * for keys. */
+static uint64_t gpn_random_u64(const gpn_env *env)
+{
+    uint64_t x = 0;
+
+    if (env->hooks.random_fn != NULL) {
+        return env->hooks.random_fn(env->hooks.user);
+    }
+    if (gpn_random_os(&x, sizeof x)) {
+        return x;
+    }
+    x = (uint64_t)gpn_clock_unix_ms(env) * UINT64_C(0x9e3779b97f4a7c15);
+    x ^= (uint64_t)(uintptr_t)&x + ((uint64_t)gpn_pid() << 40);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+/* ---- threads ---- */
+
+/* A mutex may also be static: gpn_mutex m = GPN_MUTEX_INIT. */
+#if defined(GPTNER_NO_THREADS)
+typedef struct gpn_mutex {
+    char unused;
+} gpn_mutex;
+typedef struct gpn_thread {
+    char unused;
+} gpn_thread;
+/* clang-format off */
+#define GPN_MUTEX_INIT {0}
+/* clang-format on */
+#elif defined(_WIN32)
+typedef struct gpn_mutex {
+    SRWLOCK lock;
+} gpn_mutex;
+typedef struct gpn_cond {
+    CONDITION_VARIABLE cond;
+} gpn_cond;
+typedef struct gpn_thread {
+    HANDLE handle;
+} gpn_thread;
+/* clang-format off */
+#define GPN_MUTEX_INIT {SRWLOCK_INIT}
+/* clang-format on */
+#else
+typedef struct gpn_mutex {
+    pthread_mutex_t lock;
+} gpn_mutex;
+typedef struct gpn_cond {
+    pthread_cond_t cond;
+} gpn_cond;
+typedef struct gpn_thread {
+    pthread_t id;
+} gpn_thread;
+/* clang-format off */
+#define GPN_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
+/* clang-format on */
+#endif
+
+static bool gpn_mutex_init(gpn_mutex *m)
+{
+    memset(m, 0, sizeof *m);
+    if (GPN_FAULT(GPN_FAULT_THREAD)) {
+        return false;
+    }
+#if defined(GPTNER_NO_THREADS)
+    return true;
+#elif defined(_WIN32)
+    InitializeSRWLock(&m->lock);
+    return true;
+#else
+    return pthread_mutex_init(&m->lock, NULL) == 0;
+#endif
+}
+
+static void gpn_mutex_deinit(gpn_mutex *m)
+{
+#if defined(GPTNER_NO_THREADS) || defined(_WIN32)
+    GPN_UNUSED(m);
+#else
+    pthread_mutex_destroy(&m->lock);
+#endif
+}
+
+static void gpn_mutex_lock(gpn_mutex *m)
+{
+#if defined(GPTNER_NO_THREADS)
+    GPN_UNUSED(m);
+#elif defined(_WIN32)
+    AcquireSRWLockExclusive(&m->lock);
+#else
+    pthread_mutex_lock(&m->lock);
+#endif
+}
+
+static void gpn_mutex_unlock(gpn_mutex *m)
+{
+#if defined(GPTNER_NO_THREADS)
+    GPN_UNUSED(m);
+#elif defined(_WIN32)
+    ReleaseSRWLockExclusive(&m->lock);
+#else
+    pthread_mutex_unlock(&m->lock);
+#endif
+}
+
+#ifndef GPTNER_NO_THREADS
+static bool gpn_cond_init(gpn_cond *c)
+{
+    memset(c, 0, sizeof *c);
+    if (GPN_FAULT(GPN_FAULT_THREAD)) {
+        return false;
+    }
+#ifdef _WIN32
+    InitializeConditionVariable(&c->cond);
+    return true;
+#else
+    return pthread_cond_init(&c->cond, NULL) == 0;
+#endif
+}
+
+static void gpn_cond_deinit(gpn_cond *c)
+{
+#ifdef _WIN32
+    GPN_UNUSED(c);
+#else
+    pthread_cond_destroy(&c->cond);
+#endif
+}
+
+static void gpn_cond_wait(gpn_cond *c, gpn_mutex *m)
+{
+#ifdef _WIN32
+    SleepConditionVariableSRW(&c->cond, &m->lock, INFINITE, 0);
+#else
+    pthread_cond_wait(&c->cond, &m->lock);
+#endif
+}
+
+static void gpn_cond_signal(gpn_cond *c)
+{
+#ifdef _WIN32
+    WakeConditionVariable(&c->cond);
+#else
+    pthread_cond_signal(&c->cond);
+#endif
+}
+
+/* Lives on the stack of gpn_thread_start until the new thread has read it, so
+ * that starting a thread allocates nothing. mutex guards taken. */
+typedef struct gpn_thread_boot {
+    void (*fn)(void *arg);
+    void *arg;
+    gpn_mutex mutex;
+    gpn_cond cond;
+    bool taken;
+} gpn_thread_boot;
+
+static void gpn_thread_run(gpn_thread_boot *boot)
+{
+    void (*fn)(void *arg) = boot->fn;
+    void *arg = boot->arg;
+
+    gpn_mutex_lock(&boot->mutex);
+    boot->taken = true;
+    gpn_cond_signal(&boot->cond);
+    gpn_mutex_unlock(&boot->mutex);
+    fn(arg);
+}
+
+#ifdef _WIN32
+static unsigned __stdcall gpn_thread_entry(void *boot)
+{
+    gpn_thread_run((gpn_thread_boot *)boot);
+    return 0;
+}
+
+static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
+                              size_t stack_bytes)
+{
+    t->handle =
+        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry,
+                               boot, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+    return t->handle != NULL;
+}
+#else
+static void *gpn_thread_entry(void *boot)
+{
+    gpn_thread_run((gpn_thread_boot *)boot);
+    return NULL;
+}
+
+static bool gpn_thread_set_stack(pthread_attr_t *attr, size_t bytes)
+{
+    if (bytes == 0) {
+        return true;
+    }
+    if (bytes < (size_t)PTHREAD_STACK_MIN) {
+        bytes = (size_t)PTHREAD_STACK_MIN;
+    }
+    if (bytes > SIZE_MAX - 0xffff) {
+        return false;
+    }
+    /* some systems insist on whole pages; none has larger ones */
+    bytes = (bytes + 0xffff) & ~(size_t)0xffff;
+    return pthread_attr_setstacksize(attr, bytes) == 0;
+}
+
+/* The new thread inherits a mask with every signal blocked but those that
+ * report a fault of its own: the caller's threads take the signals. */
+static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
+                              size_t stack_bytes)
+{
+    pthread_attr_t attr;
+    sigset_t block, old;
+    bool ok;
+
+    if (pthread_attr_init(&attr) != 0) {
+        return false;
+    }
+    sigfillset(&block);
+    sigdelset(&block, SIGSEGV);
+    sigdelset(&block, SIGBUS);
+    sigdelset(&block, SIGFPE);
+    sigdelset(&block, SIGILL);
+    sigdelset(&block, SIGTRAP);
+    ok = gpn_thread_set_stack(&attr, stack_bytes) &&
+         pthread_sigmask(SIG_SETMASK, &block, &old) == 0;
+    if (ok) {
+        ok = pthread_create(&t->id, &attr, gpn_thread_entry, boot) == 0;
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    pthread_attr_destroy(&attr);
+    return ok;
+}
+#endif
+
+/* stack_bytes 0: the system's default. End it with join or detach. */
+static bool gpn_thread_start(gpn_thread *t, void (*fn)(void *arg), void *arg,
+                             size_t stack_bytes)
+{
+    gpn_thread_boot boot = GPN_ZERO;
+    bool ok;
+
+    if (GPN_FAULT(GPN_FAULT_THREAD) || !gpn_mutex_init(&boot.mutex)) {
+        return false;
+    }
+    if (!gpn_cond_init(&boot.cond)) {
+        gpn_mutex_deinit(&boot.mutex);
+        return false;
+    }
+    boot.fn = fn;
+    boot.arg = arg;
+    ok = gpn_thread_create(t, &boot, stack_bytes);
+    if (ok) {
+        gpn_mutex_lock(&boot.mutex);
+        while (!boot.taken) {
+            gpn_cond_wait(&boot.cond, &boot.mutex);
+        }
+        gpn_mutex_unlock(&boot.mutex);
+    }
+    gpn_cond_deinit(&boot.cond);
+    gpn_mutex_deinit(&boot.mutex);
+    return ok;
+}
+
+static void gpn_thread_join(gpn_thread *t)
+{
+#ifdef _WIN32
+    WaitForSingleObject(t->handle, INFINITE);
+    CloseHandle(t->handle);
+#else
+    pthread_join(t->id, NULL);
+#endif
+}
+
+static void gpn_thread_detach(gpn_thread *t)
+{
+#ifdef _WIN32
+    CloseHandle(t->handle);
+#else
+    pthread_detach(t->id);
+#endif
+}
+#else
+static bool gpn_thread_start(gpn_thread *t, void (*fn)(void *arg), void *arg,
+                             size_t stack_bytes)
+{
+    GPN_UNUSED(t);
+    GPN_UNUSED(fn);
+    GPN_UNUSED(arg);
+    GPN_UNUSED(stack_bytes);
+    return false;
+}
+
+static void gpn_thread_join(gpn_thread *t)
+{
+    GPN_UNUSED(t);
+}
+
+static void gpn_thread_detach(gpn_thread *t)
+{
+    GPN_UNUSED(t);
+}
+#endif
+
+/* An int for any thread and for signal handlers. */
+#if defined(_MSC_VER) && !defined(__clang__)
+typedef struct gpn_atomic {
+    volatile LONG value;
+} gpn_atomic;
+
+static int gpn_atomic_get(const gpn_atomic *a)
+{
+    return (int)ReadAcquire(&a->value);
+}
+
+static void gpn_atomic_set(gpn_atomic *a, int value)
+{
+    InterlockedExchange(&a->value, (LONG)value);
+}
+
+#else
+typedef struct gpn_atomic {
+    int value;
+} gpn_atomic;
+
+static int gpn_atomic_get(const gpn_atomic *a)
+{
+    return __atomic_load_n(&a->value, __ATOMIC_ACQUIRE);
+}
+
+static void gpn_atomic_set(gpn_atomic *a, int value)
+{
+    __atomic_store_n(&a->value, value, __ATOMIC_RELEASE);
+}
+
+#endif
+
+/* The processors this process may use, at least 1. */
+static int gpn_cpu_count(void)
+{
+    int n = 0;
+#if defined(_WIN32)
+    SYSTEM_INFO info;
+
+    GetSystemInfo(&info);
+    n = (int)info.dwNumberOfProcessors;
+#else
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        n = CPU_COUNT(&set);
+    }
+#endif
+    if (n < 1) {
+        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    }
+#endif
+    return n > 0 ? n : 1;
+}
+
+/* ---- error texts ---- */
+
+typedef struct gpn_os_message {
+    int code;
+    const char *text;
+} gpn_os_message;
+
+/* Never the C library's text: that follows the locale, and strerror is not
+ * safe among threads. Unknown numbers are written into buf. */
+static const char *gpn_os_text(int oserr, char *buf, size_t cap)
+{
+    static const gpn_os_message messages[] = {
+#ifdef _WIN32
+        {ERROR_FILE_NOT_FOUND, "no such file or directory"},
+        {ERROR_PATH_NOT_FOUND, "no such file or directory"},
+        {ERROR_ACCESS_DENIED, "permission denied"},
+        {ERROR_SHARING_VIOLATION, "file is in use"},
+        {ERROR_FILE_EXISTS, "file exists"},
+        {ERROR_DISK_FULL, "no space left on device"},
+        {ERROR_HANDLE_DISK_FULL, "no space left on device"},
+        {ERROR_NOT_ENOUGH_MEMORY, "out of memory"},
+        {ERROR_INVALID_NAME, "invalid file name"},
+        {ERROR_WRITE_FAULT, "input/output error"},
+        {WSAECONNREFUSED, "connection refused"},
+        {WSAECONNRESET, "connection reset by peer"},
+        {WSAECONNABORTED, "connection aborted"},
+        {WSAETIMEDOUT, "connection timed out"},
+        {WSAENETUNREACH, "network unreachable"},
+        {WSAEHOSTUNREACH, "no route to host"},
+        {WSAEADDRNOTAVAIL, "address not available"},
+        {WSAEMFILE, "too many open files"},
+        {WSAENOBUFS, "out of memory"},
+#else
+        {ENOENT, "no such file or directory"},
+        {EACCES, "permission denied"},
+        {EPERM, "operation not permitted"},
+        {EEXIST, "file exists"},
+        {EISDIR, "is a directory"},
+        {ENOTDIR, "not a directory"},
+        {ENOSPC, "no space left on device"},
+        {EDQUOT, "disk quota exceeded"},
+        {EFBIG, "file too large"},
+        {EROFS, "read-only file system"},
+        {ENAMETOOLONG, "file name too long"},
+        {EMFILE, "too many open files"},
+        {ENFILE, "too many open files in the system"},
+        {ENOMEM, "out of memory"},
+        {EIO, "input/output error"},
+        {EPIPE, "broken pipe"},
+        {ECONNREFUSED, "connection refused"},
+        {ECONNRESET, "connection reset by peer"},
+        {ECONNABORTED, "connection aborted"},
+        {ETIMEDOUT, "connection timed out"},
+        {ENETUNREACH, "network unreachable"},
+        {EHOSTUNREACH, "no route to host"},
+        {EADDRNOTAVAIL, "address not available"},
+        {EAFNOSUPPORT, "address family not supported"},
+#endif
+    };
+    size_t i;
+
+    for (i = 0; i < GPN_COUNT(messages); i++) {
+        if (messages[i].code == oserr) {
+            return messages[i].text;
+        }
+    }
+    snprintf(buf, cap, "error %d", oserr);
+    return buf;
+}
+
+/* ---- addresses and names ---- */
+
+typedef struct gpn_addr {
+    struct sockaddr_storage ss;
+    unsigned len;
+} gpn_addr;
+
+static bool gpn_addr_is_v6(const gpn_addr *a)
+{
+    return a->ss.ss_family == AF_INET6;
+}
+
+/* The bytes of an IP literal: 4 or 16 of them, 0 for anything else. */
+static int gpn_addr_bytes(const char *host, unsigned char out[16])
+{
+    if (inet_pton(AF_INET, host, out) == 1) {
+        return 4;
+    }
+    return inet_pton(AF_INET6, host, out) == 1 ? 16 : 0;
+}
+
+/* IP literals only: v4 as a dotted quad, v6 without brackets. */
+static bool gpn_addr_parse(const char *host, int port, gpn_addr *out)
+{
+    unsigned char bytes[16];
+    int n = gpn_addr_bytes(host, bytes);
+
+    memset(out, 0, sizeof *out);
+    if (n == 4) {
+        struct sockaddr_in v4;
+
+        memset(&v4, 0, sizeof v4);
+        v4.sin_family = AF_INET;
+        v4.sin_port = htons((uint16_t)port);
+        memcpy(&v4.sin_addr, bytes, 4);
+        memcpy(&out->ss, &v4, sizeof v4);
+        out->len = (unsigned)sizeof v4;
+    } else if (n == 16) {
+        struct sockaddr_in6 v6;
+
+        memset(&v6, 0, sizeof v6);
+        v6.sin6_family = AF_INET6;
+        v6.sin6_port = htons((uint16_t)port);
+        memcpy(&v6.sin6_addr, bytes, 16);
+        memcpy(&out->ss, &v6, sizeof v6);
+        out->len = (unsigned)sizeof v6;
+    }
+    return n != 0;
+}
+
+/* "192.0.2.1" or "2001:db8::1", without the port. */
+static void gpn_addr_text(const gpn_addr *a, char *buf, size_t cap)
+{
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    const void *bytes;
+
+    if (gpn_addr_is_v6(a)) {
+        memcpy(&v6, &a->ss, sizeof v6);
+        bytes = &v6.sin6_addr;
+    } else {
+        memcpy(&v4, &a->ss, sizeof v4);
+        bytes = &v4.sin_addr;
+    }
+    if (inet_ntop(a->ss.ss_family, bytes, buf, (gpn_text_len)cap) == NULL) {
+        snprintf(buf, cap, "?");
+    }
+}
+
+#ifdef _WIN32
+static BOOL CALLBACK gpn_net_start_once(PINIT_ONCE once, PVOID unused,
+                                        PVOID *context)
+{
+    WSADATA data;
+
+    GPN_UNUSED(once);
+    GPN_UNUSED(unused);
+    GPN_UNUSED(context);
+    return WSAStartup(MAKEWORD(2, 2), &data) == 0;
+}
+#endif
+
+/* Winsock wants to be started; it is never stopped, because a resolver thread
+ * may outlive everything else. */
+static void gpn_net_start(void)
+{
+#ifdef _WIN32
+    static INIT_ONCE started = INIT_ONCE_STATIC_INIT;
+
+    InitOnceExecuteOnce(&started, gpn_net_start_once, NULL, NULL);
+#endif
+}
+
+static const char *gpn_resolve_text(int code)
+{
+    if (code == EAI_NONAME) {
+        return "no such host";
+    }
+    if (code == EAI_AGAIN) {
+        return "the name server gave no answer";
+    }
+    if (code == EAI_FAIL) {
+        return "the name server failed";
+    }
+    if (code == EAI_MEMORY) {
+        return "out of memory";
+    }
+    return NULL;
+}
+
+/* Blocks in getaddrinfo, which nothing can interrupt: for a helper thread.
+ * *n is the number of addresses written to out, in the system's order. 0: ok;
+ * otherwise why says what happened. */
+static int gpn_resolve(const char *host, int port, gpn_addr *out, size_t cap,
+                       size_t *n, char *why, size_t why_cap)
+{
+    struct addrinfo hints, *list = NULL, *a;
+    char service[12];
+    int code;
+
+    *n = 0;
+    gpn_net_start();
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    snprintf(service, sizeof service, "%d", port);
+    if (GPN_FAULT(GPN_FAULT_RESOLVE)) {
+        code = EAI_FAIL;
+    } else {
+        code = getaddrinfo(host, service, &hints, &list);
+        if (code == EAI_AGAIN) { /* often the first query after a pause */
+            code = getaddrinfo(host, service, &hints, &list);
+        }
+    }
+    if (code == 0) {
+        for (a = list; a != NULL && *n < cap; a = a->ai_next) {
+            if ((a->ai_family == AF_INET || a->ai_family == AF_INET6) &&
+                a->ai_addrlen <= sizeof out->ss) {
+                memset(&out[*n], 0, sizeof *out);
+                memcpy(&out[*n].ss, a->ai_addr, a->ai_addrlen);
+                out[*n].len = (unsigned)a->ai_addrlen;
+                *n += 1;
+            }
+        }
+        freeaddrinfo(list);
+        code = *n > 0 ? 0 : EAI_NONAME;
+    }
+    if (code != 0 && why_cap > 0) {
+        const char *text = gpn_resolve_text(code);
+
+        if (text != NULL) {
+            snprintf(why, why_cap, "%s", text);
+        } else {
+            snprintf(why, why_cap, "resolver error %d", code);
+        }
+    }
+    return code;
+}
+
+/* ---- sockets ---- */
+
+typedef enum gpn_io {
+    GPN_IO_DONE,
+    GPN_IO_WANT_READ,
+    GPN_IO_WANT_WRITE,
+    GPN_IO_WAIT, /* for neither: a wake-up or a time */
+    GPN_IO_EOF,
+    GPN_IO_FAILED
+} gpn_io;
+
+static int gpn_sock_error(void)
+{
+#ifdef _WIN32
+    return WSAGetLastError();
+#else
+    return errno;
+#endif
+}
+
+static bool gpn_sock_would_block(int oserr)
+{
+#ifdef _WIN32
+    return oserr == WSAEWOULDBLOCK;
+#else
+    return oserr == EAGAIN || oserr == EWOULDBLOCK;
+#endif
+}
+
+static void gpn_sock_close(gpn_fd *fd)
+{
+    if (*fd != GPN_FD_NONE) {
+#ifdef _WIN32
+        closesocket(*fd);
+#else
+        close(*fd);
+#endif
+        *fd = GPN_FD_NONE;
+    }
+}
+
+static void gpn_sock_option(gpn_fd fd, int level, int name, int value)
+{
+    /* best effort: a socket without it still works */
+    setsockopt(fd, level, name, (const char *)&value, sizeof value);
+}
+
+#if !defined(_WIN32) && \
+    !(defined(GPN_EPOLL) && defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK))
+/* Non-blocking and closed on exec, where it could not be said at creation. */
+static bool gpn_fd_prepare(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+           fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+#endif
+
+/* A non-blocking socket that children do not inherit. */
+static gpn_fd gpn_sock_open(int family, int type)
+{
+    gpn_fd fd;
+#if defined(_WIN32)
+    u_long on = 1;
+
+    gpn_net_start();
+    fd = WSASocketW(family, type, 0, NULL, 0,
+                    WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (fd != GPN_FD_NONE && ioctlsocket(fd, (int)FIONBIO, &on) != 0) {
+        gpn_sock_close(&fd);
+    }
+#elif defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
+    fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#else
+    fd = socket(family, type, 0);
+    if (fd >= 0 && !gpn_fd_prepare(fd)) {
+        gpn_sock_close(&fd);
+    }
+#endif
+    return fd;
+}
+
+/* Small requests go out at once; a peer that vanished during a long silent
+ * answer is noticed after about 3 minutes (60 + 4 * 30 s), not after the
+ * system's 2 hours. */
+static void gpn_sock_tune(gpn_fd fd)
+{
+    gpn_sock_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    gpn_sock_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#ifdef TCP_KEEPIDLE
+    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+#endif
+#ifdef TCP_KEEPINTVL
+    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
+#endif
+#ifdef TCP_KEEPCNT
+    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+#endif
+#ifdef SO_NOSIGPIPE
+    gpn_sock_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+#endif
+}
+
+/* Opens a socket and starts to connect. DONE, WANT_WRITE (in progress), or
+ * FAILED with nothing left open. */
+static gpn_io gpn_sock_connect(const gpn_addr *addr, gpn_fd *fd, int *oserr)
+{
+    int code;
+
+    *fd = GPN_FD_NONE;
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        *oserr = GPN_E_RESET;
+        return GPN_IO_FAILED;
+    }
+    *fd = gpn_sock_open(addr->ss.ss_family, SOCK_STREAM);
+    if (*fd == GPN_FD_NONE) {
+        *oserr = gpn_sock_error();
+        return GPN_IO_FAILED;
+    }
+    gpn_sock_tune(*fd);
+    if (connect(*fd, (const struct sockaddr *)&addr->ss,
+                (socklen_t)addr->len) == 0) {
+        return GPN_IO_DONE;
+    }
+    code = gpn_sock_error();
+#ifdef _WIN32
+    if (code == WSAEWOULDBLOCK || code == WSAEINPROGRESS) {
+        return GPN_IO_WANT_WRITE;
+    }
+#else
+    if (code == EINPROGRESS || code == EINTR) { /* EINTR: it goes on */
+        return GPN_IO_WANT_WRITE;
+    }
+#endif
+    *oserr = code;
+    gpn_sock_close(fd);
+    return GPN_IO_FAILED;
+}
+
+/* To be asked when the socket is writable; WANT_WRITE: still in progress. */
+static gpn_io gpn_sock_connected(gpn_fd fd, int *oserr)
+{
+    int code = 0;
+    socklen_t len = sizeof code;
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof peer;
+
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        *oserr = GPN_E_RESET;
+        return GPN_IO_FAILED;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, (char *)&code, &len) != 0) {
+        code = gpn_sock_error();
+    }
+    if (code != 0) {
+        *oserr = code;
+        return GPN_IO_FAILED;
+    }
+    /* no error yet does not mean connected */
+    if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0) {
+        return GPN_IO_WANT_WRITE;
+    }
+    return GPN_IO_DONE;
+}
+
+static gpn_io gpn_sock_send(gpn_fd fd, const char *data, size_t len,
+                            size_t *sent, int *oserr)
+{
+    *sent = 0;
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        *oserr = GPN_E_RESET;
+        return GPN_IO_FAILED;
+    }
+    for (;;) {
+#if defined(_WIN32)
+        int n = send(fd, data, len > INT_MAX ? INT_MAX : (int)len, 0);
+#elif defined(MSG_NOSIGNAL)
+        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+#else
+        ssize_t n = send(fd, data, len, 0);
+#endif
+        if (n >= 0) {
+            *sent = (size_t)n;
+            return GPN_IO_DONE;
+        }
+        *oserr = gpn_sock_error();
+        if (gpn_sock_would_block(*oserr)) {
+            return GPN_IO_WANT_WRITE;
+        }
+#ifndef _WIN32
+        if (*oserr == EINTR) {
+            continue;
+        }
+#endif
+        return GPN_IO_FAILED;
+    }
+}
+
+/* EOF: the peer has sent FIN. */
+static gpn_io gpn_sock_recv(gpn_fd fd, char *data, size_t cap, size_t *got,
+                            int *oserr)
+{
+    *got = 0;
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        *oserr = GPN_E_RESET;
+        return GPN_IO_FAILED;
+    }
+    for (;;) {
+#ifdef _WIN32
+        int n = recv(fd, data, cap > INT_MAX ? INT_MAX : (int)cap, 0);
+#else
+        ssize_t n = recv(fd, data, cap, 0);
+#endif
+        if (n >= 0) {
+            *got = (size_t)n;
+            return n > 0 ? GPN_IO_DONE : GPN_IO_EOF;
+        }
+        *oserr = gpn_sock_error();
+        if (gpn_sock_would_block(*oserr)) {
+            return GPN_IO_WANT_READ;
+        }
+#ifndef _WIN32
+        if (*oserr == EINTR) {
+            continue;
+        }
+#endif
+        return GPN_IO_FAILED;
+    }
+}
+
+/* ---- readiness ----
+ * One poller a thread, level-triggered. Only gpn_poller_wake may be called by
+ * others. A batch of events may name a socket that the handler of an earlier
+ * event has removed: the owner of the tag has to bear that. */
+
+#define GPN_POLL_IN  1u
+#define GPN_POLL_OUT 2u
+
+typedef struct gpn_event {
+    void *tag;      /* NULL: woken */
+    unsigned ready; /* GPN_POLL_IN, _OUT; an error or a hang-up sets both */
+} gpn_event;
+
+/* A finite wait is cut into slices: with a clock that fails or jumps, no wait
+ * is much longer than this. In milliseconds. */
+#define GPN_POLL_SLICE 10000
+
+#ifdef GPN_EPOLL
+typedef struct gpn_poller {
+    const gpn_env *env;
+    int epoll_fd;
+    int wake_fd; /* an eventfd */
+} gpn_poller;
+
+static void gpn_poller_deinit(gpn_poller *p)
+{
+    gpn_sock_close(&p->wake_fd);
+    gpn_sock_close(&p->epoll_fd);
+}
+
+static bool gpn_poller_init(gpn_poller *p, const gpn_env *env)
+{
+    struct epoll_event e;
+
+    p->env = env;
+    p->epoll_fd = p->wake_fd = GPN_FD_NONE;
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return false;
+    }
+    memset(&e, 0, sizeof e);
+    e.events = EPOLLIN;
+    p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (p->epoll_fd < 0 || p->wake_fd < 0 ||
+        epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &e) != 0) {
+        gpn_poller_deinit(p);
+        return false;
+    }
+    return true;
+}
+
+/* interest 0 removes the socket, which cannot fail. tag is not NULL. */
+static bool gpn_poller_set(gpn_poller *p, gpn_fd fd, unsigned interest,
+                           void *tag)
+{
+    struct epoll_event e;
+
+    memset(&e, 0, sizeof e);
+    if (interest == 0) {
+        epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, &e);
+        return true;
+    }
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return false;
+    }
+    if ((interest & GPN_POLL_IN) != 0) {
+        e.events |= EPOLLIN;
+    }
+    if ((interest & GPN_POLL_OUT) != 0) {
+        e.events |= EPOLLOUT;
+    }
+    e.data.ptr = tag;
+    if (epoll_ctl(p->epoll_fd, EPOLL_CTL_MOD, fd, &e) == 0) {
+        return true;
+    }
+    return errno == ENOENT &&
+           epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0;
+}
+
+static void gpn_poller_drain(gpn_poller *p)
+{
+    uint64_t count;
+
+    if (read(p->wake_fd, &count, sizeof count) < 0) {
+        return; /* somebody else's signal came in between; or nothing there */
+    }
+}
+
+/* One system call. timeout in ms, -1: none. Interrupted: no events. */
+static int gpn_poller_look(gpn_poller *p, int timeout, gpn_event *events,
+                           int cap)
+{
+    struct epoll_event list[64];
+    int i, n;
+
+    if (cap > (int)GPN_COUNT(list)) {
+        cap = (int)GPN_COUNT(list);
+    }
+    n = epoll_wait(p->epoll_fd, list, cap, timeout);
+    if (n < 0) {
+        return errno == EINTR ? 0 : -1;
+    }
+    for (i = 0; i < n; i++) {
+        events[i].tag = list[i].data.ptr;
+        events[i].ready = 0;
+        if ((list[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) {
+            events[i].ready |= GPN_POLL_IN;
+        }
+        if ((list[i].events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
+            events[i].ready |= GPN_POLL_OUT;
+        }
+        if (events[i].tag == NULL) {
+            gpn_poller_drain(p);
+        }
+    }
+    return n;
+}
+#else
+#ifdef _WIN32
+typedef WSAPOLLFD gpn_pollfd;
+#else
+typedef struct pollfd gpn_pollfd;
+#endif
+
+/* The poll() form: fds[0] is the wake-up, tags[i] belongs to fds[i]. */
+typedef struct gpn_poller {
+    const gpn_env *env;
+    gpn_pollfd *fds;
+    void **tags;
+    size_t len, cap;
+    size_t next; /* where the next look begins, so that none is starved */
+    gpn_fd wake_in;
+    gpn_fd wake_out; /* the same socket on Windows */
+} gpn_poller;
+
+static bool gpn_poller_grow(gpn_poller *p)
+{
+    size_t cap = p->cap > 0 ? p->cap * 2 : 16;
+    void *fds, *tags;
+
+    if (p->len < p->cap) {
+        return true;
+    }
+    fds = gpn_mem_realloc(p->env, p->fds, cap * sizeof *p->fds);
+    if (fds == NULL) {
+        return false;
+    }
+    p->fds = (gpn_pollfd *)fds;
+    tags = gpn_mem_realloc(p->env, p->tags, cap * sizeof *p->tags);
+    if (tags == NULL) {
+        return false;
+    }
+    p->tags = (void **)tags;
+    p->cap = cap;
+    return true;
+}
+
+static void gpn_poller_deinit(gpn_poller *p)
+{
+    if (p->wake_out == p->wake_in) {
+        p->wake_out = GPN_FD_NONE;
+    }
+    gpn_sock_close(&p->wake_in);
+    gpn_sock_close(&p->wake_out);
+    gpn_mem_free(p->env, p->fds);
+    gpn_mem_free(p->env, p->tags);
+    p->fds = NULL;
+    p->tags = NULL;
+    p->len = p->cap = 0;
+}
+
+#ifdef _WIN32
+/* WSAPoll takes sockets only: a datagram socket on the loopback interface,
+ * connected to itself, so that nobody else can write to it. */
+static bool gpn_poller_open_wake(gpn_poller *p)
+{
+    gpn_addr a;
+    int len;
+
+    if (!gpn_addr_parse("127.0.0.1", 0, &a)) {
+        return false;
+    }
+    len = (int)a.len;
+    p->wake_in = p->wake_out = gpn_sock_open(AF_INET, SOCK_DGRAM);
+    return p->wake_in != GPN_FD_NONE &&
+           bind(p->wake_in, (const struct sockaddr *)&a.ss, len) == 0 &&
+           getsockname(p->wake_in, (struct sockaddr *)&a.ss, &len) == 0 &&
+           connect(p->wake_in, (const struct sockaddr *)&a.ss, len) == 0;
+}
+#else
+static bool gpn_poller_open_wake(gpn_poller *p)
+{
+    int ends[2];
+
+    if (pipe(ends) != 0) {
+        return false;
+    }
+    p->wake_in = ends[0];
+    p->wake_out = ends[1];
+    return gpn_fd_prepare(ends[0]) && gpn_fd_prepare(ends[1]);
+}
+#endif
+
+static bool gpn_poller_add(gpn_poller *p, gpn_fd fd, int16_t flags, void *tag)
+{
+    if (!gpn_poller_grow(p)) {
+        return false;
+    }
+    memset(&p->fds[p->len], 0, sizeof p->fds[0]);
+    p->fds[p->len].fd = fd;
+    p->fds[p->len].events = flags;
+    p->tags[p->len] = tag;
+    p->len++;
+    return true;
+}
+
+static bool gpn_poller_init(gpn_poller *p, const gpn_env *env)
+{
+    memset(p, 0, sizeof *p);
+    p->env = env;
+    p->wake_in = p->wake_out = GPN_FD_NONE;
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return false;
+    }
+    if (!gpn_poller_open_wake(p) ||
+        !gpn_poller_add(p, p->wake_in, POLLIN, NULL)) {
+        gpn_poller_deinit(p);
+        return false;
+    }
+    return true;
+}
+
+/* interest 0 removes the socket, which cannot fail. tag is not NULL. */
+static bool gpn_poller_set(gpn_poller *p, gpn_fd fd, unsigned interest,
+                           void *tag)
+{
+    int16_t flags = 0;
+    size_t i;
+
+    for (i = 1; i < p->len && p->fds[i].fd != fd; i++) {
+    }
+    if (interest == 0) {
+        if (i < p->len) {
+            p->len--;
+            p->fds[i] = p->fds[p->len];
+            p->tags[i] = p->tags[p->len];
+        }
+        return true;
+    }
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return false;
+    }
+    if ((interest & GPN_POLL_IN) != 0) {
+        flags = (int16_t)(flags | POLLIN);
+    }
+    if ((interest & GPN_POLL_OUT) != 0) {
+        flags = (int16_t)(flags | POLLOUT);
+    }
+    if (i == p->len) {
+        return gpn_poller_add(p, fd, flags, tag);
+    }
+    p->fds[i].events = flags;
+    p->tags[i] = tag;
+    return true;
+}
+
+static void gpn_poller_drain(gpn_poller *p)
+{
+    char bytes[64];
+
+#ifdef _WIN32
+    while (recv(p->wake_in, bytes, sizeof bytes, 0) > 0) {
+    }
+#else
+    while (read(p->wake_in, bytes, sizeof bytes) > 0) {
+    }
+#endif
+}
+
+#ifdef _WIN32
+/* WSAPoll did not report a refused connection before Windows 10 2004; select
+ * does. While a socket waits to write, waits are short. */
+static int gpn_poller_system(gpn_poller *p, int timeout)
+{
+    struct timeval none = {0, 0};
+    bool connecting = false;
+    fd_set failed;
+    size_t i;
+    int n;
+
+    for (i = 1; i < p->len; i++) {
+        connecting = connecting || (p->fds[i].events & POLLOUT) != 0;
+    }
+    if (connecting && (timeout < 0 || timeout > 100)) {
+        timeout = 100;
+    }
+    n = WSAPoll(p->fds, (ULONG)p->len, timeout);
+    for (i = 1; n >= 0 && i < p->len; i++) {
+        if ((p->fds[i].events & POLLOUT) == 0 || p->fds[i].revents != 0) {
+            continue;
+        }
+        FD_ZERO(&failed);
+        FD_SET(p->fds[i].fd, &failed);
+        if (select(0, NULL, NULL, &failed, &none) > 0) {
+            p->fds[i].revents = POLLERR;
+            n++;
+        }
+    }
+    return n;
+}
+#else
+static int gpn_poller_system(gpn_poller *p, int timeout)
+{
+    int n = poll(p->fds, (nfds_t)p->len, timeout);
+
+    return n < 0 && errno == EINTR ? 0 : n;
+}
+#endif
+
+/* One look. timeout in ms, -1: none. Interrupted: no events. */
+static int gpn_poller_look(gpn_poller *p, int timeout, gpn_event *events,
+                           int cap)
+{
+    int n = 0;
+    size_t i, at = 0;
+
+    if (gpn_poller_system(p, timeout) < 0) {
+        return -1;
+    }
+    for (i = 0; i < p->len && n < cap; i++) {
+        int flags;
+
+        at = (p->next + i) % p->len;
+        flags = p->fds[at].revents;
+        if (flags == 0) {
+            continue;
+        }
+        p->fds[at].revents = 0;
+        events[n].tag = p->tags[at];
+        events[n].ready = 0;
+        if ((flags & POLLIN) != 0) {
+            events[n].ready |= GPN_POLL_IN;
+        }
+        if ((flags & POLLOUT) != 0) {
+            events[n].ready |= GPN_POLL_OUT;
+        }
+        if ((flags & (POLLERR | POLLHUP | POLLNVAL)) != 0) {
+            events[n].ready = GPN_POLL_IN | GPN_POLL_OUT;
+        }
+        if (at == 0) {
+            gpn_poller_drain(p);
+        }
+        n++;
+    }
+    p->next = at + 1;
+    return n;
+}
+#endif
+
+/* Waits until a socket is ready, somebody wakes, or until_ms (INT64_MAX: no
+ * limit). Returns the number of events, which may be 0 early (a signal, a
+ * slice): the caller looks at the clock. -1: failed. */
+static int gpn_poller_wait(gpn_poller *p, int64_t now_ms, int64_t until_ms,
+                           gpn_event *events, int cap)
+{
+    const gptner_hooks *hooks = &p->env->hooks;
+    int timeout = GPN_POLL_SLICE;
+
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return -1;
+    }
+    if (until_ms <= now_ms) {
+        timeout = 0;
+    } else if (until_ms == INT64_MAX) {
+        timeout = -1;
+    } else if (until_ms - now_ms < GPN_POLL_SLICE) {
+        timeout = (int)(until_ms - now_ms);
+    }
+    if (timeout != 0 && hooks->wait_fn != NULL) {
+        int n = gpn_poller_look(p, 0, events, cap);
+
+        if (n != 0) {
+            return n;
+        }
+        if (hooks->wait_fn(now_ms, until_ms, hooks->user)) {
+            timeout = 0;
+        }
+    }
+    return gpn_poller_look(p, timeout, events, cap);
+}
+
+/* From any thread and from signal handlers. Wake-ups are not counted: one or
+ * many before the next wait give one event. */
+static void gpn_poller_wake(gpn_poller *p)
+{
+#ifdef _WIN32
+    send(p->wake_out, "", 1, 0);
+#else
+    static const uint64_t one = 1;
+    int saved = errno; /* a signal handler must leave it alone */
+    ssize_t n;
+
+    /* a full pipe or counter is as good: somebody has woken it already */
+#ifdef GPN_EPOLL
+    n = write(p->wake_fd, &one, sizeof one);
+#else
+    n = write(p->wake_out, &one, 1);
+#endif
+    GPN_UNUSED(n);
+    errno = saved;
+#endif
+}
+
+/* ---- files ---- */
+
+/* Zero-initialised: closed. */
+typedef struct gpn_file {
+#ifdef _WIN32
+    HANDLE handle;
+#else
+    int fd;
+#endif
+    bool is_open;
+    bool is_borrowed; /* a standard stream: never closed */
+} gpn_file;
+
+/* The most one read or write is asked to do; some systems fail from 2 GiB. */
+#define GPN_FILE_CHUNK ((size_t)1 << 30)
+
+static int gpn_file_error(void)
+{
+#ifdef _WIN32
+    return (int)GetLastError();
+#else
+    return errno;
+#endif
+}
+
+#ifdef _WIN32
+#define GPN_PATH_MAX 1024 /* UTF-16 units */
+
+static bool gpn_path_wide(const char *path, WCHAR out[GPN_PATH_MAX])
+{
+    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, out,
+                               GPN_PATH_MAX) > 0;
+}
+#endif
+
+typedef enum gpn_file_mode {
+    GPN_FILE_READ,
+    GPN_FILE_TRUNCATE, /* create or empty */
+    GPN_FILE_PRIVATE,  /* the same; readable by the owner only */
+    GPN_FILE_FRESH     /* create; fails if it exists */
+} gpn_file_mode;
+
+static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
+                          int *oserr)
+{
+    memset(f, 0, sizeof *f);
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide[GPN_PATH_MAX];
+        bool reads = mode == GPN_FILE_READ;
+        DWORD how = CREATE_ALWAYS;
+
+        if (!gpn_path_wide(path, wide)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        if (reads) {
+            how = OPEN_EXISTING;
+        } else if (mode == GPN_FILE_FRESH) {
+            how = CREATE_NEW;
+        }
+        f->handle = CreateFileW(wide, reads ? GENERIC_READ : GENERIC_WRITE,
+                                FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how,
+                                FILE_ATTRIBUTE_NORMAL, NULL);
+        f->is_open = f->handle != INVALID_HANDLE_VALUE;
+    }
+#else
+    {
+        int flags = O_WRONLY | O_CREAT | O_TRUNC;
+
+        if (mode == GPN_FILE_READ) {
+            flags = O_RDONLY;
+        } else if (mode == GPN_FILE_FRESH) {
+            flags = O_WRONLY | O_CREAT | O_EXCL;
+        }
+        do {
+            f->fd = open(path, flags | O_CLOEXEC,
+                         mode == GPN_FILE_PRIVATE ? 0600 : 0666);
+        } while (f->fd < 0 && errno == EINTR);
+        f->is_open = f->fd >= 0;
+    }
+#endif
+    if (!f->is_open) {
+        *oserr = gpn_file_error();
+    }
+    return f->is_open;
+}
+
+static bool gpn_file_open_read(gpn_file *f, const gpn_env *env,
+                               const char *path, int *oserr)
+{
+    GPN_UNUSED(env);
+    return gpn_file_open(f, path, GPN_FILE_READ, oserr);
+}
+
+/* Creates the file or empties it. is_private: mode 0600. */
+/* 0, 1, 2: the standard streams. */
+static void gpn_file_std(gpn_file *f, int number)
+{
+    memset(f, 0, sizeof *f);
+#ifdef _WIN32
+    f->handle = GetStdHandle(number == 0   ? STD_INPUT_HANDLE
+                             : number == 1 ? STD_OUTPUT_HANDLE
+                                           : STD_ERROR_HANDLE);
+#else
+    f->fd = number;
+#endif
+    f->is_open = true;
+    f->is_borrowed = true;
+}
+
+/* The number of bytes read, 0 at the end, -1: failed. */
+static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return -1;
+    }
+    if (cap > GPN_FILE_CHUNK) {
+        cap = GPN_FILE_CHUNK;
+    }
+#ifdef _WIN32
+    {
+        DWORD n = 0;
+
+        if (ReadFile(f->handle, data, (DWORD)cap, &n, NULL)) {
+            return (int64_t)n;
+        }
+        if (GetLastError() == ERROR_BROKEN_PIPE) { /* the end of a pipe */
+            return 0;
+        }
+    }
+#else
+    for (;;) {
+        ssize_t n = read(f->fd, data, cap);
+
+        if (n >= 0) {
+            return (int64_t)n;
+        }
+        if (errno != EINTR) {
+            break;
+        }
+    }
+#endif
+    *oserr = gpn_file_error();
+    return -1;
+}
+
+/* All of it, or false. */
+static bool gpn_file_write(gpn_file *f, const char *data, size_t len,
+                           int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    while (len > 0) {
+        size_t part = len < GPN_FILE_CHUNK ? len : GPN_FILE_CHUNK;
+#ifdef _WIN32
+        DWORD n = 0;
+
+        if (!WriteFile(f->handle, data, (DWORD)part, &n, NULL) || n == 0) {
+            *oserr = gpn_file_error();
+            return false;
+        }
+#else
+        ssize_t n = write(f->fd, data, part);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            *oserr = n < 0 ? errno : ENOSPC;
+            return false;
+        }
+#endif
+        data += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+/* -1: unknown, as with a pipe. */
+static int64_t gpn_file_size(gpn_file *f)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        return -1;
+    }
+#ifdef _WIN32
+    {
+        LARGE_INTEGER size;
+
+        return GetFileSizeEx(f->handle, &size) ? size.QuadPart : -1;
+    }
+#else
+    {
+        struct stat st;
+
+        if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+            return -1;
+        }
+        return (int64_t)st.st_size;
+    }
+#endif
+}
+
+/* To the disk; fine for what has none (a pipe, a terminal). */
+static bool gpn_file_sync(gpn_file *f, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    if (GetFileType(f->handle) != FILE_TYPE_DISK ||
+        FlushFileBuffers(f->handle)) {
+        return true;
+    }
+#else
+    {
+        int code;
+
+        do {
+            code = fsync(f->fd);
+        } while (code != 0 && errno == EINTR);
+        if (code == 0 || errno == EINVAL || errno == EROFS) {
+            return true;
+        }
+    }
+#endif
+    *oserr = gpn_file_error();
+    return false;
+}
+
+/* Always closed afterwards; false: something written may be lost. */
+static bool gpn_file_close(gpn_file *f, int *oserr)
+{
+    bool ok = true;
+
+    if (!f->is_open) {
+        return true;
+    }
+    f->is_open = false;
+    if (!f->is_borrowed) {
+#ifdef _WIN32
+        ok = CloseHandle(f->handle) != 0;
+#else
+        ok = close(f->fd) == 0 || errno == EINTR;
+#endif
+        if (!ok) {
+            *oserr = gpn_file_error();
+        }
+    }
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    return ok;
+}
+
+/* Replaces what is there, at once. */
+static bool gpn_file_rename(const char *from, const char *to, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide_from[GPN_PATH_MAX], wide_to[GPN_PATH_MAX];
+
+        if (!gpn_path_wide(from, wide_from) || !gpn_path_wide(to, wide_to)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        if (MoveFileExW(wide_from, wide_to,
+                        MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) {
+            return true;
+        }
+    }
+#else
+    if (rename(from, to) == 0) {
+        return true;
+    }
+#endif
+    *oserr = gpn_file_error();
+    return false;
+}
+
+static void gpn_file_remove(const char *path)
+{
+#ifdef _WIN32
+    WCHAR wide[GPN_PATH_MAX];
+
+    if (gpn_path_wide(path, wide)) {
+        DeleteFileW(wide);
+    }
+#else
+    unlink(path);
+#endif
+}
+
+/* ---- files that appear whole or not at all ---- */
+
+#define GPN_WHOLE_BUFFER 16384 /* bytes */
+
+/* Zero-initialised: nothing begun. path, part and buffer are one block. */
+typedef struct gpn_whole {
+    const gpn_env *env;
+    gpn_file file;
+    char *path;
+    char *part; /* what is written to, renamed to path; NULL: path itself */
+    char *buffer;
+    size_t len;
+    int oserr; /* the first failure */
+} gpn_whole;
+
+/* What stands at path decides how it is replaced: a symbolic link's target is
+ * (resolved must hold PATH_MAX), a device or a pipe (/dev/null, /dev/stdout)
+ * is written to directly. *mode: of the file to replace, 0: none. */
+static const char *gpn_whole_target(const char *path, char *resolved,
+                                    bool *direct, unsigned *mode)
+{
+    *direct = false;
+    *mode = 0;
+#ifndef _WIN32
+    {
+        struct stat st;
+
+        if (stat(path, &st) != 0) {
+            return path;
+        }
+        *direct = !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+        *mode = (unsigned)st.st_mode & 0777u;
+        if (!*direct && lstat(path, &st) == 0 && S_ISLNK(st.st_mode) &&
+            realpath(path, resolved) != NULL) {
+            return resolved;
+        }
+    }
+#else
+    GPN_UNUSED(resolved);
+#endif
+    return path;
+}
+
+static bool gpn_whole_open(gpn_whole *w, bool direct, unsigned mode)
+{
+    if (direct) {
+        w->part = NULL;
+        return gpn_file_open(&w->file, w->path, GPN_FILE_TRUNCATE, &w->oserr);
+    }
+    if (!gpn_file_open(&w->file, w->part, GPN_FILE_FRESH, &w->oserr)) {
+        return false;
+    }
+#ifndef _WIN32
+    if (mode != 0 && fchmod(w->file.fd, (mode_t)mode) != 0) {
+        return true; /* the new file then has the usual mode */
+    }
+#else
+    GPN_UNUSED(mode);
+#endif
+    return true;
+}
+
+/* Ends the writer; whatever was not committed is gone. */
+static void gpn_whole_abort(gpn_whole *w)
+{
+    int ignored;
+
+    if (w->path == NULL) {
+        return;
+    }
+    if (w->file.is_open) {
+        gpn_file_close(&w->file, &ignored);
+    }
+    if (w->part != NULL) {
+        gpn_file_remove(w->part);
+    }
+    gpn_mem_free(w->env, w->path);
+    w->path = w->part = w->buffer = NULL;
+}
+
+/* Opens path + ".part-" + 16 random digits, which is on the same file system
+ * and cannot be guessed or exist. On failure nothing is left to end. */
+static bool gpn_whole_begin(gpn_whole *w, const gpn_env *env, const char *path,
+                            int *oserr)
+{
+#ifdef _WIN32
+    char *resolved = NULL;
+#else
+    char resolved[PATH_MAX];
+#endif
+    uint64_t chance = gpn_random_u64(env);
+    bool direct;
+    unsigned mode;
+    size_t size;
+
+    memset(w, 0, sizeof *w);
+    w->env = env;
+    path = gpn_whole_target(path, resolved, &direct, &mode);
+    size = strlen(path) + 1;
+    w->path = (char *)gpn_mem_alloc(env, 2 * size + 22 + GPN_WHOLE_BUFFER);
+    if (w->path == NULL) {
+        *oserr = GPN_E_MEMORY;
+        return false;
+    }
+    w->part = w->path + size;
+    w->buffer = w->part + size + 22;
+    memcpy(w->path, path, size);
+    snprintf(w->part, size + 22, "%s.part-%08x%08x", path,
+             (unsigned)(chance >> 32), (unsigned)(chance & 0xffffffffu));
+    if (!gpn_whole_open(w, direct, mode)) {
+        *oserr = w->oserr;
+        w->part = NULL; /* not ours */
+        gpn_whole_abort(w);
+        return false;
+    }
+    return true;
+}
+
+static bool gpn_whole_flush(gpn_whole *w)
+{
+    bool ok = gpn_file_write(&w->file, w->buffer, w->len, &w->oserr);
+
+    w->len = 0;
+    return ok;
+}
+
+/* The first failure stays: later calls fail the same way. */
+static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
+                            int *oserr)
+{
+    while (len > 0 && w->oserr == 0) {
+        size_t part = GPN_WHOLE_BUFFER - w->len;
+
+        if (part > len) {
+            part = len;
+        }
+        memcpy(w->buffer + w->len, data, part);
+        w->len += part;
+        data += part;
+        len -= part;
+        if (w->len == GPN_WHOLE_BUFFER) {
+            gpn_whole_flush(w);
+        }
+    }
+    *oserr = w->oserr;
+    return w->oserr == 0;
+}
+
+#ifndef _WIN32
+/* So that the new name survives a power cut as well. Not all can: no error. */
+static void gpn_whole_sync_folder(const char *path)
+{
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t len = slash == NULL ? 0 : (size_t)(slash - path);
+    int fd;
+
+    if (len >= sizeof folder) {
+        return;
+    }
+    memcpy(folder, path, len);
+    folder[len] = '\0';
+    if (len == 0) {
+        memcpy(folder, slash == NULL ? "." : "/", 2);
+    }
+    fd = open(folder, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+}
+#endif
+
+/* Puts the file in its place. Ends the writer in either case; false: path is
+ * as it was before. */
+static bool gpn_whole_commit(gpn_whole *w, int *oserr)
+{
+    bool ok = w->oserr == 0 && gpn_whole_flush(w) &&
+              gpn_file_sync(&w->file, &w->oserr) &&
+              gpn_file_close(&w->file, &w->oserr);
+
+    if (ok && w->part != NULL) {
+        ok = gpn_file_rename(w->part, w->path, &w->oserr);
+        if (ok) {
+            w->part = NULL;
+#ifndef _WIN32
+            gpn_whole_sync_folder(w->path);
+#endif
+        }
+    }
+    *oserr = w->oserr;
+    gpn_whole_abort(w);
+    return ok;
+}
+
+/* ---- process ---- */
+
+/* NULL for an empty variable, and always in programs that run with more
+ * rights than their user has. Valid until the environment changes. */
+static const char *gpn_env_get(const char *name)
+{
+    const char *value;
+
+#if defined(_WIN32)
+    value = getenv(name);
+#elif defined(__GLIBC__) && defined(__USE_GNU)
+    value = secure_getenv(name);
+#else
+    if (getuid() != geteuid() || getgid() != getegid()) {
+        return NULL;
+    }
+    value = getenv(name);
+#endif
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static bool gpn_err_is_terminal(void)
+{
+#ifdef _WIN32
+    DWORD mode;
+
+    return GetConsoleMode(GetStdHandle(STD_ERROR_HANDLE), &mode) != 0;
+#else
+    return isatty(2) == 1;
+#endif
+}
+
+/* The width of the terminal; 80 when it does not say. */
+static int gpn_err_columns(void)
+{
+#ifdef _WIN32
+    CONSOLE_SCREEN_BUFFER_INFO info;
+
+    if (GetConsoleScreenBufferInfo(GetStdHandle(STD_ERROR_HANDLE), &info)) {
+        return info.srWindow.Right - info.srWindow.Left + 1;
+    }
+#else
+    struct winsize size;
+
+    if (ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+        return size.ws_col;
+    }
+#endif
+    return 80;
+}
+
+/* To stderr; nobody is told when that fails. */
+static void gpn_err_write(const char *data, size_t len)
+{
+    gpn_file f;
+    int ignored;
+
+    gpn_file_std(&f, 2);
+    gpn_file_write(&f, data, len, &ignored);
+}
+
+#ifndef GPTNER_NO_TLS
+/* Hands each certificate of the system's own store to fn until that returns
+ * false; false when there is none to ask (all but Windows). */
+static bool gpn_system_roots(bool (*fn)(const unsigned char *der, size_t len,
+                                        void *ctx),
+                             void *ctx)
+{
+#ifdef _WIN32
+    HCERTSTORE store = CertOpenSystemStoreW(0, L"ROOT");
+    PCCERT_CONTEXT cert = NULL;
+
+    if (store == NULL) {
+        return false;
+    }
+    while ((cert = CertEnumCertificatesInStore(store, cert)) != NULL) {
+        if (!fn(cert->pbCertEncoded, cert->cbCertEncoded, ctx)) {
+            CertFreeCertificateContext(cert);
+            break;
+        }
+    }
+    CertCloseStore(store, 0);
+    return true;
+#else
+    GPN_UNUSED(fn);
+    GPN_UNUSED(ctx);
+    return false;
+#endif
+}
+
+/* Where systems keep the bundle of CA certificates; the first that exists is
+ * the one. NULL-terminated. */
+static const char *const *gpn_ca_paths(void)
+{
+    static const char *const paths[] = {
+        /* Debian, Ubuntu, Arch, Alpine, Gentoo, NixOS, OpenWrt, Yocto */
+        "/etc/ssl/certs/ca-certificates.crt",
+        /* Fedora, RHEL */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt", /* older ones, Amazon Linux */
+        "/etc/ssl/ca-bundle.pem",           /* openSUSE */
+        "/var/lib/ca-certificates/ca-bundle.pem",
+        "/etc/pki/tls/cacert.pem", /* OpenELEC */
+        "/etc/ssl/cert.pem",       /* macOS, OpenBSD, FreeBSD, Alpine */
+        "/usr/local/etc/ssl/cert.pem",
+        "/usr/local/share/certs/ca-root-nss.crt", /* FreeBSD, DragonFly */
+        "/etc/openssl/certs/ca-certificates.crt", /* NetBSD */
+        "/etc/certs/ca-certificates.crt",         /* illumos */
+        "/etc/ssl/cacert.pem", "/var/ssl/certs/ca-bundle.crt", /* AIX */
+        "/usr/local/etc/openssl@3/cert.pem",                   /* Homebrew */
+        "/opt/homebrew/etc/ca-certificates/cert.pem",
+        "/data/data/com.termux/files/usr/etc/tls/cert.pem", NULL};
+
+    return paths;
+}
+
+/* Folders with one certificate a file, if there is no bundle. */
+static const char *const *gpn_ca_dirs(void)
+{
+    static const char *const dirs[] = {
+        "/etc/ssl/certs",
+        "/etc/pki/tls/certs",
+        "/usr/local/share/certs",
+        "/apex/com.android.conscrypt/cacerts", /* Android 14 */
+        "/system/etc/security/cacerts",
+        NULL};
+
+    return dirs;
+}
+#endif
+
+/* An event that stays until it is lowered, and that every poller can watch:
+ * the wake-up half of a poller. Raising it is async-signal-safe. */
+typedef struct gpn_flag {
+    gpn_poller half;
+} gpn_flag;
+
+static gpn_fd gpn_flag_fd(const gpn_flag *f)
+{
+#ifdef GPN_EPOLL
+    return f->half.wake_fd;
+#else
+    return f->half.wake_in;
+#endif
+}
+
+static void gpn_flag_deinit(gpn_flag *f)
+{
+    gpn_poller_deinit(&f->half);
+}
+
+static bool gpn_flag_init(gpn_flag *f)
+{
+    bool ok;
+    memset(f, 0, sizeof *f);
+    if (GPN_FAULT(GPN_FAULT_SOCKET)) {
+        return false;
+    }
+#ifdef GPN_EPOLL
+    f->half.epoll_fd = GPN_FD_NONE;
+    f->half.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ok = f->half.wake_fd >= 0;
+#else
+    gpn_net_start();
+    f->half.wake_in = f->half.wake_out = GPN_FD_NONE;
+    ok = gpn_poller_open_wake(&f->half);
+#endif
+    if (!ok) {
+        gpn_flag_deinit(f);
+    }
+    return ok;
+}
+
+static void gpn_flag_raise(gpn_flag *f)
+{
+    gpn_poller_wake(&f->half);
+}
+
+static void gpn_flag_lower(gpn_flag *f)
+{
+    gpn_poller_drain(&f->half);
+}
+
+/* ===========================================================================
+ * >>bytes      layer 2   buffer, arena, views, UTF-8, base64, numbers, texts
+ * calls: >>platform
+ *
+ * Numbers take no help from the C library, because that follows the locale. A
+ * decimal becomes the nearest double in three steps: exact arithmetic in
+ * doubles if digits and power are small; else 64-bit arithmetic with a known
+ * error, which settles all but a few in a thousand; else an exact comparison
+ * of big integers on the stack. The other way, the shortest digits that read
+ * back, up to 15 digits are found by trying and the rest by Steele and White's
+ * exact algorithm. Tables of powers, as Eisel-Lemire or Ryu have them, would
+ * be faster still and larger than all of this section.
+ * ======================================================================== */
+#include <float.h>
+
+/* ---- views ---- */
+
+static gptner_str gpn_str(const char *ptr, size_t len)
+{
+    gptner_str s;
+
+    s.ptr = ptr;
+    s.len = len;
+    return s;
+}
+
+static gptner_str gpn_str_c(const char *text)
+{
+    return gpn_str(text, text != NULL ? strlen(text) : 0);
+}
+
+GPTNER_API gptner_str gptner_str_from(const char *text)
+{
+    return gpn_str_c(text);
+}
+
+static bool gpn_str_eq(gptner_str a, gptner_str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static bool gpn_str_eq_c(gptner_str a, const char *text)
+{
+    return gpn_str_eq(a, gpn_str_c(text));
+}
+
+static int gpn_char_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
+static bool gpn_char_ieq(const char *a, const char *b, size_t n)
+{
+    while (n > 0 && gpn_char_lower(*a) == gpn_char_lower(*b)) {
+        a++;
+        b++;
+        n--;
+    }
+    return n == 0;
+}
+
+/* Equal but for the case of ASCII letters. */
+static bool gpn_str_ieq_c(gptner_str a, const char *text)
+{
+    return a.len == strlen(text) && gpn_char_ieq(a.ptr, text, a.len);
+}
+
+static bool gpn_str_starts(gptner_str a, const char *text)
+{
+    size_t n = strlen(text);
+
+    return a.len >= n && gpn_str_eq(gpn_str(a.ptr, n), gpn_str(text, n));
+}
+
+static bool gpn_str_istarts(gptner_str a, const char *text)
+{
+    size_t n = strlen(text);
+
+    return a.len >= n && gpn_char_ieq(a.ptr, text, n);
+}
+
+/* Where text begins in a; SIZE_MAX: nowhere. */
+static size_t gpn_str_find(gptner_str a, const char *text)
+{
+    size_t n = strlen(text), i = 0;
+
+    for (; n > 0 && i < a.len && a.len - i >= n; i++) {
+        if (memcmp(a.ptr + i, text, n) == 0) {
+            return i;
+        }
+    }
+    return n > 0 ? SIZE_MAX : 0;
+}
+
+static size_t gpn_str_ifind(gptner_str a, const char *text)
+{
+    size_t n = strlen(text), i = 0;
+
+    for (; n > 0 && i < a.len && a.len - i >= n; i++) {
+        if (gpn_char_ieq(a.ptr + i, text, n)) {
+            return i;
+        }
+    }
+    return n > 0 ? SIZE_MAX : 0;
+}
+
+/* Without the spaces and tabs at both ends. */
+static gptner_str gpn_str_trim(gptner_str a)
+{
+    while (a.len > 0 && (a.ptr[0] == ' ' || a.ptr[0] == '\t')) {
+        a.ptr++;
+        a.len--;
+    }
+    while (a.len > 0 && (a.ptr[a.len - 1] == ' ' || a.ptr[a.len - 1] == '\t')) {
+        a.len--;
+    }
+    return a;
+}
+
+/* A copy with a NUL behind it, for gpn_mem_free; NULL: no memory. */
+static char *gpn_str_dup(const gpn_env *env, gptner_str s)
+{
+    char *copy = NULL;
+    size_t size;
+
+    if (gpn_size_add(s.len, 1, &size)) {
+        copy = (char *)gpn_mem_alloc(env, size);
+    }
+    if (copy != NULL) {
+        if (s.len > 0) {
+            memcpy(copy, s.ptr, s.len);
+        }
+        copy[s.len] = '\0';
+    }
+    return copy;
+}
+
+/* ---- UTF-8 ---- */
+
+/* The length of the first character and its code point; 0: not valid (also
+ * overlong forms, surrogates, and what lies above U+10FFFF) or incomplete. */
+static size_t gpn_utf8_get(const char *s, size_t len, uint32_t *cp)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    uint32_t c, least;
+    size_t n, i;
+
+    *cp = 0;
+    if (len == 0) {
+        return 0;
+    }
+    c = p[0];
+    if (c < 0x80) {
+        *cp = c;
+        return 1;
+    }
+    if (c >= 0xc2 && c <= 0xdf) {
+        n = 2;
+        least = 0x80;
+        c &= 0x1f;
+    } else if (c >= 0xe0 && c <= 0xef) {
+        n = 3;
+        least = 0x800;
+        c &= 0x0f;
+    } else if (c >= 0xf0 && c <= 0xf4) {
+        n = 4;
+        least = 0x10000;
+        c &= 0x07;
+    } else {
+        return 0;
+    }
+    if (len < n) {
+        return 0;
+    }
+    for (i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        c = c << 6 | (p[i] & 0x3fu);
+    }
+    if (c < least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
+        return 0;
+    }
+    *cp = c;
+    return n;
+}
+
+/* Returns the number of bytes written. What is not a character becomes
+ * U+FFFD. */
+static size_t gpn_utf8_put(uint32_t cp, char out[4])
+{
+    if (cp > 0x10ffff || (cp >= 0xd800 && cp <= 0xdfff)) {
+        cp = 0xfffd;
+    }
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    if (cp < 0x800) {
+        out[0] = (char)(0xc0 | cp >> 6);
+        out[1] = (char)(0x80 | (cp & 0x3f));
+        return 2;
+    }
+    if (cp < 0x10000) {
+        out[0] = (char)(0xe0 | cp >> 12);
+        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (cp & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | cp >> 18);
+    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (cp & 0x3f));
+    return 4;
+}
+
+/* The number of leading bytes that are valid: len if all are. */
+/* len, less the beginning of a character whose end has been cut off. */
+static size_t gpn_utf8_cut(const char *s, size_t len)
+{
+    size_t back, need;
+    unsigned char c;
+
+    for (back = 1; back <= 3 && back <= len; back++) {
+        c = (unsigned char)s[len - back];
+        if ((c & 0xc0) != 0x80) {
+            need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+            return need > back ? len - back : len;
+        }
+    }
+    return len;
+}
+
+/* ---- numbers as text ---- */
+
+/* At most 20 digits and a NUL; returns the length without it. */
+static size_t gpn_fmt_digits(uint64_t value, char *out)
+{
+    char digits[20];
+    size_t n = 0, i;
+
+    do {
+        digits[n++] = (char)('0' + (int)(value % 10));
+        value /= 10;
+    } while (value > 0);
+    for (i = 0; i < n; i++) {
+        out[i] = digits[n - 1 - i];
+    }
+    out[n] = '\0';
+    return n;
+}
+
+static size_t gpn_fmt_u64(uint64_t value, char out[24])
+{
+    return gpn_fmt_digits(value, out);
+}
+
+static size_t gpn_fmt_i64(int64_t value, char out[24])
+{
+    if (value >= 0) {
+        return gpn_fmt_digits((uint64_t)value, out);
+    }
+    out[0] = '-';
+    return 1 + gpn_fmt_digits(0 - (uint64_t)value, out + 1);
+}
+
+/* Digits only, any number of them; false: something else, or too large. */
+static bool gpn_parse_u64(gptner_str s, uint64_t *out)
+{
+    uint64_t value = 0;
+    size_t i;
+
+    *out = 0;
+    for (i = 0; i < s.len; i++) {
+        unsigned digit = (unsigned)(s.ptr[i] - '0');
+
+        if (digit > 9 || value > UINT64_MAX / 10 ||
+            value * 10 > UINT64_MAX - digit) {
+            return false;
+        }
+        value = value * 10 + digit;
+    }
+    *out = value;
+    return s.len > 0;
+}
+
+/* ---- big integers ---- */
+
+/* Never more than 2,600 bits: 769 digits on one side of a comparison, 54 bits
+ * times 5^1092 on the other. */
+#define GPN_BIG_WORDS 88
+
+typedef struct gpn_big {
+    size_t n; /* words in use; the highest is not 0 */
+    uint32_t w[GPN_BIG_WORDS];
+} gpn_big;
+
+static void gpn_big_set(gpn_big *a, uint64_t value)
+{
+    a->n = 0;
+    while (value > 0) {
+        a->w[a->n++] = (uint32_t)value;
+        value >>= 32;
+    }
+}
+
+static void gpn_big_mul_add(gpn_big *a, uint32_t factor, uint32_t add)
+{
+    uint64_t carry = add;
+    size_t i;
+
+    for (i = 0; i < a->n; i++) {
+        carry += (uint64_t)a->w[i] * factor;
+        a->w[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    if (carry > 0) {
+        GPTNER_ASSERT(a->n < GPN_BIG_WORDS);
+        a->w[a->n++] = (uint32_t)carry;
+    }
+}
+
+static void gpn_big_mul_pow5(gpn_big *a, int power)
+{
+    for (; power >= 13; power -= 13) {
+        gpn_big_mul_add(a, 1220703125u, 0); /* 5^13 */
+    }
+    for (; power > 0; power--) {
+        gpn_big_mul_add(a, 5, 0);
+    }
+}
+
+static void gpn_big_shift(gpn_big *a, int bits)
+{
+    size_t words = (size_t)(bits / 32);
+
+    if (a->n == 0) {
+        return;
+    }
+    gpn_big_mul_add(a, (uint32_t)1 << (bits % 32), 0);
+    if (words > 0) {
+        GPTNER_ASSERT(a->n + words <= GPN_BIG_WORDS);
+        memmove(a->w + words, a->w, a->n * sizeof a->w[0]);
+        memset(a->w, 0, words * sizeof a->w[0]);
+        a->n += words;
+    }
+}
+
+static int gpn_big_cmp(const gpn_big *a, const gpn_big *b)
+{
+    size_t i = a->n;
+
+    if (a->n != b->n) {
+        return a->n < b->n ? -1 : 1;
+    }
+    while (i-- > 0) {
+        if (a->w[i] != b->w[i]) {
+            return a->w[i] < b->w[i] ? -1 : 1;
+        }
+    }
+    return 0;
+}
+
+static void gpn_big_add(gpn_big *a, const gpn_big *b)
+{
+    uint64_t carry = 0;
+    size_t i;
+
+    for (i = 0; i < a->n || i < b->n || carry > 0; i++) {
+        GPTNER_ASSERT(i < GPN_BIG_WORDS);
+        carry += (uint64_t)(i < a->n ? a->w[i] : 0) + (i < b->n ? b->w[i] : 0);
+        a->w[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    a->n = i > a->n ? i : a->n;
+}
+
+/* a - b, where a >= b. */
+static void gpn_big_sub(gpn_big *a, const gpn_big *b)
+{
+    uint64_t borrow = 0;
+    size_t i;
+
+    for (i = 0; i < a->n; i++) {
+        uint64_t x = (uint64_t)a->w[i] - (i < b->n ? b->w[i] : 0) - borrow;
+
+        a->w[i] = (uint32_t)x;
+        borrow = x >> 63;
+    }
+    while (a->n > 0 && a->w[a->n - 1] == 0) {
+        a->n--;
+    }
+}
+
+/* ---- decimal to double ---- */
+
+/* The last fast power: 10^22 is the largest that a double holds exactly. */
+#define GPN_POW10_LAST 22
+
+static double gpn_pow10(int power)
+{
+    static const double powers[GPN_POW10_LAST + 1] = {
+        1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+    return powers[power];
+}
+
+/* Where operations on doubles are done in a wider format (x87), their results
+ * are rounded twice: then the slower ways have to do. */
+static bool gpn_double_is_exact(void)
+{
+    return FLT_EVAL_METHOD == 0;
+}
+
+/* A decimal: first to last are digits, perhaps with a point among them, which
+ * form an integer of count digits; its value is that times 10^power. */
+typedef struct gpn_decimal {
+    const char *first;
+    const char *last; /* behind the last digit that is not 0 */
+    size_t count;
+    int64_t power;
+} gpn_decimal;
+
+/* Digits beyond these can only break a tie: they become one final 1. */
+#define GPN_DECIMAL_DIGITS 768
+
+static void gpn_decimal_read(gpn_decimal *d, const char *text, size_t n,
+                             int power)
+{
+    const char *p, *end = text + n, *point = end;
+
+    d->first = d->last = end;
+    for (p = text; p < end; p++) {
+        if (*p == '.') {
+            point = p;
+        } else if (*p != '0') {
+            if (d->first == end) {
+                d->first = p;
+            }
+            d->last = p + 1;
+        }
+    }
+    d->count = 0;
+    d->power = power;
+    if (d->first == end) {
+        return;
+    }
+    d->count = (size_t)(d->last - d->first);
+    if (d->last <= point) {
+        d->power += point - d->last;
+    } else {
+        d->power -= d->last - point - 1;
+        d->count -= d->first < point ? 1 : 0;
+    }
+}
+
+/* The first max digits as an integer. */
+static uint64_t gpn_decimal_head(const gpn_decimal *d, size_t max)
+{
+    const char *p;
+    uint64_t value = 0;
+
+    for (p = d->first; p < d->last && max > 0; p++) {
+        if (*p != '.') {
+            value = value * 10 + (uint64_t)(*p - '0');
+            max--;
+        }
+    }
+    return value;
+}
+
+/* All digits as an integer, with a final 1 in place of those that do not fit;
+ * returns the power of ten that goes with it. */
+static int gpn_decimal_big(const gpn_decimal *d, gpn_big *out)
+{
+    const char *p;
+    size_t left = GPN_DECIMAL_DIGITS;
+
+    gpn_big_set(out, 0);
+    for (p = d->first; p < d->last && left > 0; p++) {
+        if (*p != '.') {
+            gpn_big_mul_add(out, 10, (uint32_t)(*p - '0'));
+            left--;
+        }
+    }
+    if (d->count <= GPN_DECIMAL_DIGITS) {
+        return (int)d->power;
+    }
+    gpn_big_mul_add(out, 10, 1);
+    return (int)(d->power + (int64_t)(d->count - GPN_DECIMAL_DIGITS) - 1);
+}
+
+/* Is the decimal below (-1), at (0) or above (1) half * 2^exp2? Exact. */
+static int gpn_decimal_cmp(const gpn_decimal *d, uint64_t half, int exp2)
+{
+    gpn_big a, b;
+    int power = gpn_decimal_big(d, &a);
+    int shift = exp2 - power; /* 10^power = 5^power * 2^power */
+
+    gpn_big_set(&b, half);
+    if (power >= 0) {
+        gpn_big_mul_pow5(&a, power);
+    } else {
+        gpn_big_mul_pow5(&b, -power);
+    }
+    if (shift >= 0) {
+        gpn_big_shift(&b, shift);
+    } else {
+        gpn_big_shift(&a, -shift);
+    }
+    return gpn_big_cmp(&a, &b);
+}
+
+/* mantissa * 2^exp2, the highest bit set; off by less than error in the last
+ * bit. */
+typedef struct gpn_scaled {
+    uint64_t mantissa;
+    int exp2;
+    unsigned error;
+} gpn_scaled;
+
+/* One rounding of a table entry and one of the product: less than 3 units. */
+static void gpn_scaled_mul(gpn_scaled *x, uint64_t mantissa, int exp2)
+{
+    uint64_t a = x->mantissa >> 32, b = x->mantissa & 0xffffffffu;
+    uint64_t c = mantissa >> 32, d = mantissa & 0xffffffffu;
+    uint64_t bd = b * d, mid = a * d + (bd >> 32), low;
+
+    low = b * c + (mid & 0xffffffffu);
+    x->mantissa = a * c + (mid >> 32) + (low >> 32);
+    x->exp2 += exp2 + 64;
+    x->error += 3;
+    if (x->mantissa >> 63 == 0) {
+        x->mantissa = x->mantissa << 1 | (low >> 31 & 1);
+        x->exp2--;
+    }
+}
+
+/* value * 10^power, for a power of -511 to 511. */
+static void gpn_scaled_set(gpn_scaled *x, uint64_t value, int power)
+{
+    static const uint64_t mantissas[2][9] = {
+        {UINT64_C(0xa000000000000000), UINT64_C(0xc800000000000000),
+         UINT64_C(0x9c40000000000000), UINT64_C(0xbebc200000000000),
+         UINT64_C(0x8e1bc9bf04000000), UINT64_C(0x9dc5ada82b70b59e),
+         UINT64_C(0xc2781f49ffcfa6d5), UINT64_C(0x93ba47c980e98ce0),
+         UINT64_C(0xaa7eebfb9df9de8e)},
+        {UINT64_C(0xcccccccccccccccd), UINT64_C(0xa3d70a3d70a3d70a),
+         UINT64_C(0xd1b71758e219652c), UINT64_C(0xabcc77118461cefd),
+         UINT64_C(0xe69594bec44de15b), UINT64_C(0xcfb11ead453994ba),
+         UINT64_C(0xa87fea27a539e9a5), UINT64_C(0xddd0467c64bce4a1),
+         UINT64_C(0xc0314325637a193a)}};
+    static const int16_t exps[2][9] = {
+        {-60, -57, -50, -37, -10, 43, 149, 362, 787},
+        {-67, -70, -77, -90, -117, -170, -276, -489, -914}};
+    int side = power < 0 ? 1 : 0, i;
+
+    x->mantissa = value;
+    x->exp2 = 0;
+    x->error = 1;
+    while (x->mantissa >> 63 == 0) {
+        x->mantissa <<= 1;
+        x->exp2--;
+    }
+    power = power < 0 ? -power : power;
+    for (i = 0; power >> i > 0; i++) { /* 10^(2^i) for each bit */
+        if ((power >> i & 1) != 0) {
+            gpn_scaled_mul(x, mantissas[side][i], exps[side][i]);
+        }
+    }
+}
+
+/* The bits of the double nearest to the decimal, of which x is an
+ * approximation. */
+static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
+{
+    /* 53 bits are kept, fewer below 2^-1022, where the last is 2^-1074 */
+    int drop = x->exp2 + 11 < -1074 ? -1074 - x->exp2 : 11;
+    int unit = x->exp2 + drop, up;
+    uint64_t kept = 0, rest, half;
+    bool unclear = true;
+
+    if (drop < 64) {
+        kept = x->mantissa >> drop;
+        rest = x->mantissa - (kept << drop);
+        half = UINT64_C(1) << (drop - 1);
+        up = rest >= half ? 1 : -1;
+        unclear = (rest >= half ? rest - half : half - rest) <= x->error;
+    }
+    if (unclear) {
+        up = gpn_decimal_cmp(d, kept * 2 + 1, unit - 1);
+    }
+    if (up > 0 || (up == 0 && (kept & 1) != 0)) {
+        kept++;
+    }
+    if (unit == -1074) { /* its 53rd bit, if set, is the exponent's first */
+        return kept;
+    }
+    kept += (uint64_t)(unit + 1074) << 52;
+    return kept < UINT64_C(0x7ff) << 52 ? kept : UINT64_C(0x7ff) << 52;
+}
+
+/* The double nearest to the digits, which may have one point among them, times
+ * 10^exp10; ties to even. Infinity when it is too large. Any length. */
+static double gpn_double_from_decimal(const char *digits, size_t n, int exp10)
+{
+    gpn_decimal d;
+    gpn_scaled x;
+    uint64_t head, bits = 0;
+    size_t used;
+    double value;
+    int64_t magnitude;
+
+    gpn_decimal_read(&d, digits, n, exp10);
+    magnitude = d.power + (int64_t)d.count; /* below 10^magnitude */
+    if (d.count == 0 || magnitude < -323) {
+        return 0;
+    }
+    if (magnitude > 309) {
+        bits = UINT64_C(0x7ff) << 52;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    used = d.count < 19 ? d.count : 19;
+    head = gpn_decimal_head(&d, used);
+    if (used == d.count && head <= UINT64_C(1) << 53) {
+        value = (double)head;
+        if (d.power == 0) {
+            return value;
+        }
+        if (gpn_double_is_exact() && d.power >= -GPN_POW10_LAST &&
+            d.power <= GPN_POW10_LAST) {
+            return d.power > 0 ? value * gpn_pow10((int)d.power)
+                               : value / gpn_pow10((int)-d.power);
+        }
+    }
+    gpn_scaled_set(&x, head, (int)(d.power + (int64_t)(d.count - used)));
+    if (used < d.count) {
+        x.error += 20; /* less than 1 of 10^18, in units of 2^-64 */
+    }
+    bits = gpn_scaled_round(&x, &d);
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static size_t gpn_digits_len(const char *p, const char *end)
+{
+    const char *start = p;
+
+    while (p < end && *p >= '0' && *p <= '9') {
+        p++;
+    }
+    return (size_t)(p - start);
+}
+
+/* The whole text is one number in the grammar of JSON. Too large a number is
+ * infinite, too small a one 0, neither an error. */
+static bool gpn_parse_double(gptner_str s, double *out)
+{
+    const char *p = s.ptr, *end, *start;
+    bool negative, exp_negative = false;
+    size_t n, digits;
+    int exp10 = 0;
+
+    *out = 0;
+    if (s.len == 0) {
+        return false;
+    }
+    end = p + s.len;
+    negative = *p == '-';
+    start = p += negative ? 1 : 0;
+    n = gpn_digits_len(p, end);
+    if (n == 0 || (n > 1 && *p == '0')) {
+        return false;
+    }
+    p += n;
+    if (p < end && *p == '.') {
+        n = gpn_digits_len(p + 1, end);
+        if (n == 0) {
+            return false;
+        }
+        p += 1 + n;
+    }
+    digits = (size_t)(p - start);
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        p++;
+        if (p < end && (*p == '+' || *p == '-')) {
+            exp_negative = *p++ == '-';
+        }
+        n = gpn_digits_len(p, end);
+        if (n == 0) {
+            return false;
+        }
+        for (; n > 0; n--, p++) {
+            exp10 = exp10 < 100000000 ? exp10 * 10 + (*p - '0') : exp10;
+        }
+    }
+    if (p != end) {
+        return false;
+    }
+    *out =
+        gpn_double_from_decimal(start, digits, exp_negative ? -exp10 : exp10);
+    *out = negative ? -*out : *out;
+    return true;
+}
+
+/* ---- double to decimal ---- */
+
+/* At most 15 digits, if so few read back as value > 0. For every count of
+ * places, at most one decimal of 15 digits can, and the arithmetic below finds
+ * it, since both operands of the division are exact. 0: none. */
+static uint64_t gpn_double_few_digits(double value, int *power)
+{
+    int places;
+
+    *power = 0;
+    if (value < 9007199254740992.0 && value == (double)(int64_t)value) {
+        return (uint64_t)value; /* below 2^53 the integers are all there is */
+    }
+    for (places = 1; gpn_double_is_exact() && places <= GPN_POW10_LAST;
+         places++) {
+        double scaled = value * gpn_pow10(places);
+        uint64_t digits;
+
+        if (scaled >= 1e15) {
+            break;
+        }
+        digits = (uint64_t)(scaled + 0.5);
+        if ((double)digits / gpn_pow10(places) == value) {
+            *power = -places;
+            return digits;
+        }
+    }
+    return 0;
+}
+
+/* The state of Steele and White's algorithm: the rest of the value is r / s;
+ * anything less than low / s below or high / s above it reads back as it. */
+typedef struct gpn_shortest {
+    gpn_big r, s, low, high;
+    bool even; /* then the limits themselves read back as well */
+} gpn_shortest;
+
+static bool gpn_shortest_over(const gpn_shortest *x)
+{
+    gpn_big sum = x->r;
+    int cmp;
+
+    gpn_big_add(&sum, &x->high);
+    cmp = gpn_big_cmp(&sum, &x->s);
+    return cmp > 0 || (cmp == 0 && x->even);
+}
+
+static void gpn_shortest_mul10(gpn_shortest *x)
+{
+    gpn_big_mul_add(&x->r, 10, 0);
+    gpn_big_mul_add(&x->low, 10, 0);
+    gpn_big_mul_add(&x->high, 10, 0);
+}
+
+/* Sets up fraction * 2^exp2 divided by 10^result, which is below 1. */
+static int gpn_shortest_start(gpn_shortest *x, uint64_t fraction, int exp2)
+{
+    /* the gap below a power of two is half the one above */
+    int narrow = fraction == UINT64_C(1) << 52 && exp2 > -1074 ? 1 : 0;
+    int top = exp2, power;
+    uint64_t f;
+
+    for (f = fraction; f > 1; f >>= 1) {
+        top++;
+    }
+    /* floor(log10(2^top)) by 1233 / 4096: this power or the next is right */
+    power = (top * 1233 + 4096 * 400) / 4096 - 400;
+    x->even = (fraction & 1) == 0;
+    gpn_big_set(&x->r, fraction);
+    gpn_big_set(&x->s, 1);
+    gpn_big_set(&x->low, 1);
+    gpn_big_shift(&x->r, 1 + narrow + (exp2 > 0 ? exp2 : 0));
+    gpn_big_shift(&x->s, 1 + narrow + (exp2 < 0 ? -exp2 : 0));
+    gpn_big_shift(&x->low, exp2 > 0 ? exp2 : 0);
+    if (power >= 0) {
+        gpn_big_mul_pow5(&x->s, power);
+        gpn_big_shift(&x->s, power);
+    } else {
+        gpn_big_mul_pow5(&x->r, -power);
+        gpn_big_shift(&x->r, -power);
+        gpn_big_mul_pow5(&x->low, -power);
+        gpn_big_shift(&x->low, -power);
+    }
+    x->high = x->low;
+    gpn_big_shift(&x->high, narrow);
+    while (gpn_shortest_over(x)) {
+        gpn_big_mul_add(&x->s, 10, 0);
+        power++;
+    }
+    return power;
+}
+
+/* Writes the digits, at most 17, and returns their number. */
+static size_t gpn_shortest_digits(gpn_shortest *x, char digits[17])
+{
+    size_t n = 0;
+    bool low, high;
+
+    do {
+        int digit = 0, cmp;
+
+        gpn_shortest_mul10(x);
+        while (gpn_big_cmp(&x->r, &x->s) >= 0) {
+            gpn_big_sub(&x->r, &x->s);
+            digit++;
+        }
+        cmp = gpn_big_cmp(&x->r, &x->low);
+        low = cmp < 0 || (cmp == 0 && x->even);
+        high = gpn_shortest_over(x);
+        if (low && high) { /* both neighbours do: the nearer one */
+            gpn_big_add(&x->r, &x->r);
+            cmp = gpn_big_cmp(&x->r, &x->s);
+            digit += cmp > 0 || (cmp == 0 && (digit & 1) != 0) ? 1 : 0;
+        } else if (high) {
+            digit++;
+        }
+        digits[n++] = (char)('0' + digit);
+    } while (!low && !high && n < 17);
+    return n;
+}
+
+/* The shortest digits that read back as value and, among those, the nearest:
+ * value is 0.DIGITS times 10^*point. For finite values above 0; digits holds
+ * 24 for the benefit of gpn_fmt_u64. */
+static size_t gpn_double_digits(double value, char digits[24], int *point)
+{
+    gpn_shortest x;
+    uint64_t bits, few;
+    int exp2;
+    size_t n;
+
+    few = gpn_double_few_digits(value, &exp2);
+    if (few > 0) {
+        n = gpn_fmt_u64(few, digits);
+        *point = (int)n + exp2;
+    } else {
+        memcpy(&bits, &value, sizeof bits);
+        exp2 = (int)(bits >> 52 & 0x7ff);
+        bits &= (UINT64_C(1) << 52) - 1;
+        if (exp2 > 0) {
+            bits |= UINT64_C(1) << 52;
+            exp2--;
+        }
+        *point = gpn_shortest_start(&x, bits, exp2 - 1074);
+        n = gpn_shortest_digits(&x, digits);
+    }
+    while (n > 1 && digits[n - 1] == '0') {
+        n--;
+    }
+    return n;
+}
+
+static size_t gpn_fmt_fill(char *out, const char *prefix, size_t zeros)
+{
+    size_t n = strlen(prefix);
+
+    memcpy(out, prefix, n);
+    memset(out + n, '0', zeros);
+    return n + zeros;
+}
+
+/* The shortest JSON text that reads back as value, which must be finite: plain
+ * from 1e-6 to below 1e21 and with an exponent otherwise (as JavaScript prints
+ * it, but for the "+"); -0 is "-0.0". A NUL follows; returns the length. */
+static size_t gpn_fmt_double(double value, char out[40])
+{
+    char digits[24];
+    size_t n, len = 0, whole;
+    uint64_t bits;
+    int point;
+
+    memcpy(&bits, &value, sizeof bits);
+    if (bits >> 63 != 0) {
+        out[len++] = '-';
+        value = -value;
+    }
+    if (bits << 1 == 0) {
+        len += gpn_fmt_fill(out + len, len > 0 ? "0.0" : "0", 0);
+        out[len] = '\0';
+        return len;
+    }
+    n = gpn_double_digits(value, digits, &point);
+    if (point > 21 || point < -5) {
+        whole = 1;
+    } else {
+        whole = point > 0 ? (size_t)point : 0;
+        if (point <= 0) {
+            len += gpn_fmt_fill(out + len, "0.", (size_t)-point);
+        }
+    }
+    if (whole == 0 || n <= whole) {
+        memcpy(out + len, digits, n);
+        len += n;
+        if (whole > n) {
+            len += gpn_fmt_fill(out + len, "", whole - n);
+        }
+    } else {
+        memcpy(out + len, digits, whole);
+        out[len + whole] = '.';
+        memcpy(out + len + whole + 1, digits + whole, n - whole);
+        len += n + 1;
+    }
+    if (point > 21 || point < -5) {
+        point--;
+        out[len++] = 'e';
+        if (point < 0) {
+            out[len++] = '-';
+        }
+        len +=
+            gpn_fmt_digits((uint64_t)(point < 0 ? -point : point), out + len);
+    }
+    out[len] = '\0';
+    return len;
+}
+
+/* ---- buffer ---- */
+
+/* Grows up to max bytes. The first failure stays in status, and what is added
+ * later is ignored, so that one check at the end is enough. */
+typedef struct gpn_buf {
+    const gpn_env *env;
+    char *data;
+    size_t len, cap, max;
+    gptner_status status;
+} gpn_buf;
+
+#define GPN_BUF_FIRST 256 /* bytes */
+
+static void gpn_buf_init(gpn_buf *b, const gpn_env *env, size_t max)
+{
+    memset(b, 0, sizeof *b);
+    b->env = env;
+    b->max = max;
+}
+
+static void gpn_buf_deinit(gpn_buf *b)
+{
+    if (b->data != NULL) {
+        gpn_mem_free(b->env, b->data);
+    }
+    b->data = NULL;
+    b->len = b->cap = 0;
+}
+
+/* Empty again; the memory is kept. */
+static void gpn_buf_clear(gpn_buf *b)
+{
+    b->len = 0;
+    b->status = GPTNER_OK;
+}
+
+/* Room for extra more bytes, or false and a status of LIMIT or NO_MEMORY. */
+static bool gpn_buf_reserve(gpn_buf *b, size_t extra)
+{
+    size_t need, cap;
+    void *data;
+
+    if (b->status != GPTNER_OK) {
+        return false;
+    }
+    if (!gpn_size_add(b->len, extra, &need) || need > b->max) {
+        b->status = GPTNER_ERR_LIMIT;
+        return false;
+    }
+    if (need <= b->cap) {
+        return true;
+    }
+    cap = b->cap > 0 ? b->cap : GPN_BUF_FIRST;
+    while (cap < need) {
+        cap = cap <= b->max / 2 ? cap * 2 : b->max;
+    }
+    if (cap > b->max) {
+        cap = b->max;
+    }
+    data = gpn_mem_realloc(b->env, b->data, cap);
+    if (data == NULL) {
+        b->status = GPTNER_ERR_NO_MEMORY;
+        return false;
+    }
+    b->data = (char *)data;
+    b->cap = cap;
+    return true;
+}
+
+static void gpn_buf_add(gpn_buf *b, const char *data, size_t len)
+{
+    if (len > 0 && gpn_buf_reserve(b, len)) {
+        memcpy(b->data + b->len, data, len);
+        b->len += len;
+    }
+}
+
+static void gpn_buf_add_c(gpn_buf *b, char c)
+{
+    if (gpn_buf_reserve(b, 1)) {
+        b->data[b->len++] = c;
+    }
+}
+
+static void gpn_buf_add_s(gpn_buf *b, const char *text)
+{
+    gpn_buf_add(b, text, strlen(text));
+}
+
+static void gpn_buf_add_str(gpn_buf *b, gptner_str s)
+{
+    gpn_buf_add(b, s.ptr, s.len);
+}
+
+static void gpn_buf_add_u64(gpn_buf *b, uint64_t value)
+{
+    char text[24];
+
+    gpn_buf_add(b, text, gpn_fmt_u64(value, text));
+}
+
+/* Removes the first n bytes. */
+static void gpn_buf_drop(gpn_buf *b, size_t n)
+{
+    GPTNER_ASSERT(n <= b->len);
+    if (n > 0) {
+        b->len -= n;
+        memmove(b->data, b->data + n, b->len);
+    }
+}
+
+/* ---- arena ---- */
+
+/* Many small pieces that die together. Not thread-safe. What is given to it is
+ * bounded by whoever gives it. */
+typedef struct gpn_chunk {
+    struct gpn_chunk *next;
+    size_t used, cap; /* bytes behind this head */
+} gpn_chunk;
+
+typedef struct gpn_arena {
+    const gpn_env *env;
+    gpn_chunk *chunks; /* the newest first */
+    size_t next_size;
+} gpn_arena;
+
+#define GPN_ARENA_ALIGN 8 /* bytes; int64_t, double and pointers */
+#define GPN_ARENA_CHUNK ((size_t)65536) /* bytes; chunks double up to this */
+
+/* first_chunk: the bytes to take at the first need, 0: 512. */
+static void gpn_arena_init(gpn_arena *a, const gpn_env *env, size_t first_chunk)
+{
+    a->env = env;
+    a->chunks = NULL;
+    a->next_size = first_chunk > 0 ? first_chunk : 512;
+}
+
+static size_t gpn_arena_round(size_t size)
+{
+    return (size + (GPN_ARENA_ALIGN - 1)) & ~(size_t)(GPN_ARENA_ALIGN - 1);
+}
+
+static bool gpn_arena_grow(gpn_arena *a, size_t size)
+{
+    size_t head = gpn_arena_round(sizeof(gpn_chunk)), total;
+    size_t cap = size > a->next_size ? size : gpn_arena_round(a->next_size);
+    gpn_chunk *c = NULL;
+
+    if (gpn_size_add(head, cap, &total)) {
+        c = (gpn_chunk *)gpn_mem_alloc(a->env, total);
+    }
+    if (c == NULL) {
+        return false;
+    }
+    c->next = a->chunks;
+    c->used = 0;
+    c->cap = cap;
+    a->chunks = c;
+    if (a->next_size < GPN_ARENA_CHUNK) {
+        a->next_size *= 2;
+    }
+    return true;
+}
+
+/* Aligned for any type of ours, not zeroed; NULL: no memory. */
+static void *gpn_arena_alloc(gpn_arena *a, size_t size)
+{
+    char *base;
+
+    if (size > SIZE_MAX - GPN_ARENA_ALIGN) {
+        return NULL;
+    }
+    size = gpn_arena_round(size > 0 ? size : 1);
+    if ((a->chunks == NULL || a->chunks->cap - a->chunks->used < size) &&
+        !gpn_arena_grow(a, size)) {
+        return NULL;
+    }
+    base = (char *)a->chunks + gpn_arena_round(sizeof(gpn_chunk));
+    base += a->chunks->used;
+    a->chunks->used += size;
+    return base;
+}
+
+/* The arena may lie in its own memory. */
+static void gpn_arena_deinit(gpn_arena *a)
+{
+    const gpn_env *env = a->env;
+    gpn_chunk *c = a->chunks, *next;
+
+    a->chunks = NULL;
+    for (; c != NULL; c = next) {
+        next = c->next;
+        gpn_mem_free(env, c);
+    }
+}
+
+/* Starts an arena whose first chunk begins with its owner, zeroed, and has
+ * room more bytes: one allocation for both. The owner then keeps a copy of
+ * *out. NULL: no memory. */
+/* A copy with a NUL behind it. ptr NULL: s is none, or there is no memory. */
+static gptner_str gpn_arena_str(gpn_arena *a, gptner_str s)
+{
+    char *copy;
+
+    if (s.ptr == NULL || s.len == SIZE_MAX) {
+        return gpn_str(NULL, 0);
+    }
+    copy = (char *)gpn_arena_alloc(a, s.len + 1);
+    if (copy == NULL) {
+        return gpn_str(NULL, 0);
+    }
+    memcpy(copy, s.ptr, s.len);
+    copy[s.len] = '\0';
+    return gpn_str(copy, s.len);
+}
+
+static const char *gpn_arena_cstr(gpn_arena *a, const char *text)
+{
+    return gpn_arena_str(a, gpn_str_c(text)).ptr;
+}
+
+/* ---- base64 (RFC 4648, section 4) ---- */
+
+/* out needs 4 bytes for each 3, begun ones included; returns the length. */
+static size_t gpn_base64_encode(const void *data, size_t len, char *out)
+{
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                   "abcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *p = (const unsigned char *)data;
+    size_t n = 0;
+
+    while (len > 0) {
+        size_t have = len < 3 ? len : 3;
+        unsigned bits = (unsigned)p[0] << 16;
+
+        bits |= have > 1 ? (unsigned)p[1] << 8 : 0;
+        bits |= have > 2 ? (unsigned)p[2] : 0;
+        out[n] = alphabet[bits >> 18];
+        out[n + 1] = alphabet[bits >> 12 & 63];
+        out[n + 2] = have > 1 ? alphabet[bits >> 6 & 63] : '=';
+        out[n + 3] = have > 2 ? alphabet[bits & 63] : '=';
+        n += 4;
+        p += have;
+        len -= have;
+    }
+    return n;
+}
+
+/* The value of a base64 digit, 64: none. */
+static unsigned gpn_base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z') {
+        return (unsigned)(c - 'A');
+    }
+    if (c >= 'a' && c <= 'z') {
+        return (unsigned)(c - 'a') + 26;
+    }
+    if (c >= '0' && c <= '9') {
+        return (unsigned)(c - '0') + 52;
+    }
+    if (c == '+') {
+        return 62;
+    }
+    return c == '/' ? 63 : 64;
+}
+
+/* With all its padding or with none; anything else in the text, bits left over
+ * that are not 0, or more than cap bytes: false. */
+static bool gpn_base64_decode(gptner_str s, unsigned char *out, size_t cap,
+                              size_t *len)
+{
+    unsigned bits = 0;
+    size_t i, n = 0;
+
+    *len = 0;
+    if (s.len > 0 && s.len % 4 == 0 && s.ptr[s.len - 1] == '=') {
+        s.len -= s.ptr[s.len - 2] == '=' ? 2 : 1;
+    }
+    for (i = 0; i < s.len; i++) {
+        unsigned digit = gpn_base64_digit(s.ptr[i]);
+
+        if (digit > 63) {
+            return false;
+        }
+        bits = (bits << 6 | digit) & 0xffffu;
+        if (i % 4 != 0) {
+            if (n == cap) {
+                return false;
+            }
+            out[n++] = (unsigned char)(bits >> (6 - 2 * (i % 4)));
+        }
+    }
+    if (s.len % 4 == 1 || (s.len % 4 == 2 && (bits & 15) != 0) ||
+        (s.len % 4 == 3 && (bits & 3) != 0)) {
+        return false;
+    }
+    *len = n;
+    return true;
+}
+
+/* ---- texts for people ---- */
+
+/* Makes one line of valid UTF-8 without control characters: a '?' takes the
+ * place of each byte that is not. Texts come from the network, too. */
+static void gpn_text_clean(char *text, size_t len)
+{
+    uint32_t cp;
+    size_t at, n;
+
+    for (at = 0; at < len; at += n) {
+        n = gpn_utf8_get(text + at, len - at, &cp);
+        if (n == 0 || cp < 0x20 || (cp >= 0x7f && cp < 0xa0)) {
+            n = n > 0 ? n : 1;
+            memset(text + at, '?', n);
+        }
+    }
+}
+
+/* Like vsnprintf, but returns the length of what is there, and never cuts a
+ * character in two. Only %s %.*s %c %d %u %x %lld %llu %zu %%: these do not
+ * depend on the locale. */
+GPN_PRINTF(3, 0)
+static size_t gpn_vformat(char *out, size_t cap, const char *fmt, va_list args)
+{
+    int n;
+    size_t len;
+
+    if (cap == 0) {
+        return 0;
+    }
+    n = vsnprintf(out, cap, fmt, args);
+    len = n > 0 ? (size_t)n : 0;
+    if (len >= cap) {
+        len = gpn_utf8_cut(out, cap - 1);
+    }
+    out[len] = '\0';
+    return len;
+}
+
+GPN_PRINTF(3, 4)
+static size_t gpn_format(char *out, size_t cap, const char *fmt, ...)
+{
+    va_list args;
+    size_t len;
+
+    va_start(args, fmt);
+    len = gpn_vformat(out, cap, fmt, args);
+    va_end(args);
+    return len;
+}
+
+/* One line to the log callback, if level is wanted. Never under a lock. */
+GPN_PRINTF(3, 4)
+static void gpn_log(const gpn_env *env, gptner_log_level level, const char *fmt,
+                    ...)
+{
+    char line[1024];
+    va_list args;
+
+    if (env->log_fn == NULL || level > env->log_level) {
+        return;
+    }
+    va_start(args, fmt);
+    gpn_text_clean(line, gpn_vformat(line, sizeof line, fmt, args));
+    va_end(args);
+    env->log_fn(level, line, env->log_user);
+}
+
+/* Fills *err, which may be NULL, with status and text; returns status. The
+ * arguments may point into err->message. */
+GPN_PRINTF(3, 4)
+static gptner_status gpn_fail(gptner_error *err, gptner_status status,
+                              const char *fmt, ...)
+{
+    gptner_error e;
+    va_list args;
+
+    if (err == NULL) {
+        return status;
+    }
+    memset(&e, 0, sizeof e);
+    e.status = status;
+    e.retry_after_ms = -1;
+    va_start(args, fmt);
+    gpn_text_clean(e.message,
+                   gpn_vformat(e.message, sizeof e.message, fmt, args));
+    va_end(args);
+    *err = e;
+    return status;
+}
+
+/* ---- SHA-256 (FIPS 180-4) ---- */
+
+typedef struct gpn_sha256_state {
+    uint32_t h[8];
+    uint64_t bytes;
+    unsigned char block[64];
+} gpn_sha256_state;
+
+static void gpn_sha256_init(gpn_sha256_state *s)
+{
+    static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u,
+                                      0xa54ff53au, 0x510e527fu, 0x9b05688cu,
+                                      0x1f83d9abu, 0x5be0cd19u};
+
+    memcpy(s->h, start, sizeof s->h);
+    s->bytes = 0;
+}
+
+static uint32_t gpn_sha256_turn(uint32_t x, int n)
+{
+    return x >> n | x << (32 - n);
+}
+
+static void gpn_sha256_block(uint32_t h[8], const unsigned char *p)
+{
+    static const uint32_t k[64] = {
+        0x428a2f98u, 0x71374491u, 0xb5c0fbcfu, 0xe9b5dba5u, 0x3956c25bu,
+        0x59f111f1u, 0x923f82a4u, 0xab1c5ed5u, 0xd807aa98u, 0x12835b01u,
+        0x243185beu, 0x550c7dc3u, 0x72be5d74u, 0x80deb1feu, 0x9bdc06a7u,
+        0xc19bf174u, 0xe49b69c1u, 0xefbe4786u, 0x0fc19dc6u, 0x240ca1ccu,
+        0x2de92c6fu, 0x4a7484aau, 0x5cb0a9dcu, 0x76f988dau, 0x983e5152u,
+        0xa831c66du, 0xb00327c8u, 0xbf597fc7u, 0xc6e00bf3u, 0xd5a79147u,
+        0x06ca6351u, 0x14292967u, 0x27b70a85u, 0x2e1b2138u, 0x4d2c6dfcu,
+        0x53380d13u, 0x650a7354u, 0x766a0abbu, 0x81c2c92eu, 0x92722c85u,
+        0xa2bfe8a1u, 0xa81a664bu, 0xc24b8b70u, 0xc76c51a3u, 0xd192e819u,
+        0xd6990624u, 0xf40e3585u, 0x106aa070u, 0x19a4c116u, 0x1e376c08u,
+        0x2748774cu, 0x34b0bcb5u, 0x391c0cb3u, 0x4ed8aa4au, 0x5b9cca4fu,
+        0x682e6ff3u, 0x748f82eeu, 0x78a5636fu, 0x84c87814u, 0x8cc70208u,
+        0x90befffau, 0xa4506cebu, 0xbef9a3f7u, 0xc67178f2u};
+    uint32_t w[64], v[8], a, b;
+    int i;
+
+    for (i = 0; i < 16; i++, p += 4) {
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+               (uint32_t)p[2] << 8 | p[3];
+    }
+    for (; i < 64; i++) {
+        a = gpn_sha256_turn(w[i - 15], 7) ^ gpn_sha256_turn(w[i - 15], 18) ^
+            w[i - 15] >> 3;
+        b = gpn_sha256_turn(w[i - 2], 17) ^ gpn_sha256_turn(w[i - 2], 19) ^
+            w[i - 2] >> 10;
+        w[i] = w[i - 16] + a + w[i - 7] + b;
+    }
+    memcpy(v, h, sizeof v);
+    for (i = 0; i < 64; i++) {
+        a = gpn_sha256_turn(v[4], 6) ^ gpn_sha256_turn(v[4], 11) ^
+            gpn_sha256_turn(v[4], 25);
+        a += v[7] + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
+        b = gpn_sha256_turn(v[0], 2) ^ gpn_sha256_turn(v[0], 13) ^
+            gpn_sha256_turn(v[0], 22);
+        b += (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+        memmove(v + 1, v, 7 * sizeof v[0]);
+        v[4] += a;
+        v[0] = a + b;
+    }
+    for (i = 0; i < 8; i++) {
+        h[i] += v[i];
+    }
+}
+
+static void gpn_sha256_update(gpn_sha256_state *s, const void *data, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+
+    while (len > 0) {
+        size_t at = (size_t)(s->bytes % 64), part = 64 - at;
+
+        part = part < len ? part : len;
+        memcpy(s->block + at, p, part);
+        s->bytes += part;
+        p += part;
+        len -= part;
+        if (at + part == 64) {
+            gpn_sha256_block(s->h, s->block);
+        }
+    }
+}
+
+static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
+{
+    uint64_t bits = s->bytes * 8;
+    unsigned char end[8];
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        end[i] = (unsigned char)(bits >> (56 - 8 * i));
+    }
+    gpn_sha256_update(s, "\x80", 1);
+    while (s->bytes % 64 != 56) {
+        gpn_sha256_update(s, "", 1);
+    }
+    gpn_sha256_update(s, end, sizeof end);
+    for (i = 0; i < 32; i++) {
+        out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+    }
+}
+
+/* ===========================================================================
+ * >>json       layer 3   strict reader, document, writer
+ * calls: >>bytes >>platform
+ *
+ * All reading is one machine, the pull reader: a position, one bit for each
+ * open array or object, and what is due next. gpn_json_walk() runs it to the
+ * end of a value; without a tape that is skipping, with one it makes a
+ * document. So both accept the same language, and neither recurses.
+ *
+ * A document is a copy of the text, whose strings are decoded in place, and a
+ * tape of nodes of two words each in the order of the text: a container is
+ * followed by its children (key, value, key, value) and an end node. Numbers
+ * stay text until asked for: that costs nothing for those never looked at and
+ * keeps all of their digits.
+ * ======================================================================== */
+
+/* What the reader takes next. */
+enum {
+    GPN_JSON_VALUE, /* a value, of which pos is the first byte */
+    GPN_JSON_FIRST, /* the first child, or the end of the container */
+    GPN_JSON_AFTER, /* a comma or the end, of the container or of the text */
+    GPN_JSON_DEAD   /* nothing: an error has latched */
+};
+
+#define GPN_JSON_ONES      0x0101010101010101u
+#define GPN_JSON_MAX_BYTES ((size_t)1 << 30)
+
+/* --- bytes of text ------------------------------------------------------ */
+
+/* The first byte from p on that is not plain: plain is what stands for itself
+ * in a string and is ASCII. Eight bytes a step: a byte minus 0x20, or minus 1
+ * once quote and backslash are made 0, borrows into its top bit, and a borrow
+ * crosses only from a byte that is a hit itself, so the lowest hit is exact. */
+static const char *gpn_json_plain(const char *p, const char *end)
+{
+    while (end - p >= 8) {
+        const unsigned char *b = (const unsigned char *)p;
+        uint64_t x = (uint64_t)b[0] | (uint64_t)b[1] << 8 |
+                     (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 |
+                     (uint64_t)b[4] << 32 | (uint64_t)b[5] << 40 |
+                     (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
+        uint64_t quote = (x ^ GPN_JSON_ONES * '"') - GPN_JSON_ONES;
+        uint64_t slash = (x ^ GPN_JSON_ONES * '\\') - GPN_JSON_ONES;
+        uint64_t low = x - GPN_JSON_ONES * 0x20;
+        uint64_t hits = (x | quote | slash | low) & GPN_JSON_ONES * 0x80;
+        if (hits != 0) {
+            uint64_t below = (hits & (~hits + 1)) - 1;
+            return p + (((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1);
+        }
+        p += 8;
+    }
+    while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 &&
+           *p != '"' && *p != '\\')
+        p++;
+    return p;
+}
+
+/* How many bytes at text (one of at least 0x80) are the start of one UTF-8
+ * sequence, at least 1; *need is how many it takes, 0 if none starts so.
+ * Table 3-7 of the Unicode standard. */
+static size_t gpn_json_utf8(const char *text, size_t left, size_t *need)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned lead = p[0], low = 0x80, high = 0xBF;
+    size_t n = 1;
+    *need = 0;
+    if (lead < 0xC2 || lead > 0xF4)
+        return 1;
+    *need = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (lead == 0xE0)
+        low = 0xA0;
+    else if (lead == 0xED)
+        high = 0x9F;
+    else if (lead == 0xF0)
+        low = 0x90;
+    else if (lead == 0xF4)
+        high = 0x8F;
+    while (n < *need && n < left && p[n] >= low && p[n] <= high) {
+        low = 0x80;
+        high = 0xBF;
+        n++;
+    }
+    return n;
+}
+
+/* Past characters beyond ASCII: to the first byte that is ASCII, or is at
+ * least 0x80 and no UTF-8. */
+static const char *gpn_json_beyond(const char *p, const char *end)
+{
+    while (p < end && (unsigned char)*p >= 0x80) {
+        size_t need = 0, n = gpn_json_utf8(p, (size_t)(end - p), &need);
+        if (n != need)
+            break;
+        p += n;
+    }
+    return p;
+}
+
+/* The four digits of \uXXXX at p, or -1. */
+static int gpn_json_hex4(const char *p)
+{
+    int value = 0;
+    for (int i = 0; i < 4; i++) {
+        int c = (unsigned char)p[i];
+        int lower = c | 0x20;
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (c - '0');
+        else if (lower >= 'a' && lower <= 'f')
+            value = value * 16 + (lower - 'a' + 10);
+        else
+            return -1;
+    }
+    return value;
+}
+
+/* The escape at p (a backslash): its length, 0 if it is none. A pair of
+ * surrogates is one escape; *cp is a surrogate only where one stands alone. */
+static size_t gpn_json_escape(const char *p, const char *end, uint32_t *cp)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    int unit, low;
+    if (end - p >= 2 && p[1] != 'u') {
+        const char *found = (const char *)memchr(from, p[1], sizeof(from) - 1);
+        if (found == NULL)
+            return 0;
+        *cp = (uint32_t)to[found - from];
+        return 2;
+    }
+    unit = end - p >= 6 ? gpn_json_hex4(p + 2) : -1;
+    if (unit < 0)
+        return 0;
+    *cp = (uint32_t)unit;
+    if ((unit & 0xFC00) != 0xD800 || end - p < 12 || p[6] != '\\' ||
+        p[7] != 'u')
+        return 6;
+    low = gpn_json_hex4(p + 8);
+    if ((low & 0xFC00) != 0xDC00 || low < 0)
+        return 6;
+    *cp = 0x10000 + (((uint32_t)unit & 0x3FF) << 10) + ((uint32_t)low & 0x3FF);
+    return 12;
+}
+
+/* Decode the inside of a string that has been validated, to dst, which may be
+ * src: no escape is shorter than what it stands for. Returns the length. */
+static size_t gpn_json_decode(const char *src, size_t len, char *dst)
+{
+    const char *end = src + len;
+    char *out = dst;
+    while (src < end) {
+        const char *slash =
+            (const char *)memchr(src, '\\', (size_t)(end - src));
+        size_t run = (size_t)((slash != NULL ? slash : end) - src);
+        uint32_t cp = 0;
+        if (out != src)
+            memmove(out, src, run);
+        out += run;
+        src += run;
+        if (slash == NULL)
+            break;
+        src += gpn_json_escape(src, end, &cp);
+        if (cp >= 0xD800 && cp <= 0xDFFF)
+            cp = 0xFFFD;
+        out += gpn_utf8_put(cp, out);
+    }
+    return (size_t)(out - dst);
+}
+
+/* --- numbers ------------------------------------------------------------ */
+
+/* A number taken apart: its value is digits * 10^exponent if exact; else it
+ * has more digits than fit. Zeros at the end are no digits: 1.50 is 15 and -1,
+ * 100 is 1 and 2. */
+typedef struct gpn_json_decimal {
+    uint64_t digits;
+    int64_t exponent;
+    bool negative, exact;
+} gpn_json_decimal;
+
+/* The exponent part of a number, from the sign or first digit on. Far beyond
+ * what any number of digits in memory could make up for it saturates. */
+static int64_t gpn_json_exponent(const char *p, const char *end)
+{
+    int64_t value = 0;
+    bool minus = *p == '-';
+    if (*p == '-' || *p == '+')
+        p++;
+    for (; p < end; p++)
+        if (value < (int64_t)1 << 56)
+            value = value * 10 + (*p - '0');
+    return minus ? -value : value;
+}
+
+static gpn_json_decimal gpn_json_take_apart(gptner_str text)
+{
+    gpn_json_decimal d = GPN_ZERO;
+    const char *p = text.ptr, *end = text.ptr + text.len;
+    int64_t zeros = 0; /* seen, but not yet in digits */
+    int after_point = 0;
+    if (*p == '-') {
+        d.negative = true;
+        p++;
+    }
+    for (; p < end && (*p | 0x20) != 'e'; p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (*p == '.') {
+            after_point = 1;
+            continue;
+        }
+        d.exponent -= after_point;
+        if (digit == 0) {
+            zeros++;
+            continue;
+        }
+        for (zeros = d.digits != 0 ? zeros + 1 : 0; zeros > 0; zeros--) {
+            if (d.digits > UINT64_MAX / 10)
+                return d;
+            d.digits *= 10;
+        }
+        if (d.digits > UINT64_MAX - digit)
+            return d;
+        d.digits += digit;
+    }
+    d.exponent += zeros;
+    if (p < end)
+        d.exponent += gpn_json_exponent(p + 1, end);
+    d.exact = true;
+    return d;
+}
+
+/* Whether the number is an integer below 2^64 in magnitude, and which. */
+static bool gpn_json_magnitude(gptner_str text, uint64_t *magnitude,
+                               bool *negative)
+{
+    gpn_json_decimal d = gpn_json_take_apart(text);
+    *magnitude = 0;
+    *negative = d.negative;
+    if (!d.exact)
+        return false;
+    if (d.digits == 0)
+        return true;
+    if (d.exponent < 0 || d.exponent > 19)
+        return false;
+    for (; d.exponent > 0; d.exponent--) {
+        if (d.digits > UINT64_MAX / 10)
+            return false;
+        d.digits *= 10;
+    }
+    *magnitude = d.digits;
+    return true;
+}
+
+static bool gpn_json_to_int64(gptner_str text, int64_t *out)
+{
+    uint64_t magnitude = 0;
+    bool negative = false;
+    *out = 0;
+    if (!gpn_json_magnitude(text, &magnitude, &negative) ||
+        magnitude > (uint64_t)INT64_MAX + negative)
+        return false;
+    if (magnitude > (uint64_t)INT64_MAX)
+        *out = INT64_MIN;
+    else
+        *out = negative ? -(int64_t)magnitude : (int64_t)magnitude;
+    return true;
+}
+
+static bool gpn_json_to_uint64(gptner_str text, uint64_t *out)
+{
+    bool negative = false;
+    if (gpn_json_magnitude(text, out, &negative) && (!negative || *out == 0))
+        return true;
+    *out = 0;
+    return false;
+}
+
+static double gpn_json_to_double(gptner_str text)
+{
+    double value = 0;
+    (void)gpn_parse_double(text, &value);
+    return value;
+}
+
+/* --- the machine -------------------------------------------------------- */
+
+/* Latches the first error, at a byte of the text; always false. */
+static bool gpn_json_stop(gptner_json_reader *r, gptner_status status,
+                          const char *at, const char *message)
+{
+    if (r->error.status == GPTNER_OK) {
+        r->error.status = status;
+        r->error.offset = (size_t)(at - r->text);
+        r->error.line = r->line;
+        r->error.column = (size_t)(at - r->line_start) + 1;
+        r->error.message = message;
+    }
+    r->state = GPN_JSON_DEAD;
+    return false;
+}
+
+/* The text is wrong at this byte, or has ended there. */
+static bool gpn_json_bad(gptner_json_reader *r, const char *at,
+                         const char *message)
+{
+    if (at >= r->end)
+        message = "the text ends too early";
+    return gpn_json_stop(r, GPTNER_ERR_JSON, at, message);
+}
+
+/* Past white space; lines are counted here since LF is allowed nowhere else. */
+static void gpn_json_space(gptner_json_reader *r)
+{
+    const char *p = r->pos;
+    for (; p < r->end && (unsigned char)*p <= ' '; p++) {
+        if (*p == '\n') {
+            r->line++;
+            r->line_start = p + 1;
+        } else if (*p != ' ' && *p != '\t' && *p != '\r') {
+            break;
+        }
+    }
+    r->pos = p;
+}
+
+/* Whether the innermost of depth open containers is an object. */
+static bool gpn_json_in_object(const uint32_t *nest, size_t depth)
+{
+    size_t level = depth - 1;
+    return depth > 0 && (nest[level / 32] >> level % 32 & 1) != 0;
+}
+
+/* Note what the container opened inside depth others is. */
+static void gpn_json_nest(uint32_t *nest, size_t depth, bool object)
+{
+    uint32_t bit = (uint32_t)1 << depth % 32;
+    nest[depth / 32] =
+        object ? nest[depth / 32] | bit : nest[depth / 32] & ~bit;
+}
+
+static bool gpn_json_open(gptner_json_reader *r, bool object)
+{
+    if (r->depth >= r->max_depth)
+        return gpn_json_stop(r, GPTNER_ERR_LIMIT, r->pos,
+                             "nested deeper than the limit");
+    gpn_json_nest(r->nest, r->depth, object);
+    r->depth++;
+    r->pos++;
+    r->state = GPN_JSON_FIRST;
+    return true;
+}
+
+/* A string from its opening quote (where pos is) to behind the closing one:
+ * its inside, and whether anything in it wants decoding. */
+static bool gpn_json_string(gptner_json_reader *r, gptner_str *inside,
+                            bool *escapes)
+{
+    const char *p = r->pos + 1, *end = r->end;
+    *escapes = false;
+    for (;;) {
+        uint32_t cp = 0;
+        p = gpn_json_plain(p, end);
+        if (p == end)
+            return gpn_json_bad(r, p, "");
+        if (*p == '"')
+            break;
+        if (*p == '\\') {
+            size_t n = gpn_json_escape(p, end, &cp);
+            if (n == 0)
+                return gpn_json_bad(r, p, "not an escape that JSON has");
+            if (r->refuse_lone && cp >= 0xD800 && cp <= 0xDFFF)
+                return gpn_json_bad(r, p, "half a surrogate pair");
+            *escapes = true;
+            p += n;
+            continue;
+        }
+        if ((unsigned char)*p < 0x20)
+            return gpn_json_bad(r, p, "a control character in a string");
+        p = gpn_json_beyond(p, end);
+        if (p < end && (unsigned char)*p >= 0x80)
+            return gpn_json_bad(r, p, "a string is not valid UTF-8");
+    }
+    inside->ptr = r->pos + 1;
+    inside->len = (size_t)(p - inside->ptr);
+    r->pos = p + 1;
+    return true;
+}
+
+static const char *gpn_json_digits(const char *p, const char *end)
+{
+    while (p < end && *p >= '0' && *p <= '9')
+        p++;
+    return p;
+}
+
+static bool gpn_json_number(gptner_json_reader *r, gptner_str *text)
+{
+    const char *p = r->pos, *end = r->end, *from;
+    p += *p == '-';
+    from = p;
+    p = p < end && *p == '0' ? p + 1 : gpn_json_digits(p, end);
+    if (p == from)
+        return gpn_json_bad(r, p, "a number needs a digit here");
+    if (p < end && *p == '.') {
+        from = ++p;
+        p = gpn_json_digits(p, end);
+        if (p == from)
+            return gpn_json_bad(r, p, "a number needs a digit here");
+    }
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        p++;
+        p += p < end && (*p == '+' || *p == '-');
+        from = p;
+        p = gpn_json_digits(p, end);
+        if (p == from)
+            return gpn_json_bad(r, p, "a number needs a digit here");
+    }
+    text->ptr = r->pos;
+    text->len = (size_t)(p - r->pos);
+    r->pos = p;
+    return true;
+}
+
+static bool gpn_json_word(gptner_json_reader *r, const char *word, size_t len)
+{
+    if ((size_t)(r->end - r->pos) < len || memcmp(r->pos, word, len) != 0)
+        return gpn_json_bad(r, r->pos, "neither true, false nor null");
+    r->pos += len;
+    return true;
+}
+
+/* What begins with the byte at pos; NONE latches the error. */
+static gptner_json_type gpn_json_kind(gptner_json_reader *r)
+{
+    switch (r->pos < r->end ? *r->pos : '\0') {
+    case '"':
+        return GPTNER_JSON_STRING;
+    case '{':
+        return GPTNER_JSON_OBJECT;
+    case '[':
+        return GPTNER_JSON_ARRAY;
+    case 't':
+    case 'f':
+        return GPTNER_JSON_BOOL;
+    case 'n':
+        return GPTNER_JSON_NULL;
+    case '-':
+    case '0':
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+    case '6':
+    case '7':
+    case '8':
+    case '9':
+        return GPTNER_JSON_NUMBER;
+    case 'N':
+    case 'I':
+        gpn_json_bad(r, r->pos, "NaN and Infinity are not JSON");
+        return GPTNER_JSON_NONE;
+    default:
+        gpn_json_bad(r, r->pos, "a value is missing here");
+        return GPTNER_JSON_NONE;
+    }
+}
+
+/* Inside a container, before a child or its end: false if the end has been
+ * passed (or an error latched), else pos is at the child. */
+static bool gpn_json_more(gptner_json_reader *r, bool object)
+{
+    gpn_json_space(r);
+    if (r->pos < r->end && *r->pos == (object ? '}' : ']')) {
+        r->pos++;
+        r->depth--;
+        r->state = GPN_JSON_AFTER;
+        return false;
+    }
+    if (r->state == GPN_JSON_AFTER) {
+        if (r->pos >= r->end || *r->pos != ',')
+            return gpn_json_bad(r, r->pos,
+                                object ? "neither ',' nor '}' after a member"
+                                       : "neither ',' nor ']' after an item");
+        r->pos++;
+        gpn_json_space(r);
+    }
+    r->state = GPN_JSON_VALUE;
+    return true;
+}
+
+/* A key, its colon, and up to the value. */
+static bool gpn_json_key(gptner_json_reader *r, gptner_str *key, bool *escapes)
+{
+    if (r->pos >= r->end || *r->pos != '"')
+        return gpn_json_bad(r, r->pos, "a key in quotes is missing here");
+    if (!gpn_json_string(r, key, escapes))
+        return false;
+    gpn_json_space(r);
+    if (r->pos >= r->end || *r->pos != ':')
+        return gpn_json_bad(r, r->pos, "a key needs ':' after it");
+    r->pos++;
+    gpn_json_space(r);
+    return true;
+}
+
+/* Decode in place and close with a '\0' where the quote was (at the latest). */
+static void gpn_json_settle(gptner_json_reader *r, gptner_str *inside,
+                            bool escapes)
+{
+    char *at = r->edit + (inside->ptr - r->text);
+    if (escapes)
+        inside->len = gpn_json_decode(at, inside->len, at);
+    at[inside->len] = '\0';
+}
+
+/* --- the tape ----------------------------------------------------------- */
+
+/* A type beside the public ones: closes a container on the tape. */
+#define GPN_JSON_END 7
+
+/* head is the size (see gptner_json_size) times 8 plus the type; a bool has
+ * its truth for size, a number the length of its text. */
+struct gptner_json_value {
+    size_t head;
+    union {
+        const char *text; /* string, number */
+        size_t skip;      /* container: nodes up to its next sibling */
+    } u;
+};
+
+struct gptner_json_doc {
+    gpn_env env;
+    gptner_json_value *nodes;
+    size_t len, cap, step, max_nodes;
+    /* While reading: the innermost open container, whose skip meanwhile is the
+     * one around it; SIZE_MAX for none. */
+    size_t open;
+};
+
+static gptner_json_value *gpn_json_push(gptner_json_reader *r,
+                                        gptner_json_doc *doc, size_t size,
+                                        unsigned type)
+{
+    gptner_json_value *node;
+    if (doc->len == doc->cap) {
+        size_t cap = doc->cap * 2 + doc->step;
+        if (cap > doc->max_nodes)
+            cap = doc->max_nodes;
+        if (cap <= doc->len) {
+            gpn_json_stop(r, GPTNER_ERR_LIMIT, r->pos,
+                          "the document needs more memory than max_bytes");
+            return NULL;
+        }
+        node = (gptner_json_value *)gpn_mem_realloc(&doc->env, doc->nodes,
+                                                    cap * sizeof(*node));
+        if (node == NULL) {
+            gpn_json_stop(r, GPTNER_ERR_NO_MEMORY, r->pos, "out of memory");
+            return NULL;
+        }
+        doc->nodes = node;
+        doc->cap = cap;
+    }
+    node = &doc->nodes[doc->len++];
+    node->head = size << 3 | type;
+    node->u.skip = 1;
+    return node;
+}
+
+/* Put one value that is no key on the tape; a container stays open. */
+static bool gpn_json_add(gptner_json_reader *r, gptner_json_doc *doc,
+                         gptner_json_type type, gptner_str text)
+{
+    gptner_json_value *node = gpn_json_push(r, doc, text.len, (unsigned)type);
+    if (node == NULL)
+        return false;
+    if (doc->open != SIZE_MAX)
+        doc->nodes[doc->open].head += 8;
+    if (type == GPTNER_JSON_ARRAY || type == GPTNER_JSON_OBJECT) {
+        node->u.skip = doc->open;
+        doc->open = doc->len - 1;
+    } else {
+        node->u.text = text.ptr;
+    }
+    return true;
+}
+
+static bool gpn_json_add_key(gptner_json_reader *r, gptner_json_doc *doc,
+                             gptner_str key, bool escapes)
+{
+    gptner_json_value *node;
+    gpn_json_settle(r, &key, escapes);
+    node = gpn_json_push(r, doc, key.len, GPTNER_JSON_STRING);
+    if (node == NULL)
+        return false;
+    node->u.text = key.ptr;
+    return true;
+}
+
+static bool gpn_json_add_end(gptner_json_reader *r, gptner_json_doc *doc)
+{
+    size_t closed = doc->open;
+    if (gpn_json_push(r, doc, 0, GPN_JSON_END) == NULL)
+        return false;
+    doc->open = doc->nodes[closed].u.skip;
+    doc->nodes[closed].u.skip = doc->len - closed;
+    return true;
+}
+
+/* Take one value whole, or enter it; onto the tape if there is one. */
+static bool gpn_json_take(gptner_json_reader *r, gptner_json_doc *doc)
+{
+    gptner_json_type type = gpn_json_kind(r);
+    gptner_str text = {NULL, 0};
+    bool escapes = false, ok = false;
+    switch (type) {
+    case GPTNER_JSON_STRING:
+        ok = gpn_json_string(r, &text, &escapes);
+        if (ok && doc != NULL)
+            gpn_json_settle(r, &text, escapes);
+        break;
+    case GPTNER_JSON_NUMBER:
+        ok = gpn_json_number(r, &text);
+        break;
+    case GPTNER_JSON_BOOL:
+        text.len = *r->pos == 't';
+        ok = text.len != 0 ? gpn_json_word(r, "true", 4)
+                           : gpn_json_word(r, "false", 5);
+        break;
+    case GPTNER_JSON_NULL:
+        ok = gpn_json_word(r, "null", 4);
+        break;
+    case GPTNER_JSON_ARRAY:
+    case GPTNER_JSON_OBJECT:
+        ok = gpn_json_open(r, type == GPTNER_JSON_OBJECT);
+        if (ok && doc != NULL)
+            return gpn_json_add(r, doc, type, text);
+        return ok;
+    case GPTNER_JSON_NONE:
+        break;
+    }
+    if (!ok)
+        return false;
+    r->state = GPN_JSON_AFTER;
+    return doc == NULL || gpn_json_add(r, doc, type, text);
+}
+
+/* Run until no value is due and depth containers are open; onto the tape if
+ * there is one. */
+static bool gpn_json_walk(gptner_json_reader *r, gptner_json_doc *doc,
+                          size_t depth)
+{
+    for (;;) {
+        bool object, escapes = false;
+        gptner_str key = {NULL, 0};
+        if (r->state == GPN_JSON_VALUE) {
+            if (!gpn_json_take(r, doc))
+                return false;
+            continue;
+        }
+        if (r->state == GPN_JSON_DEAD)
+            return false;
+        if (r->depth <= depth)
+            return true;
+        object = gpn_json_in_object(r->nest, r->depth);
+        if (gpn_json_more(r, object)) {
+            if (object && !gpn_json_key(r, &key, &escapes))
+                return false;
+            if (object && doc != NULL &&
+                !gpn_json_add_key(r, doc, key, escapes))
+                return false;
+        } else if (r->state == GPN_JSON_DEAD ||
+                   (doc != NULL && !gpn_json_add_end(r, doc))) {
+            return false;
+        }
+    }
+}
+
+/* --- pull reader -------------------------------------------------------- */
+
+GPTNER_API void gptner_json_reader_init(gptner_json_reader *r, const char *text,
+                                        size_t len,
+                                        const gptner_json_options *opt)
+{
+    size_t depth = opt != NULL ? opt->max_depth : 0;
+    memset(r, 0, offsetof(gptner_json_reader, nest));
+    r->text = text != NULL ? text : "";
+    r->end = r->text + (text != NULL ? len : 0);
+    r->pos = r->text;
+    if (r->end - r->pos >= 3 && memcmp(r->pos, "\xEF\xBB\xBF", 3) == 0)
+        r->pos += 3;
+    r->line = 1;
+    r->line_start = r->pos;
+    if (depth == 0)
+        depth = GPTNER_JSON_DEPTH_DEFAULT;
+    r->max_depth =
+        depth < GPTNER_JSON_DEPTH_MAX ? depth : GPTNER_JSON_DEPTH_MAX;
+    r->refuse_lone = opt != NULL && opt->refuse_lone_surrogates;
+    r->error.message = "no error";
+    gpn_json_space(r);
+    r->state = GPN_JSON_VALUE;
+}
+
+GPTNER_API void gptner_json_reader_init_in_place(gptner_json_reader *r,
+                                                 char *text, size_t len,
+                                                 const gptner_json_options *opt)
+{
+    gptner_json_reader_init(r, text, len, opt);
+    r->edit = text;
+}
+
+GPTNER_API void gptner_json_reader_scratch(gptner_json_reader *r, char *room,
+                                           size_t size)
+{
+    r->scratch = room;
+    r->scratch_size = size;
+}
+
+/* What a string that has been passed is for the caller. */
+static bool gpn_json_hand_out(gptner_json_reader *r, gptner_str inside,
+                              bool escapes, gptner_str *out)
+{
+    if (r->edit != NULL) {
+        gpn_json_settle(r, &inside, escapes);
+    } else if (escapes) {
+        if (inside.len > r->scratch_size)
+            return gpn_json_stop(r, GPTNER_ERR_LIMIT, inside.ptr - 1,
+                                 "no room to decode a string with escapes");
+        inside.len = gpn_json_decode(inside.ptr, inside.len, r->scratch);
+        inside.ptr = r->scratch;
+    }
+    *out = inside;
+    return true;
+}
+
+GPTNER_API gptner_json_type gptner_json_peek(gptner_json_reader *r)
+{
+    if (r->state != GPN_JSON_VALUE)
+        return GPTNER_JSON_NONE;
+    return gpn_json_kind(r);
+}
+
+/* Whether a value is due at all. */
+static bool gpn_json_due(gptner_json_reader *r)
+{
+    if (r->state == GPN_JSON_VALUE)
+        return true;
+    return gpn_json_stop(r, GPTNER_ERR_INVALID_ARGUMENT, r->pos,
+                         "read without a next_key or next_item before");
+}
+
+GPTNER_API bool gptner_json_skip(gptner_json_reader *r)
+{
+    return gpn_json_due(r) && gpn_json_walk(r, NULL, r->depth);
+}
+
+/* Whether the next value is of this type; any other is skipped. */
+static bool gpn_json_expect(gptner_json_reader *r, gptner_json_type type)
+{
+    if (!gpn_json_due(r))
+        return false;
+    if (gpn_json_kind(r) == type)
+        return true;
+    if (r->state == GPN_JSON_VALUE)
+        gpn_json_walk(r, NULL, r->depth);
+    return false;
+}
+
+GPTNER_API bool gptner_json_enter_object(gptner_json_reader *r)
+{
+    return gpn_json_expect(r, GPTNER_JSON_OBJECT) && gpn_json_open(r, true);
+}
+
+GPTNER_API bool gptner_json_enter_array(gptner_json_reader *r)
+{
+    return gpn_json_expect(r, GPTNER_JSON_ARRAY) && gpn_json_open(r, false);
+}
+
+/* To the next child of the innermost container, if it is of this kind. */
+static bool gpn_json_next(gptner_json_reader *r, bool object)
+{
+    if (r->state == GPN_JSON_VALUE && r->depth > 0)
+        gpn_json_walk(r, NULL, r->depth);
+    if (r->state == GPN_JSON_DEAD)
+        return false;
+    if (r->depth == 0 || gpn_json_in_object(r->nest, r->depth) != object)
+        return gpn_json_stop(r, GPTNER_ERR_INVALID_ARGUMENT, r->pos,
+                             object ? "next_key outside an object"
+                                    : "next_item outside an array");
+    return gpn_json_more(r, object);
+}
+
+GPTNER_API bool gptner_json_next_key(gptner_json_reader *r, gptner_str *key)
+{
+    gptner_str inside = {NULL, 0};
+    bool escapes = false;
+    *key = inside;
+    return gpn_json_next(r, true) && gpn_json_key(r, &inside, &escapes) &&
+           gpn_json_hand_out(r, inside, escapes, key);
+}
+
+GPTNER_API bool gptner_json_next_item(gptner_json_reader *r)
+{
+    return gpn_json_next(r, false);
+}
+
+static bool gpn_json_key_is(gptner_str key, const char *name)
+{
+    return strlen(name) == key.len && memcmp(name, key.ptr, key.len) == 0;
+}
+
+GPTNER_API bool gptner_json_next_member(gptner_json_reader *r,
+                                        const char *const *names, size_t *which)
+{
+    gptner_str key;
+    while (gptner_json_next_key(r, &key)) {
+        for (*which = 0; names[*which] != NULL; ++*which)
+            if (gpn_json_key_is(key, names[*which]))
+                return true;
+    }
+    for (*which = 0; names[*which] != NULL; ++*which)
+        continue;
+    return false;
+}
+
+GPTNER_API void gptner_json_leave(gptner_json_reader *r)
+{
+    if (r->depth > 0)
+        gpn_json_walk(r, NULL, r->depth - 1);
+}
+
+GPTNER_API bool gptner_json_read_str(gptner_json_reader *r, gptner_str *out)
+{
+    gptner_str inside = {NULL, 0};
+    bool escapes = false;
+    *out = inside;
+    if (!gpn_json_expect(r, GPTNER_JSON_STRING) ||
+        !gpn_json_string(r, &inside, &escapes))
+        return false;
+    r->state = GPN_JSON_AFTER;
+    return gpn_json_hand_out(r, inside, escapes, out);
+}
+
+static bool gpn_json_read_number(gptner_json_reader *r, gptner_str *text)
+{
+    if (!gpn_json_expect(r, GPTNER_JSON_NUMBER) || !gpn_json_number(r, text))
+        return false;
+    r->state = GPN_JSON_AFTER;
+    return true;
+}
+
+GPTNER_API bool gptner_json_read_int64(gptner_json_reader *r, int64_t *out)
+{
+    gptner_str text;
+    *out = 0;
+    return gpn_json_read_number(r, &text) && gpn_json_to_int64(text, out);
+}
+
+GPTNER_API bool gptner_json_read_uint64(gptner_json_reader *r, uint64_t *out)
+{
+    gptner_str text;
+    *out = 0;
+    return gpn_json_read_number(r, &text) && gpn_json_to_uint64(text, out);
+}
+
+GPTNER_API bool gptner_json_read_double(gptner_json_reader *r, double *out)
+{
+    gptner_str text;
+    *out = 0;
+    if (!gpn_json_read_number(r, &text))
+        return false;
+    *out = gpn_json_to_double(text);
+    return true;
+}
+
+GPTNER_API bool gptner_json_read_bool(gptner_json_reader *r, bool *out)
+{
+    *out = false;
+    if (!gpn_json_expect(r, GPTNER_JSON_BOOL))
+        return false;
+    *out = *r->pos == 't';
+    if (gpn_json_walk(r, NULL, r->depth))
+        return true;
+    *out = false;
+    return false;
+}
+
+GPTNER_API bool gptner_json_read_null(gptner_json_reader *r)
+{
+    return gpn_json_expect(r, GPTNER_JSON_NULL) &&
+           gpn_json_walk(r, NULL, r->depth);
+}
+
+GPTNER_API bool gptner_json_read_raw(gptner_json_reader *r, gptner_str *out)
+{
+    const char *from = r->pos;
+    out->ptr = NULL;
+    out->len = 0;
+    if (!gptner_json_skip(r))
+        return false;
+    out->ptr = from;
+    out->len = (size_t)(r->pos - from);
+    return true;
+}
+
+GPTNER_API gptner_status gptner_json_reader_finish(gptner_json_reader *r,
+                                                   gptner_json_error *err)
+{
+    if (gpn_json_walk(r, NULL, 0)) {
+        gpn_json_space(r);
+        if (r->pos < r->end)
+            gpn_json_bad(r, r->pos, "more text after the value");
+    }
+    if (err != NULL)
+        *err = r->error;
+    return r->error.status;
+}
+
+/* --- document ----------------------------------------------------------- */
+
+/* The memory for a document of len bytes of text, which follow it. */
+static gptner_json_doc *gpn_json_doc_new(const gpn_env *env, size_t len,
+                                         size_t max_bytes)
+{
+    gptner_json_doc *doc;
+    size_t size = sizeof(*doc) + len + 1;
+    doc = (gptner_json_doc *)gpn_mem_alloc(env, size);
+    if (doc == NULL)
+        return NULL;
+    memset(doc, 0, sizeof(*doc));
+    doc->env = *env;
+    doc->step = len / 32 + 4;
+    doc->max_nodes = (max_bytes - size) / sizeof(gptner_json_value);
+    doc->open = SIZE_MAX;
+    return doc;
+}
+
+/* Give back what the tape does not need; that this fails does no harm. */
+static void gpn_json_doc_trim(gptner_json_doc *doc)
+{
+    void *nodes = gpn_mem_realloc(&doc->env, doc->nodes,
+                                  doc->len * sizeof(gptner_json_value));
+    if (nodes != NULL) {
+        doc->nodes = (gptner_json_value *)nodes;
+        doc->cap = doc->len;
+    }
+}
+
+GPTNER_API gptner_status gptner_json_parse(const char *text, size_t len,
+                                           const gptner_json_options *opt,
+                                           gptner_json_doc **out,
+                                           gptner_json_error *err)
+{
+    gpn_env env;
+    gptner_json_reader r;
+    gptner_json_doc *doc = NULL;
+    size_t max = opt != NULL ? opt->max_bytes : 0;
+    *out = NULL;
+    max = max != 0 ? max : GPN_JSON_MAX_BYTES;
+    len = text != NULL ? len : 0;
+    gptner_json_reader_init(&r, text, len, opt);
+    if (!gpn_env_init(&env, opt != NULL ? opt->allocator : NULL, NULL))
+        gpn_json_stop(&r, GPTNER_ERR_INVALID_ARGUMENT, r.text,
+                      "the allocator lacks a function");
+    else if (max < sizeof(*doc) + 1 || len > max - sizeof(*doc) - 1 ||
+             len > SIZE_MAX >> 4)
+        gpn_json_stop(&r, GPTNER_ERR_LIMIT, r.text,
+                      "the document needs more memory than max_bytes");
+    else if ((doc = gpn_json_doc_new(&env, len, max)) == NULL)
+        gpn_json_stop(&r, GPTNER_ERR_NO_MEMORY, r.text, "out of memory");
+    if (doc != NULL) {
+        char *copy = (char *)(doc + 1);
+        if (len > 0)
+            memcpy(copy, text, len);
+        copy[len] = '\0';
+        gptner_json_reader_init_in_place(&r, copy, len, opt);
+        if (gpn_json_walk(&r, doc, 0) &&
+            gptner_json_reader_finish(&r, NULL) == GPTNER_OK) {
+            gpn_json_doc_trim(doc);
+            *out = doc;
+            doc = NULL;
+        }
+    }
+    gptner_json_doc_free(doc);
+    if (err != NULL)
+        *err = r.error;
+    return r.error.status;
+}
+
+GPTNER_API void gptner_json_doc_free(gptner_json_doc *doc)
+{
+    if (doc != NULL) {
+        gpn_mem_free(&doc->env, doc->nodes);
+        gpn_mem_free(&doc->env, doc); /* its env is not looked at after */
+    }
+}
+
+GPTNER_API const gptner_json_value *gptner_json_root(const gptner_json_doc *doc)
+{
+    return doc != NULL ? doc->nodes : NULL;
+}
+
+GPTNER_API gptner_json_type gptner_json_type_of(const gptner_json_value *value)
+{
+    return value != NULL ? (gptner_json_type)(value->head & 7)
+                         : GPTNER_JSON_NONE;
+}
+
+static bool gpn_json_is(const gptner_json_value *value, gptner_json_type type)
+{
+    return gptner_json_type_of(value) == type;
+}
+
+GPTNER_API size_t gptner_json_size(const gptner_json_value *value)
+{
+    return gptner_json_type_of(value) >= GPTNER_JSON_STRING ? value->head >> 3
+                                                            : 0;
+}
+
+/* The text of a string or number. */
+static gptner_str gpn_json_text(const gptner_json_value *value)
+{
+    gptner_str text = {value->u.text, value->head >> 3};
+    return text;
+}
+
+GPTNER_API gptner_json_iter gptner_json_iterate(const gptner_json_value *value)
+{
+    gptner_json_iter it = GPN_ZERO;
+    it.is_object = gpn_json_is(value, GPTNER_JSON_OBJECT);
+    if (it.is_object || gpn_json_is(value, GPTNER_JSON_ARRAY)) {
+        it.next = value + 1;
+        it.left = value->head >> 3;
+    }
+    return it;
+}
+
+GPTNER_API bool gptner_json_iter_next(gptner_json_iter *it)
+{
+    bool container;
+    if (it->left == 0) {
+        gptner_json_iter none = GPN_ZERO;
+        *it = none;
+        return false;
+    }
+    it->left--;
+    if (it->is_object)
+        it->key = gpn_json_text(it->next++);
+    it->value = it->next;
+    container = gpn_json_is(it->value, GPTNER_JSON_OBJECT) ||
+                gpn_json_is(it->value, GPTNER_JSON_ARRAY);
+    it->next += container ? it->value->u.skip : 1;
+    return true;
+}
+
+GPTNER_API const gptner_json_value *
+gptner_json_find_str(const gptner_json_value *object, gptner_str key)
+{
+    const gptner_json_value *found = NULL;
+    gptner_json_iter it = gptner_json_iterate(object);
+    if (!it.is_object)
+        return NULL;
+    while (gptner_json_iter_next(&it))
+        if (gpn_str_eq(it.key, key))
+            found = it.value;
+    return found;
+}
+
+GPTNER_API const gptner_json_value *
+gptner_json_find(const gptner_json_value *object, const char *key)
+{
+    return gptner_json_find_str(object, gpn_str_c(key));
+}
+
+GPTNER_API const gptner_json_value *
+gptner_json_at(const gptner_json_value *array, size_t index)
+{
+    gptner_json_iter it = gptner_json_iterate(array);
+    if (it.is_object || index >= it.left)
+        return NULL;
+    do
+        gptner_json_iter_next(&it);
+    while (index-- > 0);
+    return it.value;
+}
+
+/* The index between brackets, *path at the opening one, which is moved behind
+ * the closing one; SIZE_MAX if there is none. */
+static size_t gpn_json_path_index(const char **path)
+{
+    const char *p = *path + 1;
+    size_t index = 0;
+    if (*p == ']')
+        return SIZE_MAX;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        if (index > SIZE_MAX / 16)
+            return SIZE_MAX;
+        index = index * 10 + (size_t)(*p - '0');
+    }
+    *path = p + 1;
+    return *p == ']' ? index : SIZE_MAX;
+}
+
+GPTNER_API const gptner_json_value *
+gptner_json_path(const gptner_json_value *value, const char *path)
+{
+    const char *p = path;
+    while (value != NULL && *p != '\0') {
+        if (*p == '[') {
+            size_t index = gpn_json_path_index(&p);
+            if (index == SIZE_MAX)
+                return NULL;
+            value = gptner_json_at(value, index);
+        } else {
+            gptner_str key;
+            p += *p == '.' && p != path;
+            key.ptr = p;
+            key.len = strcspn(p, ".[");
+            value = gptner_json_find_str(value, key);
+            p += key.len;
+        }
+    }
+    return value;
+}
+
+GPTNER_API bool gptner_json_get_bool(const gptner_json_value *value, bool *out)
+{
+    *out = gpn_json_is(value, GPTNER_JSON_BOOL) && value->head >> 3 != 0;
+    return gpn_json_is(value, GPTNER_JSON_BOOL);
+}
+
+GPTNER_API bool gptner_json_get_number(const gptner_json_value *value,
+                                       gptner_str *out)
+{
+    bool fits = gpn_json_is(value, GPTNER_JSON_NUMBER);
+    *out = fits ? gpn_json_text(value) : gpn_str(NULL, 0);
+    return fits;
+}
+
+GPTNER_API bool gptner_json_get_str(const gptner_json_value *value,
+                                    gptner_str *out)
+{
+    bool fits = gpn_json_is(value, GPTNER_JSON_STRING);
+    *out = fits ? gpn_json_text(value) : gpn_str(NULL, 0);
+    return fits;
+}
+
+GPTNER_API bool gptner_json_get_int64(const gptner_json_value *value,
+                                      int64_t *out)
+{
+    gptner_str text;
+    *out = 0;
+    return gptner_json_get_number(value, &text) && gpn_json_to_int64(text, out);
+}
+
+GPTNER_API bool gptner_json_get_uint64(const gptner_json_value *value,
+                                       uint64_t *out)
+{
+    gptner_str text;
+    *out = 0;
+    return gptner_json_get_number(value, &text) &&
+           gpn_json_to_uint64(text, out);
+}
+
+GPTNER_API bool gptner_json_get_double(const gptner_json_value *value,
+                                       double *out)
+{
+    gptner_str text;
+    bool fits = gptner_json_get_number(value, &text);
+    *out = fits ? gpn_json_to_double(text) : 0;
+    return fits;
+}
+
+GPTNER_API const char *gptner_json_get_cstr(const gptner_json_value *value,
+                                            const char *otherwise)
+{
+    gptner_str text;
+    if (!gptner_json_get_str(value, &text) || strlen(text.ptr) != text.len)
+        return otherwise;
+    return text.ptr;
+}
+
+/* --- writer ------------------------------------------------------------- */
+
+/* With a callback: the text is handed over from this size on. */
+#define GPN_JSON_PIECE 4096
+
+/* What the writer takes next. */
+enum {
+    GPN_JSON_W_VALUE, /* the value: of the text, or after a key */
+    GPN_JSON_W_FIRST, /* the first child, or the end, of a container */
+    GPN_JSON_W_NEXT,  /* another one, or the end */
+    GPN_JSON_W_PART,  /* parts of a string */
+    GPN_JSON_W_DONE   /* nothing; the text is whole */
+};
+
+struct gptner_json_writer {
+    gpn_buf *out;
+    size_t start; /* where in out the text begins */
+    gptner_status status;
+    const char *message;
+    size_t depth, indent;
+    bool (*write_fn)(const char *data, size_t len, void *user);
+    void *write_user;
+    int state;
+    bool ascii_only, refuse_invalid, trust_raw;
+    char carry[4]; /* the start of a character that the next part completes */
+    size_t carried;
+    uint32_t nest[GPTNER_JSON_DEPTH_MAX / 32]; /* a bit a level: object */
+};
+
+/* What gptner_json_writer_new() makes: a writer with a buffer of its own. */
+typedef struct gpn_json_owner {
+    gptner_json_writer w; /* first: the two have one address */
+    gpn_env env;
+    gpn_buf buf;
+} gpn_json_owner;
+
+/* A writer on the stack that appends to a buffer of the caller, compact. It
+ * holds nothing: there is no deinit. Fields may be set after this. */
+static void gpn_json_writer_init(gptner_json_writer *w, gpn_buf *out)
+{
+    memset(w, 0, sizeof(*w));
+    w->out = out;
+    w->start = out->len;
+    w->message = "no error";
+}
+
+static void gpn_json_w_fail(gptner_json_writer *w, gptner_status status,
+                            const char *message)
+{
+    if (gptner_json_writer_status(w) == GPTNER_OK) {
+        w->status = status;
+        w->message = message;
+    }
+}
+
+/* Hand over what has gathered. */
+static void gpn_json_w_flush(gptner_json_writer *w)
+{
+    if (w->out->len > 0 && gptner_json_writer_status(w) == GPTNER_OK &&
+        !w->write_fn(w->out->data, w->out->len, w->write_user))
+        gpn_json_w_fail(w, GPTNER_ERR_CANCELLED,
+                        "the callback refused the text");
+    w->out->len = 0;
+}
+
+static void gpn_json_w_add(gptner_json_writer *w, const char *text, size_t len)
+{
+    while (w->write_fn != NULL && w->out->len + len > GPN_JSON_PIECE) {
+        size_t part = GPN_JSON_PIECE - w->out->len;
+        gpn_buf_add(w->out, text, part);
+        text += part;
+        len -= part;
+        gpn_json_w_flush(w);
+    }
+    gpn_buf_add(w->out, text, len);
+}
+
+static void gpn_json_w_line(gptner_json_writer *w)
+{
+    static const char spaces[] = "                ";
+    if (w->indent == 0)
+        return;
+    gpn_json_w_add(w, "\n", 1);
+    for (size_t i = 0; i < w->depth; i++)
+        gpn_json_w_add(w, spaces, w->indent);
+}
+
+/* Before a child of a container: comma, line, indentation. */
+static void gpn_json_w_child(gptner_json_writer *w)
+{
+    if (w->state == GPN_JSON_W_NEXT)
+        gpn_json_w_add(w, ",", 1);
+    gpn_json_w_line(w);
+}
+
+/* Before a value: whether one may stand here. */
+static bool gpn_json_w_begin(gptner_json_writer *w)
+{
+    if (gptner_json_writer_status(w) != GPTNER_OK)
+        return false;
+    if (w->state == GPN_JSON_W_VALUE)
+        return true;
+    if (w->state >= GPN_JSON_W_PART || gpn_json_in_object(w->nest, w->depth)) {
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        w->state == GPN_JSON_W_DONE
+                            ? "a second value in one text"
+                        : w->state == GPN_JSON_W_PART
+                            ? "a string is not ended"
+                            : "a value without a key in an object");
+        return false;
+    }
+    gpn_json_w_child(w);
+    return true;
+}
+
+static void gpn_json_w_end(gptner_json_writer *w)
+{
+    w->state = w->depth > 0 ? GPN_JSON_W_NEXT : GPN_JSON_W_DONE;
+}
+
+static void gpn_json_w_value(gptner_json_writer *w, const char *text,
+                             size_t len)
+{
+    if (gpn_json_w_begin(w)) {
+        gpn_json_w_add(w, text, len);
+        gpn_json_w_end(w);
+    }
+}
+
+static char *gpn_json_w_unit(char *to, uint32_t unit)
+{
+    static const char hex[] = "0123456789abcdef";
+    *to++ = '\\';
+    *to++ = 'u';
+    for (int shift = 12; shift >= 0; shift -= 4)
+        *to++ = hex[unit >> shift & 15];
+    return to;
+}
+
+/* A character that does not stand for itself. */
+static void gpn_json_w_escape(gptner_json_writer *w, uint32_t cp)
+{
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+    const char *found = NULL;
+    char text[12], *end = text;
+    if (cp > 0 && cp < 0x80)
+        found = strchr(from, (int)cp);
+    if (found != NULL) {
+        *end++ = '\\';
+        *end++ = to[found - from];
+    } else if (cp >= 0x10000) {
+        end = gpn_json_w_unit(end, 0xD7C0 + (cp >> 10));
+        end = gpn_json_w_unit(end, 0xDC00 + (cp & 0x3FF));
+    } else {
+        end = gpn_json_w_unit(end, cp);
+    }
+    gpn_json_w_add(w, text, (size_t)(end - text));
+}
+
+/* In place of bytes that are no UTF-8. */
+static void gpn_json_w_replace(gptner_json_writer *w)
+{
+    if (w->refuse_invalid)
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "text to be written is not valid UTF-8");
+    else if (w->ascii_only)
+        gpn_json_w_escape(w, 0xFFFD);
+    else
+        gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
+}
+
+/* Text inside a string; a character cut off by its end is carried over. */
+static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
+{
+    const char *end = p + len, *run = p;
+    while ((p = gpn_json_plain(p, end)) < end) {
+        size_t need = 1, n = 1;
+        uint32_t cp = (unsigned char)*p;
+        if (cp >= 0x80 && !w->ascii_only) {
+            const char *from = p;
+            p = gpn_json_beyond(p, end);
+            if (p > from)
+                continue;
+        }
+        gpn_json_w_add(w, run, (size_t)(p - run));
+        if (cp >= 0x80)
+            n = gpn_json_utf8(p, (size_t)(end - p), &need);
+        if (n < need && p + n == end) {
+            memcpy(w->carry, p, n);
+            w->carried = n;
+        } else if (n != need) {
+            gpn_json_w_replace(w);
+        } else {
+            gpn_utf8_get(p, n, &cp);
+            gpn_json_w_escape(w, cp);
+        }
+        p += n;
+        run = p;
+    }
+    gpn_json_w_add(w, run, (size_t)(p - run));
+}
+
+/* Complete the character carried over. Returns how many bytes that took. */
+static size_t gpn_json_w_carry(gptner_json_writer *w, gptner_str part)
+{
+    size_t used = 0, need = 0;
+    while (w->carried > 0 && used < part.len) {
+        size_t n;
+        w->carry[w->carried] = part.ptr[used];
+        n = gpn_json_utf8(w->carry, w->carried + 1, &need);
+        if (n <= w->carried) {
+            w->carried = 0;
+            gpn_json_w_replace(w);
+            break;
+        }
+        w->carried++;
+        used++;
+        if (n == need) {
+            w->carried = 0;
+            gpn_json_w_text(w, w->carry, n);
+        }
+    }
+    return used;
+}
+
+static void gpn_json_w_quoted(gptner_json_writer *w, gptner_str text)
+{
+    gpn_json_w_add(w, "\"", 1);
+    gpn_json_w_text(w, text.ptr, text.len);
+    if (w->carried > 0)
+        gpn_json_w_replace(w);
+    w->carried = 0;
+    gpn_json_w_add(w, "\"", 1);
+}
+
+GPTNER_API gptner_status gptner_json_writer_new(
+    const gptner_json_writer_options *opt, gptner_json_writer **out)
+{
+    gptner_json_writer_options none = GPN_ZERO;
+    gpn_json_owner *owner;
+    gpn_env env;
+    *out = NULL;
+    opt = opt != NULL ? opt : &none;
+    if (!gpn_env_init(&env, opt->allocator, NULL) || opt->indent < 0 ||
+        opt->indent > 16)
+        return GPTNER_ERR_INVALID_ARGUMENT;
+    owner = (gpn_json_owner *)gpn_mem_alloc(&env, sizeof(*owner));
+    if (owner == NULL)
+        return GPTNER_ERR_NO_MEMORY;
+    owner->env = env;
+    gpn_buf_init(&owner->buf, &owner->env,
+                 opt->max_bytes != 0 ? opt->max_bytes : GPN_JSON_MAX_BYTES);
+    gpn_json_writer_init(&owner->w, &owner->buf);
+    owner->w.indent = (size_t)opt->indent;
+    owner->w.ascii_only = opt->ascii_only;
+    owner->w.refuse_invalid = opt->refuse_invalid_utf8;
+    owner->w.trust_raw = opt->trust_raw;
+    owner->w.write_fn = opt->write_fn;
+    owner->w.write_user = opt->write_user;
+    *out = &owner->w;
+    return GPTNER_OK;
+}
+
+GPTNER_API void gptner_json_writer_free(gptner_json_writer *w)
+{
+    gpn_json_owner *owner = (gpn_json_owner *)(void *)w;
+    if (w != NULL) {
+        gpn_buf_deinit(&owner->buf);
+        gpn_mem_free(&owner->env, owner); /* env is not looked at after */
+    }
+}
+
+GPTNER_API void gptner_json_writer_reset(gptner_json_writer *w)
+{
+    gpn_buf_clear(w->out);
+    w->start = 0;
+    w->status = GPTNER_OK;
+    w->message = "no error";
+    w->state = GPN_JSON_W_VALUE;
+    w->depth = 0;
+    w->carried = 0;
+}
+
+GPTNER_API gptner_status gptner_json_writer_finish(gptner_json_writer *w,
+                                                   gptner_str *out)
+{
+    gptner_str none = {NULL, 0};
+    if (w->state != GPN_JSON_W_DONE)
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "the text was finished before its value was whole");
+    if (w->write_fn != NULL)
+        gpn_json_w_flush(w);
+    else if (gpn_buf_reserve(w->out, 1))
+        w->out->data[w->out->len] = '\0';
+    if (out != NULL)
+        *out = none;
+    if (out != NULL && w->write_fn == NULL &&
+        gptner_json_writer_status(w) == GPTNER_OK)
+        *out = gpn_str(w->out->data + w->start, w->out->len - w->start);
+    return gptner_json_writer_status(w);
+}
+
+GPTNER_API gptner_status gptner_json_writer_status(const gptner_json_writer *w)
+{
+    return w->status != GPTNER_OK ? w->status : w->out->status;
+}
+
+GPTNER_API const char *gptner_json_writer_message(const gptner_json_writer *w)
+{
+    return w->status != GPTNER_OK || w->out->status == GPTNER_OK
+               ? w->message
+               : gptner_status_text(w->out->status);
+}
+
+static void gpn_json_w_open(gptner_json_writer *w, bool object)
+{
+    if (w->depth >= GPTNER_JSON_DEPTH_MAX) {
+        gpn_json_w_fail(w, GPTNER_ERR_LIMIT, "nested deeper than 1024 levels");
+        return;
+    }
+    if (!gpn_json_w_begin(w))
+        return;
+    gpn_json_nest(w->nest, w->depth, object);
+    w->depth++;
+    w->state = GPN_JSON_W_FIRST;
+    gpn_json_w_add(w, object ? "{" : "[", 1);
+}
+
+GPTNER_API void gptner_json_write_object(gptner_json_writer *w)
+{
+    gpn_json_w_open(w, true);
+}
+
+GPTNER_API void gptner_json_write_array(gptner_json_writer *w)
+{
+    gpn_json_w_open(w, false);
+}
+
+GPTNER_API void gptner_json_write_end(gptner_json_writer *w)
+{
+    bool object = gpn_json_in_object(w->nest, w->depth);
+    if (gptner_json_writer_status(w) != GPTNER_OK)
+        return;
+    if (w->state != GPN_JSON_W_FIRST && w->state != GPN_JSON_W_NEXT) {
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "an end where nothing can be closed");
+        return;
+    }
+    w->depth--;
+    if (w->state == GPN_JSON_W_NEXT)
+        gpn_json_w_line(w);
+    gpn_json_w_add(w, object ? "}" : "]", 1);
+    gpn_json_w_end(w);
+}
+
+GPTNER_API void gptner_json_write_key_str(gptner_json_writer *w, gptner_str key)
+{
+    if (gptner_json_writer_status(w) != GPTNER_OK)
+        return;
+    if (!gpn_json_in_object(w->nest, w->depth) || key.ptr == NULL ||
+        (w->state != GPN_JSON_W_FIRST && w->state != GPN_JSON_W_NEXT)) {
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "a key where none is due");
+        return;
+    }
+    gpn_json_w_child(w);
+    gpn_json_w_quoted(w, key);
+    gpn_json_w_add(w, ": ", w->indent > 0 ? 2 : 1);
+    w->state = GPN_JSON_W_VALUE;
+}
+
+GPTNER_API void gptner_json_write_key(gptner_json_writer *w, const char *key)
+{
+    gptner_json_write_key_str(w, gpn_str_c(key));
+}
+
+GPTNER_API void gptner_json_write_str(gptner_json_writer *w, gptner_str text)
+{
+    if (text.ptr == NULL) {
+        gptner_json_write_null(w);
+    } else if (gpn_json_w_begin(w)) {
+        gpn_json_w_quoted(w, text);
+        gpn_json_w_end(w);
+    }
+}
+
+GPTNER_API void gptner_json_write_string(gptner_json_writer *w,
+                                         const char *text)
+{
+    gptner_json_write_str(w, gpn_str_c(text));
+}
+
+GPTNER_API void gptner_json_write_str_begin(gptner_json_writer *w)
+{
+    if (gpn_json_w_begin(w)) {
+        gpn_json_w_add(w, "\"", 1);
+        w->state = GPN_JSON_W_PART;
+    }
+}
+
+/* Whether parts of a string are due. */
+static bool gpn_json_w_part(gptner_json_writer *w)
+{
+    if (gptner_json_writer_status(w) != GPTNER_OK)
+        return false;
+    if (w->state != GPN_JSON_W_PART)
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "a part of a string that was not begun");
+    return w->state == GPN_JSON_W_PART;
+}
+
+GPTNER_API void gptner_json_write_str_part(gptner_json_writer *w,
+                                           gptner_str part)
+{
+    size_t used;
+    if (part.len == 0 || !gpn_json_w_part(w))
+        return;
+    used = gpn_json_w_carry(w, part);
+    gpn_json_w_text(w, part.ptr + used, part.len - used);
+}
+
+GPTNER_API void gptner_json_write_str_end(gptner_json_writer *w)
+{
+    if (!gpn_json_w_part(w))
+        return;
+    if (w->carried > 0)
+        gpn_json_w_replace(w);
+    w->carried = 0;
+    gpn_json_w_add(w, "\"", 1);
+    gpn_json_w_end(w);
+}
+
+GPTNER_API void gptner_json_write_int64(gptner_json_writer *w, int64_t number)
+{
+    char text[24];
+    gpn_json_w_value(w, text, gpn_fmt_i64(number, text));
+}
+
+GPTNER_API void gptner_json_write_uint64(gptner_json_writer *w, uint64_t number)
+{
+    char text[24];
+    gpn_json_w_value(w, text, gpn_fmt_u64(number, text));
+}
+
+GPTNER_API void gptner_json_write_double(gptner_json_writer *w, double number)
+{
+    char text[40];
+    if (number - number != 0) { /* only for infinities and NaN */
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "a number that is not finite");
+        return;
+    }
+    gpn_json_w_value(w, text, gpn_fmt_double(number, text));
+}
+
+GPTNER_API void gptner_json_write_bool(gptner_json_writer *w, bool truth)
+{
+    gpn_json_w_value(w, truth ? "true" : "false", truth ? 4 : 5);
+}
+
+GPTNER_API void gptner_json_write_null(gptner_json_writer *w)
+{
+    gpn_json_w_value(w, "null", 4);
+}
+
+/* Valid JSON without the white space between its tokens. */
+static void gpn_json_w_tokens(gptner_json_writer *w, gptner_str json)
+{
+    const char *p = json.ptr, *end = p + json.len, *run = p;
+    bool inside = false;
+    for (; p < end; p++) {
+        if (*p == '"')
+            inside = !inside;
+        else if (*p == '\\')
+            p++; /* only ever inside a string, and never its last byte */
+        if (inside || (unsigned char)*p > ' ')
+            continue;
+        gpn_json_w_add(w, run, (size_t)(p - run));
+        run = p + 1;
+    }
+    gpn_json_w_add(w, run, (size_t)(p - run));
+}
+
+GPTNER_API void gptner_json_write_raw(gptner_json_writer *w, gptner_str json)
+{
+    gptner_json_reader r;
+    if (w->trust_raw) {
+        gpn_json_w_value(w, json.ptr, json.len);
+        return;
+    }
+    if (json.len >= 3 && memcmp(json.ptr, "\xEF\xBB\xBF", 3) == 0) {
+        json.ptr += 3;
+        json.len -= 3;
+    }
+    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    if (gptner_json_reader_finish(&r, NULL) != GPTNER_OK) {
+        gpn_json_w_fail(w, r.error.status, r.error.message);
+    } else if (gpn_json_w_begin(w)) {
+        gpn_json_w_tokens(w, json);
+        gpn_json_w_end(w);
+    }
+}
+
+GPTNER_API void gptner_json_write_value(gptner_json_writer *w,
+                                        const gptner_json_value *value)
+{
+    size_t depth = w->depth;
+    if (value == NULL)
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "a value that is not there");
+    while (gptner_json_writer_status(w) == GPTNER_OK) {
+        switch (value->head & 7) {
+        case GPTNER_JSON_NULL:
+            gptner_json_write_null(w);
+            break;
+        case GPTNER_JSON_BOOL:
+            gptner_json_write_bool(w, value->head >> 3 != 0);
+            break;
+        case GPTNER_JSON_NUMBER:
+            gpn_json_w_value(w, value->u.text, value->head >> 3);
+            break;
+        case GPTNER_JSON_STRING:
+            if (w->depth > depth && w->state != GPN_JSON_W_VALUE &&
+                gpn_json_in_object(w->nest, w->depth))
+                gptner_json_write_key_str(w, gpn_json_text(value));
+            else
+                gptner_json_write_str(w, gpn_json_text(value));
+            break;
+        case GPN_JSON_END:
+            gptner_json_write_end(w);
+            break;
+        default:
+            gpn_json_w_open(w, (value->head & 7) == GPTNER_JSON_OBJECT);
+        }
+        if (w->depth <= depth)
+            return;
+        value++;
+    }
+}
+
+GPTNER_API void gptner_json_put_object(gptner_json_writer *w, const char *key)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_object(w);
+}
+
+GPTNER_API void gptner_json_put_array(gptner_json_writer *w, const char *key)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_array(w);
+}
+
+GPTNER_API void gptner_json_put_string(gptner_json_writer *w, const char *key,
+                                       const char *text)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_string(w, text);
+}
+
+GPTNER_API void gptner_json_put_str(gptner_json_writer *w, const char *key,
+                                    gptner_str text)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_str(w, text);
+}
+
+GPTNER_API void gptner_json_put_int64(gptner_json_writer *w, const char *key,
+                                      int64_t number)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_int64(w, number);
+}
+
+GPTNER_API void gptner_json_put_uint64(gptner_json_writer *w, const char *key,
+                                       uint64_t number)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_uint64(w, number);
+}
+
+GPTNER_API void gptner_json_put_double(gptner_json_writer *w, const char *key,
+                                       double number)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_double(w, number);
+}
+
+GPTNER_API void gptner_json_put_bool(gptner_json_writer *w, const char *key,
+                                     bool truth)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_bool(w, truth);
+}
+
+GPTNER_API void gptner_json_put_null(gptner_json_writer *w, const char *key)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_null(w);
+}
+
+GPTNER_API void gptner_json_put_raw(gptner_json_writer *w, const char *key,
+                                    gptner_str json)
+{
+    gptner_json_write_key(w, key);
+    gptner_json_write_raw(w, json);
+}
+
+/* ===========================================================================
+ * >>stream     layer 4   names, TCP, TLS by mbedTLS, the user's transport
+ * calls: >>platform >>bytes
+ *
+ * A gpn_stream is one connection. None of its functions blocks (but for a
+ * transport of the user's, which may, for a slice of time): each goes as far as
+ * it can and says by a gpn_io what it waits for. The life of a stream:
+ *   open -> connect (resolve, race) -> [start_tls -> handshake] -> send, recv
+ *   -> close, and open again
+ * The stream keeps its own registration with the poller: IN for as long as it
+ * is connected, OUT only while something waits for room. So a request over an
+ * open connection costs no call to the poller but the wait itself.
+ *
+ * Names are resolved by a helper thread, because getaddrinfo() can neither be
+ * cancelled nor be given a deadline. It shares a counted block with the
+ * resolver, which it may outlive.
+ *
+ * TLS: a full handshake costs 2 to 10 ms, a resumed one 0.1. What is known of
+ * a server is kept in a gpn_tls_host: when several connections start at once,
+ * the first is the scout, the others wait for the session that it brings,
+ * bounded in time. A server that gives no session is remembered as such.
+ * ======================================================================== */
+
+/* --- bell: wakes all threads that may wait for a name or a session --- */
+
+typedef struct gpn_bell {
+    const gpn_env *env;
+    gpn_mutex mutex; /* guards all below */
+    gpn_poller **pollers;
+    size_t count;
+    size_t cap;
+} gpn_bell;
+
+static bool gpn_bell_init(gpn_bell *bell, const gpn_env *env)
+{
+    memset(bell, 0, sizeof *bell);
+    bell->env = env;
+    return gpn_mutex_init(&bell->mutex);
+}
+
+static void gpn_bell_deinit(gpn_bell *bell)
+{
+    gpn_mem_free(bell->env, bell->pollers);
+    gpn_mutex_deinit(&bell->mutex);
+}
+
+static bool gpn_bell_grow(gpn_bell *bell)
+{
+    size_t cap = bell->cap > 0 ? bell->cap * 2 : 4;
+    void *more;
+    if (bell->count < bell->cap) {
+        return true;
+    }
+    more = gpn_mem_realloc(bell->env, bell->pollers, cap * sizeof(void *));
+    if (more == NULL) {
+        return false;
+    }
+    bell->pollers = (gpn_poller **)more;
+    bell->cap = cap;
+    return true;
+}
+
+static bool gpn_bell_add(gpn_bell *bell, gpn_poller *poller)
+{
+    bool ok;
+    gpn_mutex_lock(&bell->mutex);
+    ok = gpn_bell_grow(bell);
+    if (ok) {
+        bell->pollers[bell->count++] = poller;
+    }
+    gpn_mutex_unlock(&bell->mutex);
+    return ok;
+}
+
+static void gpn_bell_remove(gpn_bell *bell, gpn_poller *poller)
+{
+    size_t i;
+    gpn_mutex_lock(&bell->mutex);
+    for (i = 0; i < bell->count; i++) {
+        if (bell->pollers[i] == poller) {
+            bell->pollers[i] = bell->pollers[--bell->count];
+            break;
+        }
+    }
+    gpn_mutex_unlock(&bell->mutex);
+}
+
+/* Under the mutex, so that no poller ends meanwhile; a wake never blocks. */
+static void gpn_bell_ring(gpn_bell *bell)
+{
+    size_t i;
+    gpn_mutex_lock(&bell->mutex);
+    for (i = 0; i < bell->count; i++) {
+        gpn_poller_wake(bell->pollers[i]);
+    }
+    gpn_mutex_unlock(&bell->mutex);
+}
+
+/* --- resolver --- */
+
+enum {
+    GPN_ADDR_MAX = 8,            /* addresses of one name that are tried */
+    GPN_NAME_MAX = 16,           /* names kept */
+    GPN_NAME_KEEP_MS = 60000,    /* a good answer */
+    GPN_NAME_FAILED_MS = 500,    /* a bad one: all who wait shall see it */
+    GPN_NAME_STACK = 256 * 1024, /* glibc's resolver alone wants over 20 KiB */
+    GPN_RACE_STEP_MS = 250,      /* RFC 8305 5, Connection Attempt Delay */
+    GPN_CONNECT_MS = 10000,      /* a transport's connect without a limit */
+    GPN_SLICE_MS = 200           /* a transport's send and receive */
+};
+
+typedef enum gpn_name_state {
+    GPN_NAME_NEW,
+    GPN_NAME_RUNNING,
+    GPN_NAME_DONE,
+    GPN_NAME_FAILED
+} gpn_name_state;
+
+typedef struct gpn_name {
+    struct gpn_resolver *owner;
+    struct gpn_name *next;
+    gpn_name_state state;
+    bool joinable; /* thread has to be joined or detached */
+    int64_t until; /* DONE and FAILED: good up to then; 0: not yet looked at */
+    gpn_thread thread;
+    /* Written by the helper while RUNNING, read by others afterwards. */
+    gpn_addr addrs[GPN_ADDR_MAX];
+    size_t n_addrs;
+    char why[128];
+    int port;
+    char host[1]; /* longer; allocated with the struct */
+} gpn_name;
+
+/* Lives on the default allocator and its own env: a helper thread that is
+ * stuck in the operating system may outlive the client and its hooks. */
+typedef struct gpn_resolver {
+    gpn_env env;
+    gpn_bell bell;
+    gpn_mutex mutex; /* guards all below, and what gpn_name does not except */
+    int refs;        /* the client, and each running helper */
+    gpn_name *names;
+    size_t count;
+} gpn_resolver;
+
+static gptner_status gpn_resolver_new(const gpn_env *env, gpn_resolver **out,
+                                      gptner_error *err)
+{
+    gpn_env own;
+    gpn_resolver *r = NULL;
+    GPN_UNUSED(env);
+    *out = NULL;
+    if (gpn_env_init(&own, NULL, NULL)) {
+        r = (gpn_resolver *)gpn_mem_zalloc(&own, sizeof *r);
+    }
+    if (r == NULL) {
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "resolver: out of memory");
+    }
+    r->env = own;
+    r->refs = 1;
+    if (!gpn_mutex_init(&r->mutex)) {
+        gpn_mem_free(&own, r);
+        return gpn_fail(err, GPTNER_ERR_THREAD, "resolver: no mutex");
+    }
+    if (!gpn_bell_init(&r->bell, &r->env)) {
+        gpn_mutex_deinit(&r->mutex);
+        gpn_mem_free(&own, r);
+        return gpn_fail(err, GPTNER_ERR_THREAD, "resolver: no mutex");
+    }
+    *out = r;
+    return GPTNER_OK;
+}
+
+static gpn_bell *gpn_resolver_bell(gpn_resolver *r)
+{
+    return &r->bell;
+}
+
+/* Drop one reference, mutex held; it is released. */
+static void gpn_resolver_unref(gpn_resolver *r)
+{
+    gpn_env env = r->env;
+    bool last = --r->refs == 0;
+    gpn_mutex_unlock(&r->mutex);
+    if (!last) {
+        return;
+    }
+    while (r->names != NULL) {
+        gpn_name *name = r->names;
+        r->names = name->next;
+        gpn_mem_free(&env, name);
+    }
+    gpn_bell_deinit(&r->bell);
+    gpn_mutex_deinit(&r->mutex);
+    gpn_mem_free(&env, r);
+}
+
+/* End with the thread of a name, mutex held: one that has answered ends at
+ * once and is joined, another is left to itself. */
+static void gpn_name_leave(gpn_name *name)
+{
+    if (name->joinable) {
+        name->joinable = false;
+        if (name->state == GPN_NAME_RUNNING) {
+            gpn_thread_detach(&name->thread);
+        } else {
+            gpn_thread_join(&name->thread);
+        }
+    }
+}
+
+static void gpn_resolver_free(gpn_resolver *r)
+{
+    gpn_name *name;
+    if (r == NULL) {
+        return;
+    }
+    gpn_mutex_lock(&r->mutex);
+    for (name = r->names; name != NULL; name = name->next) {
+        gpn_name_leave(name);
+    }
+    gpn_resolver_unref(r);
+}
+
+static gpn_name_state gpn_name_resolve(gpn_name *name)
+{
+    int r = gpn_resolve(name->host, name->port, name->addrs, GPN_ADDR_MAX,
+                        &name->n_addrs, name->why, sizeof name->why);
+    return r == 0 && name->n_addrs > 0 ? GPN_NAME_DONE : GPN_NAME_FAILED;
+}
+
+static void gpn_name_thread(void *arg)
+{
+    gpn_name *name = (gpn_name *)arg;
+    gpn_resolver *r = name->owner;
+    gpn_name_state state = gpn_name_resolve(name);
+    gpn_mutex_lock(&r->mutex);
+    name->state = state;
+    gpn_bell_ring(&r->bell);
+    gpn_resolver_unref(r);
+}
+
+/* Begin to resolve, mutex held: in a thread, or else here. */
+static void gpn_name_start(gpn_resolver *r, gpn_name *name)
+{
+    gpn_name_leave(name);
+    name->until = 0;
+    name->n_addrs = 0;
+    name->why[0] = '\0';
+    name->state = GPN_NAME_RUNNING;
+    r->refs++;
+    name->joinable =
+        gpn_thread_start(&name->thread, gpn_name_thread, name, GPN_NAME_STACK);
+    if (!name->joinable) {
+        gpn_name_state state;
+        gpn_mutex_unlock(&r->mutex);
+        state = gpn_name_resolve(name);
+        gpn_mutex_lock(&r->mutex);
+        r->refs--; /* ours remains */
+        name->state = state;
+    }
+}
+
+/* Make room when there are too many names, mutex held. */
+static void gpn_resolver_evict(gpn_resolver *r)
+{
+    gpn_name **at = &r->names;
+    while (*at != NULL && r->count >= GPN_NAME_MAX) {
+        gpn_name *name = *at;
+        if (name->state == GPN_NAME_RUNNING) {
+            at = &name->next;
+            continue;
+        }
+        gpn_name_leave(name);
+        *at = name->next;
+        gpn_mem_free(&r->env, name);
+        r->count--;
+    }
+}
+
+/* The entry of a name, made if it is not there; NULL: no memory. */
+static gpn_name *gpn_resolver_entry(gpn_resolver *r, const char *host, int port)
+{
+    size_t len = strlen(host);
+    gpn_name *name;
+    for (name = r->names; name != NULL; name = name->next) {
+        if (name->port == port && strcmp(name->host, host) == 0) {
+            return name;
+        }
+    }
+    gpn_resolver_evict(r);
+    name = (gpn_name *)gpn_mem_zalloc(&r->env, sizeof *name + len);
+    if (name != NULL) {
+        memcpy(name->host, host, len + 1);
+        name->owner = r;
+        name->port = port;
+        name->next = r->names;
+        r->names = name;
+        r->count++;
+    }
+    return name;
+}
+
+/* Look a name up. DONE: addrs and n are filled. WAIT: the bell will ring.
+ * FAILED: why tells. */
+static gpn_io gpn_resolver_find(gpn_resolver *r, const char *host, int port,
+                                int64_t now, gpn_name *out)
+{
+    gpn_io io = GPN_IO_WAIT;
+    gpn_name *name;
+    gpn_mutex_lock(&r->mutex);
+    name = gpn_resolver_entry(r, host, port);
+    if (name == NULL) {
+        gpn_format(out->why, sizeof out->why, "out of memory");
+        gpn_mutex_unlock(&r->mutex);
+        return GPN_IO_FAILED;
+    }
+    if (name->state != GPN_NAME_RUNNING &&
+        (name->state == GPN_NAME_NEW ||
+         (name->until != 0 && now >= name->until))) {
+        gpn_name_start(r, name);
+    }
+    if (name->state != GPN_NAME_RUNNING) {
+        bool ok = name->state == GPN_NAME_DONE;
+        if (name->until == 0) {
+            name->until = now + (ok ? GPN_NAME_KEEP_MS : GPN_NAME_FAILED_MS);
+        }
+        memcpy(out->addrs, name->addrs, sizeof out->addrs);
+        memcpy(out->why, name->why, sizeof out->why);
+        out->n_addrs = name->n_addrs;
+        io = ok ? GPN_IO_DONE : GPN_IO_FAILED;
+    }
+    gpn_mutex_unlock(&r->mutex);
+    return io;
+}
+
+/* --- the stream itself, and the bytes below TLS --- */
+
+/* A server and the way to it. All strings outlive the stream. */
+typedef struct gpn_peer {
+    const char *host; /* as the resolver wants it: no brackets */
+    int port;
+    bool tls;
+    const char *name; /* for TLS: lower case, no trailing dot, no brackets */
+    const char *proxy_host; /* NULL: direct */
+    int proxy_port;
+    const char *proxy_auth; /* value of Proxy-Authorization; NULL: none */
+} gpn_peer;
+
+/* While a connection is being made: all that is tried for it. */
+typedef struct gpn_race {
+    gpn_name answer; /* addrs and n_addrs in the order of trying, why */
+    gpn_fd fds[GPN_ADDR_MAX];
+    size_t started;
+    size_t live;
+    size_t failed; /* the address that failed last */
+    int oserr;     /* and why */
+    int64_t next_at;
+} gpn_race;
+
+typedef struct gpn_tls gpn_tls;
+typedef struct gpn_tls_conn gpn_tls_conn;
+
+typedef enum gpn_stream_state {
+    GPN_STREAM_CLOSED,
+    GPN_STREAM_RESOLVING,
+    GPN_STREAM_RACING,
+    GPN_STREAM_OPEN
+} gpn_stream_state;
+
+typedef struct gpn_stream {
+    const gpn_env *env;
+    gpn_poller *poller; /* may be NULL while nothing is waited for */
+    void *tag;
+    const gpn_peer *peer;
+    gpn_resolver *resolver;
+    gpn_tls *tls;
+    const gptner_transport *transport; /* NULL: TCP */
+    void *transport_conn;
+    gpn_race *race;       /* RESOLVING and RACING only */
+    gpn_tls_conn *secure; /* NULL: no TLS of ours */
+    int64_t wake_at;  /* to be stepped then at the latest; INT64_MAX: none */
+    int64_t limit_at; /* a blocking connect must end by then; the owner's */
+    gpn_fd fd;
+    unsigned interest; /* what the poller watches fd for */
+    gpn_stream_state state;
+    int oserr;
+    bool lost_by_fin;   /* FAILED: the peer ended without close_notify */
+    bool retry_connect; /* FAILED: open again at once, it may well work */
+    bool retried;       /* that was asked for already */
+    bool resumed;
+    bool broken; /* an error was seen: no close_notify, no reuse */
+} gpn_stream;
+
+static void gpn_stream_init(gpn_stream *s, const gpn_env *env,
+                            gpn_poller *poller, void *tag)
+{
+    memset(s, 0, sizeof *s);
+    s->env = env;
+    s->poller = poller;
+    s->tag = tag;
+    s->fd = GPN_FD_NONE;
+    s->wake_at = INT64_MAX;
+    s->limit_at = INT64_MAX;
+}
+
+/* Have the poller watch the socket for this; free when nothing changes. */
+static bool gpn_stream_watch(gpn_stream *s, unsigned interest)
+{
+    if (interest == s->interest || s->fd == GPN_FD_NONE) {
+        return true;
+    }
+    if (s->poller != NULL &&
+        !gpn_poller_set(s->poller, s->fd, interest, s->tag)) {
+        s->broken = true;
+        return false;
+    }
+    s->interest = interest;
+    return true;
+}
+
+/* Give an open connection to another thread's poller. from (the present one)
+ * and to may be NULL: a connection that is put aside is not watched. */
+static gpn_io gpn_transport_io(gpn_stream *s, int moved, size_t *count,
+                               gpn_io want)
+{
+    if (moved > 0) {
+        *count = (size_t)moved;
+        return GPN_IO_DONE;
+    }
+    if (moved == -2) { /* it has waited a slice: again, when it is our turn */
+        s->wake_at = 0;
+        return want;
+    }
+    s->oserr = 0;
+    return moved == 0 && want == GPN_IO_WANT_READ ? GPN_IO_EOF : GPN_IO_FAILED;
+}
+
+static gpn_io gpn_raw_send(gpn_stream *s, const char *data, size_t len,
+                           size_t *sent)
+{
+    if (s->transport == NULL) {
+        return gpn_sock_send(s->fd, data, len, sent, &s->oserr);
+    }
+    return gpn_transport_io(
+        s, s->transport->send_fn(s->transport_conn, data, len, GPN_SLICE_MS),
+        sent, GPN_IO_WANT_WRITE);
+}
+
+static gpn_io gpn_raw_recv(gpn_stream *s, char *data, size_t cap, size_t *got)
+{
+    if (s->transport == NULL) {
+        return gpn_sock_recv(s->fd, data, cap, got, &s->oserr);
+    }
+    return gpn_transport_io(
+        s, s->transport->recv_fn(s->transport_conn, data, cap, GPN_SLICE_MS),
+        got, GPN_IO_WANT_READ);
+}
+
+static const char *gpn_stream_os_text(const gpn_stream *s, char *buf,
+                                      size_t cap)
+{
+    return s->oserr == 0 ? "transport failed" : gpn_os_text(s->oserr, buf, cap);
+}
+
+static gpn_io gpn_stream_lost(gpn_stream *s, const char *what,
+                              gptner_error *err)
+{
+    char buf[96];
+    s->broken = true;
+    gpn_fail(err, GPTNER_ERR_CONNECTION_LOST, "%s %s:%d: %s", what,
+             s->peer->host, s->peer->port,
+             gpn_stream_os_text(s, buf, sizeof buf));
+    return GPN_IO_FAILED;
+}
+
+static gpn_io gpn_stream_unwatchable(gpn_stream *s, gptner_error *err)
+{
+    s->broken = true;
+    gpn_fail(err, GPTNER_ERR_CONNECT,
+             "connection to %s:%d: the system cannot watch another socket",
+             s->peer->host, s->peer->port);
+    return GPN_IO_FAILED;
+}
+
+/* --- connecting: RFC 8305 --- */
+
+/* Let families take turns, beginning with the system's first choice. */
+static void gpn_race_order(gpn_race *race)
+{
+    gpn_addr *a = race->answer.addrs;
+    size_t n = race->answer.n_addrs;
+    size_t at, i;
+    for (at = 1; at < n; at++) {
+        bool want = !gpn_addr_is_v6(&a[at - 1]);
+        for (i = at; i < n && gpn_addr_is_v6(&a[i]) != want; i++) {
+        }
+        if (i < n) {
+            gpn_addr found = a[i];
+            memmove(&a[at + 1], &a[at], (i - at) * sizeof *a);
+            a[at] = found;
+        }
+    }
+}
+
+static void gpn_race_drop(gpn_stream *s, size_t i)
+{
+    gpn_race *race = s->race;
+    if (race->fds[i] != GPN_FD_NONE) {
+        if (s->poller != NULL) {
+            gpn_poller_set(s->poller, race->fds[i], 0, s->tag);
+        }
+        gpn_sock_close(&race->fds[i]);
+        race->live--;
+    }
+}
+
+static void gpn_race_end(gpn_stream *s)
+{
+    size_t i;
+    if (s->race != NULL) {
+        for (i = 0; i < s->race->started; i++) {
+            gpn_race_drop(s, i);
+        }
+        gpn_mem_free(s->env, s->race);
+        s->race = NULL;
+    }
+}
+
+static gpn_io gpn_race_won(gpn_stream *s, size_t i, gptner_error *err)
+{
+    s->fd = s->race->fds[i];
+    s->race->fds[i] = GPN_FD_NONE;
+    gpn_race_end(s);
+    s->state = GPN_STREAM_OPEN;
+    s->wake_at = INT64_MAX;
+    s->interest = 0;
+    return gpn_stream_watch(s, GPN_POLL_IN) ? GPN_IO_DONE
+                                            : gpn_stream_unwatchable(s, err);
+}
+
+static gpn_io gpn_race_lost(gpn_stream *s, gptner_error *err)
+{
+    gpn_race *race = s->race;
+    const gpn_peer *p = s->peer;
+    char addr[64];
+    char why[96];
+    gpn_addr_text(&race->answer.addrs[race->failed], addr, sizeof addr);
+    s->broken = true;
+    gpn_fail(err, GPTNER_ERR_CONNECT, "connect to %s%s:%d (%s%s): %s; %s",
+             p->proxy_host != NULL ? "proxy " : "",
+             p->proxy_host != NULL ? p->proxy_host : p->host,
+             p->proxy_host != NULL ? p->proxy_port : p->port, addr,
+             race->answer.n_addrs > 1 ? " was the last tried" : "",
+             gpn_os_text(race->oserr, why, sizeof why),
+             p->proxy_host != NULL ? "check the proxy settings"
+                                   : "check base_url and the network");
+    return GPN_IO_FAILED;
+}
+
+/* Look after the attempts under way. DONE: *won is the one. */
+static gpn_io gpn_race_check(gpn_stream *s, int64_t now, size_t *won)
+{
+    gpn_race *race = s->race;
+    size_t i;
+    for (i = 0; i < race->started; i++) {
+        gpn_io io;
+        if (race->fds[i] == GPN_FD_NONE) {
+            continue;
+        }
+        io = gpn_sock_connected(race->fds[i], &race->oserr);
+        if (io == GPN_IO_DONE) {
+            *won = i;
+            return io;
+        }
+        if (io == GPN_IO_FAILED) {
+            race->failed = i;
+            race->next_at = now; /* no need to wait for the next one */
+            gpn_race_drop(s, i);
+        }
+    }
+    return GPN_IO_WANT_WRITE;
+}
+
+/* Begin with the next address. */
+static gpn_io gpn_race_start(gpn_stream *s, int64_t now)
+{
+    gpn_race *race = s->race;
+    size_t i = race->started++;
+    gpn_io io =
+        gpn_sock_connect(&race->answer.addrs[i], &race->fds[i], &race->oserr);
+    if (io == GPN_IO_FAILED) {
+        race->failed = i;
+        return io;
+    }
+    race->live++;
+    race->next_at = now + GPN_RACE_STEP_MS;
+    if (io == GPN_IO_WANT_WRITE && s->poller != NULL &&
+        !gpn_poller_set(s->poller, race->fds[i], GPN_POLL_OUT, s->tag)) {
+        race->failed = i;
+        gpn_race_drop(s, i);
+        return GPN_IO_FAILED;
+    }
+    return io;
+}
+
+static gpn_io gpn_race_step(gpn_stream *s, int64_t now, gptner_error *err)
+{
+    gpn_race *race = s->race;
+    size_t won = 0;
+    if (gpn_race_check(s, now, &won) == GPN_IO_DONE) {
+        return gpn_race_won(s, won, err);
+    }
+    while (race->started < race->answer.n_addrs &&
+           (race->live == 0 || now >= race->next_at)) {
+        if (gpn_race_start(s, now) == GPN_IO_DONE) {
+            return gpn_race_won(s, race->started - 1, err);
+        }
+    }
+    if (race->live == 0) {
+        return gpn_race_lost(s, err);
+    }
+    s->wake_at =
+        race->started < race->answer.n_addrs ? race->next_at : INT64_MAX;
+    return GPN_IO_WANT_WRITE;
+}
+
+static const char *gpn_peer_first_host(const gpn_peer *p, int *port)
+{
+    *port = p->proxy_host != NULL ? p->proxy_port : p->port;
+    return p->proxy_host != NULL ? p->proxy_host : p->host;
+}
+
+/* Begin to connect; gpn_stream_connect() goes on. The stream is closed. */
+static gptner_status gpn_stream_open(gpn_stream *s, const gpn_peer *peer,
+                                     gpn_resolver *resolver, gpn_tls *tls,
+                                     const gptner_transport *transport,
+                                     gptner_error *err)
+{
+    int port = 0;
+    const char *host = gpn_peer_first_host(peer, &port);
+    gpn_race *race;
+    s->peer = peer;
+    s->resolver = resolver;
+    s->tls = tls;
+    s->transport = transport;
+    s->oserr = 0;
+    s->wake_at = INT64_MAX;
+    s->lost_by_fin = s->retry_connect = s->resumed = s->broken = false;
+#ifdef GPTNER_NO_TLS
+    if (peer->tls && (transport == NULL || !transport->is_secure)) {
+        return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                        "https to %s: this build has no TLS (GPTNER_NO_TLS)",
+                        peer->host);
+    }
+#endif
+    s->state = GPN_STREAM_RESOLVING;
+    if (transport != NULL) {
+        return GPTNER_OK;
+    }
+    race = (gpn_race *)gpn_mem_zalloc(s->env, sizeof *race);
+    if (race == NULL) {
+        s->state = GPN_STREAM_CLOSED;
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY,
+                        "connect to %s: out of memory", host);
+    }
+    s->race = race;
+    if (gpn_addr_parse(host, port, &race->answer.addrs[0])) {
+        race->answer.n_addrs = 1;
+        s->state = GPN_STREAM_RACING;
+    }
+    return GPTNER_OK;
+}
+
+static int64_t gpn_clamp_ms(int64_t ms, int64_t low, int64_t high)
+{
+    return ms < low ? low : ms > high ? high : ms;
+}
+
+/* The user's transport connects, and may block for as long as limit_at lets
+ * it. */
+static gpn_io gpn_transport_connect(gpn_stream *s, int64_t now,
+                                    gptner_error *err)
+{
+    int port = 0;
+    const char *host = gpn_peer_first_host(s->peer, &port);
+    int64_t ms = GPN_CONNECT_MS;
+    if (s->limit_at != INT64_MAX) {
+        ms = gpn_clamp_ms(s->limit_at - now, 1, INT_MAX);
+    }
+    s->transport_conn = NULL;
+    if (s->transport->connect_fn(host, port, (int)ms, &s->transport_conn,
+                                 s->transport->user) != 0) {
+        s->transport_conn = NULL;
+        s->broken = true;
+        gpn_fail(err, GPTNER_ERR_CONNECT, "connect to %s:%d: transport failed",
+                 host, port);
+        return GPN_IO_FAILED;
+    }
+    s->state = GPN_STREAM_OPEN;
+    return GPN_IO_DONE;
+}
+
+/* Step until DONE. WAIT: for the resolver's bell; WANT_WRITE: for a socket or
+ * wake_at. */
+static gpn_io gpn_stream_connect(gpn_stream *s, int64_t now, gptner_error *err)
+{
+    int port = 0;
+    const char *host = gpn_peer_first_host(s->peer, &port);
+    gpn_io io;
+    if (s->state == GPN_STREAM_OPEN) {
+        return GPN_IO_DONE;
+    }
+    if (s->transport != NULL) {
+        return gpn_transport_connect(s, now, err);
+    }
+    if (s->state == GPN_STREAM_RESOLVING) {
+        io = gpn_resolver_find(s->resolver, host, port, now, &s->race->answer);
+        if (io == GPN_IO_FAILED) {
+            s->broken = true;
+            gpn_fail(err, GPTNER_ERR_RESOLVE,
+                     "resolve %s%s: %s; check %s and the network",
+                     s->peer->proxy_host != NULL ? "proxy " : "", host,
+                     s->race->answer.why,
+                     s->peer->proxy_host != NULL ? "the proxy settings"
+                                                 : "base_url");
+        }
+        if (io != GPN_IO_DONE) {
+            return io;
+        }
+        gpn_race_order(s->race);
+        s->state = GPN_STREAM_RACING;
+    }
+    return gpn_race_step(s, now, err);
+}
+
+/* --- TLS: set-up, one a client --- */
+
+/* Strings are borrowed for the client's life. */
+typedef struct gpn_tls_config {
+    const char *ca_file;
+    const char *ca_dir;
+    gptner_str ca_pem;
+    const char *client_cert_file;
+    const char *client_key_file;
+    const char *client_key_password;
+    bool insecure_skip_verify;
+    bool no_session_reuse;
+} gpn_tls_config;
+
+#ifdef GPTNER_NO_TLS
+struct gpn_tls {
+    const gpn_env *env;
+};
+
+static gptner_status gpn_tls_new(const gpn_env *env, const gpn_tls_config *cfg,
+                                 gpn_tls **out, gptner_error *err)
+{
+    GPN_UNUSED(cfg);
+    *out = (gpn_tls *)gpn_mem_zalloc(env, sizeof **out);
+    if (*out == NULL) {
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "TLS: out of memory");
+    }
+    (*out)->env = env;
+    return GPTNER_OK;
+}
+
+static void gpn_tls_free(gpn_tls *tls)
+{
+    if (tls != NULL) {
+        gpn_mem_free(tls->env, tls);
+    }
+}
+
+#else /* GPTNER_NO_TLS */
+#include <mbedtls/version.h>
+#include <mbedtls/ssl.h>
+#include <mbedtls/x509_crt.h>
+#include <mbedtls/pk.h>
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+#include <mbedtls/ctr_drbg.h>
+#include <mbedtls/entropy.h>
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x04000000 || defined(MBEDTLS_USE_PSA_CRYPTO) || \
+    (MBEDTLS_VERSION_NUMBER >= 0x03000000 &&                                   \
+     defined(MBEDTLS_SSL_PROTO_TLS1_3))
+#define GPN_TLS_PSA
+#include <psa/crypto.h>
+#endif
+/* 3.6.0 does not call the verify callback under TLS 1.3: it stays at 1.2. */
+#if MBEDTLS_VERSION_NUMBER >= 0x03020000 && \
+    MBEDTLS_VERSION_NUMBER != 0x03060000 && defined(MBEDTLS_SSL_PROTO_TLS1_3)
+#define GPN_TLS_13
+#endif
+/* Without threading in mbedTLS all calls into it take turns. (FORCE: tests) */
+#if !defined(MBEDTLS_THREADING_C) || defined(GPN_TLS_FORCE_LOCK)
+#define GPN_TLS_SERIAL
+#endif
+
+enum {
+    GPN_READ_AHEAD = 4096,   /* bytes; one recv() takes a whole small reply */
+    GPN_SESSION_MAX = 4,     /* tickets kept of one server */
+    GPN_TLS_HOST_MAX = 32,   /* servers remembered */
+    GPN_SCOUT_MS = 3000,     /* the others wait so long for its handshake */
+    GPN_TICKET_MIN_MS = 100, /* and so long for its tickets (TLS 1.3) */
+    GPN_TICKET_MAX_MS = 1000,
+    GPN_CA_MAX = 64 << 20,     /* bytes; the largest file of certificates */
+    GPN_TLS_RECORD = 16384,    /* bytes; RFC 8446 5.1 */
+    GPN_TLS_IO_ERROR = -0x004E /* what our BIO functions fail with */
+};
+
+typedef struct gpn_session {
+    mbedtls_ssl_session data;
+    bool once; /* TLS 1.3: a ticket is best used once, RFC 8446 C.4 */
+} gpn_session;
+
+/* What is known of a server, by way of a proxy or not. */
+typedef struct gpn_tls_host {
+    struct gpn_tls_host *next;
+    int64_t scout_until; /* others wait no longer than that */
+    size_t count;
+    gpn_session sessions[GPN_SESSION_MAX]; /* the newest is the last */
+    int users;                             /* connections that point here */
+    bool scouted;     /* one is on its way to the first session */
+    bool no_sessions; /* it gave none */
+    bool max_tls12;   /* see gpn_tls_second_chance() */
+    int port;
+    int proxy_port;
+    const char *proxy; /* into name[], or NULL */
+    char name[1];      /* longer; allocated with the struct */
+} gpn_tls_host;
+
+struct gpn_tls {
+    const gpn_env *env;
+    gpn_tls_config cfg;
+    gpn_mutex load_mutex; /* guards loaded, and the files read meanwhile */
+    bool loaded;
+    /* Set up before the first connection, then read only. */
+    mbedtls_ssl_config conf;
+#ifdef GPN_TLS_13
+    mbedtls_ssl_config conf12; /* at most TLS 1.2 */
+#endif
+    mbedtls_x509_crt ca;
+    mbedtls_x509_crt own;
+    mbedtls_pk_context key;
+    const char *alpn[2];
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    mbedtls_entropy_context entropy;
+    mbedtls_ctr_drbg_context drbg;
+    gpn_mutex fork_mutex; /* one reseeds after a fork */
+    gpn_atomic pid;       /* of the process that seeded drbg */
+#endif
+    gpn_mutex mutex;      /* guards all below */
+    gpn_tls_host *hosts;
+    size_t n_hosts;
+    uint64_t full; /* handshakes so far */
+    uint64_t resumed;
+};
+
+/* TLS of one connection. */
+struct gpn_tls_conn {
+    mbedtls_ssl_context ssl;
+    gpn_tls_host *host; /* NULL: nothing is kept of this server */
+    int64_t began_ms;
+    size_t resend;  /* length of the record that waits for room; 0: none */
+    uint32_t flags; /* of the verification, as far as it came */
+    int ip_len;     /* the name is an IP address; 0: it is not */
+    unsigned char ip[16];
+    bool scouting;    /* the host's scout is this one */
+    bool started;     /* the handshake; the context exists */
+    bool established; /* it is over */
+    bool offered;     /* with a session */
+    bool tls12;       /* with conf12 */
+    bool asked;       /* the verify callback was called */
+    bool matched;     /* and it liked the name */
+    bool blocked;     /* the last call found the socket not ready */
+    bool has_early;
+    unsigned char early; /* a byte that came before it was asked for */
+    size_t in_at;
+    size_t in_len;
+    unsigned char in[GPN_READ_AHEAD];
+};
+
+/* mbedTLS keeps state of the whole process (PSA, what the processor can do):
+ * this is the one writable static of the library. */
+static gpn_mutex gpn_tls_process_lock = GPN_MUTEX_INIT;
+
+/* Around every call into mbedTLS after the set-up. */
+static void gpn_tls_enter(void)
+{
+#ifdef GPN_TLS_SERIAL
+    gpn_mutex_lock(&gpn_tls_process_lock);
+#endif
+}
+
+static void gpn_tls_leave(void)
+{
+#ifdef GPN_TLS_SERIAL
+    gpn_mutex_unlock(&gpn_tls_process_lock);
+#endif
+}
+
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+/* A generator that a fork has doubled must not repeat itself. */
+static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
+{
+    gpn_tls *tls = (gpn_tls *)ctx;
+    int pid = gpn_pid();
+    int r = 0;
+    if (gpn_atomic_get(&tls->pid) != pid) {
+        gpn_mutex_lock(&tls->fork_mutex);
+        if (gpn_atomic_get(&tls->pid) != pid) {
+            r = mbedtls_ctr_drbg_reseed(&tls->drbg, (unsigned char *)&pid,
+                                        sizeof pid);
+            if (r == 0) {
+                gpn_atomic_set(&tls->pid, pid);
+            }
+        }
+        gpn_mutex_unlock(&tls->fork_mutex);
+    }
+    return r != 0 ? r : mbedtls_ctr_drbg_random(&tls->drbg, out, len);
+}
+#endif
+
+static void gpn_tls_init_contexts(gpn_tls *tls)
+{
+    mbedtls_ssl_config_init(&tls->conf);
+#ifdef GPN_TLS_13
+    mbedtls_ssl_config_init(&tls->conf12);
+#endif
+    mbedtls_x509_crt_init(&tls->ca);
+    mbedtls_x509_crt_init(&tls->own);
+    mbedtls_pk_init(&tls->key);
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    mbedtls_entropy_init(&tls->entropy);
+    mbedtls_ctr_drbg_init(&tls->drbg);
+#endif
+}
+
+static void gpn_tls_free_contexts(gpn_tls *tls)
+{
+    mbedtls_ssl_config_free(&tls->conf);
+#ifdef GPN_TLS_13
+    mbedtls_ssl_config_free(&tls->conf12);
+#endif
+    mbedtls_x509_crt_free(&tls->ca);
+    mbedtls_x509_crt_free(&tls->own);
+    mbedtls_pk_free(&tls->key);
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    mbedtls_ctr_drbg_free(&tls->drbg);
+    mbedtls_entropy_free(&tls->entropy);
+#endif
+}
+
+/* Cheap: certificates are read when the first connection wants them. */
+static gptner_status gpn_tls_new(const gpn_env *env, const gpn_tls_config *cfg,
+                                 gpn_tls **out, gptner_error *err)
+{
+    gpn_tls *tls = (gpn_tls *)gpn_mem_zalloc(env, sizeof *tls);
+    *out = NULL;
+    if (tls == NULL) {
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "TLS: out of memory");
+    }
+    tls->env = env;
+    tls->cfg = *cfg;
+    tls->alpn[0] = "http/1.1";
+    if (!gpn_mutex_init(&tls->load_mutex)) {
+        goto no_load_mutex;
+    }
+    if (!gpn_mutex_init(&tls->mutex)) {
+        goto no_mutex;
+    }
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    if (!gpn_mutex_init(&tls->fork_mutex)) {
+        goto no_fork_mutex;
+    }
+#endif
+    *out = tls;
+    return GPTNER_OK;
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+no_fork_mutex:
+    gpn_mutex_deinit(&tls->mutex);
+#endif
+no_mutex:
+    gpn_mutex_deinit(&tls->load_mutex);
+no_load_mutex:
+    gpn_mem_free(env, tls);
+    return gpn_fail(err, GPTNER_ERR_THREAD, "TLS: no mutex");
+}
+
+static void gpn_tls_host_clear(gpn_tls_host *host)
+{
+    while (host->count > 0) {
+        mbedtls_ssl_session_free(&host->sessions[--host->count].data);
+    }
+}
+
+/* No connection is left that uses it. */
+static void gpn_tls_free(gpn_tls *tls)
+{
+    if (tls == NULL) {
+        return;
+    }
+    gpn_tls_enter();
+    while (tls->hosts != NULL) {
+        gpn_tls_host *host = tls->hosts;
+        tls->hosts = host->next;
+        gpn_tls_host_clear(host);
+        gpn_mem_free(tls->env, host);
+    }
+    if (tls->loaded) {
+        gpn_tls_free_contexts(tls);
+    }
+    gpn_tls_leave();
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    gpn_mutex_deinit(&tls->fork_mutex);
+#endif
+    gpn_mutex_deinit(&tls->mutex);
+    gpn_mutex_deinit(&tls->load_mutex);
+    gpn_mem_free(tls->env, tls);
+}
+
+/* --- certificates of authorities and the client's own --- */
+
+static size_t gpn_crt_count(const mbedtls_x509_crt *crt)
+{
+    size_t n = 0;
+    for (; crt != NULL; crt = crt->next) {
+        n += crt->raw.len > 0 ? 1 : 0;
+    }
+    return n;
+}
+
+/* The whole file with a NUL behind it. NULL: failed, why tells. */
+static char *gpn_tls_read_file(gpn_tls *tls, const char *path, size_t *len,
+                               char *why, size_t why_cap)
+{
+    gpn_file file = GPN_ZERO;
+    char *data = NULL;
+    int oserr = 0;
+    int64_t size;
+    int64_t n = 1;
+    if (!gpn_file_open_read(&file, tls->env, path, &oserr)) {
+        const char *text = gpn_os_text(oserr, why, why_cap);
+        if (text != why) {
+            gpn_format(why, why_cap, "%s", text);
+        }
+        return NULL;
+    }
+    gpn_format(why, why_cap, "cannot be read");
+    size = gpn_file_size(&file);
+    if (size >= 0 && size <= GPN_CA_MAX) {
+        data = (char *)gpn_mem_alloc(tls->env, (size_t)size + 1);
+    }
+    *len = 0;
+    while (data != NULL && n > 0 && *len < (size_t)size) {
+        n = gpn_file_read(&file, data + *len, (size_t)size - *len, &oserr);
+        *len += n > 0 ? (size_t)n : 0;
+    }
+    if (data != NULL) {
+        data[*len] = '\0';
+    }
+    gpn_file_close(&file, &oserr);
+    if (n < 0) { /* it may be a key */
+        gpn_mem_wipe(data, *len);
+        gpn_mem_free(tls->env, data);
+        return NULL;
+    }
+    return data;
+}
+
+/* mbedTLS wants the NUL counted in with PEM, and not with DER. */
+static size_t gpn_pem_len(const char *data, size_t len)
+{
+    return strstr(data, "-----BEGIN ") != NULL ? len + 1 : len;
+}
+
+/* A parse function's result: negative is a failure, and so is a success that
+ * brought nothing; positive counts entries that were skipped. */
+static bool gpn_ca_added(gpn_tls *tls, int r, size_t before, const char *from)
+{
+    size_t now = gpn_crt_count(&tls->ca);
+    if (r > 0 && now > before) {
+        gpn_log(tls->env, GPTNER_LOG_WARN,
+                "%s: %d entries are no usable certificates", from, r);
+    }
+    return now > before;
+}
+
+static bool gpn_ca_add_memory(gpn_tls *tls, const char *data, size_t len,
+                              const char *from)
+{
+    size_t before = gpn_crt_count(&tls->ca);
+    int r = GPN_FAULT(GPN_FAULT_TLS)
+                ? -1
+                : mbedtls_x509_crt_parse(&tls->ca, (const unsigned char *)data,
+                                         gpn_pem_len(data, len));
+    return gpn_ca_added(tls, r, before, from);
+}
+
+static bool gpn_ca_add_file(gpn_tls *tls, const char *path, char *why,
+                            size_t why_cap)
+{
+    size_t len = 0;
+    char *data = gpn_tls_read_file(tls, path, &len, why, why_cap);
+    bool ok;
+    if (data == NULL) {
+        return false;
+    }
+    gpn_format(why, why_cap, "holds no usable certificate");
+    ok = gpn_ca_add_memory(tls, data, len, path);
+    gpn_mem_free(tls->env, data);
+    return ok;
+}
+
+/* PEM in memory need not end with a NUL, which the parser wants. */
+static bool gpn_ca_add_text(gpn_tls *tls, gptner_str text)
+{
+    char *copy = gpn_str_dup(tls->env, text);
+    bool ok = copy != NULL && gpn_ca_add_memory(tls, copy, text.len, "ca_pem");
+    gpn_mem_free(tls->env, copy);
+    return ok;
+}
+
+static bool gpn_ca_add_dir(gpn_tls *tls, const char *path)
+{
+#ifdef MBEDTLS_FS_IO
+    size_t before = gpn_crt_count(&tls->ca);
+    int r = GPN_FAULT(GPN_FAULT_FILE)
+                ? -1
+                : mbedtls_x509_crt_parse_path(&tls->ca, path);
+    return gpn_ca_added(tls, r, before, path);
+#else
+    GPN_UNUSED(tls);
+    GPN_UNUSED(path);
+    return false;
+#endif
+}
+
+/* A list of folders, separated by ':' or, as on Windows, by ';'. There a ':'
+ * belongs to the drive letter before it. */
+static bool gpn_ca_add_dirs(gpn_tls *tls, const char *list)
+{
+    bool any = false;
+    while (*list != '\0') {
+        char path[512];
+        size_t n = strcspn(list, ";:");
+        if (n == 1 && list[1] == ':' && (list[2] == '\\' || list[2] == '/')) {
+            n += 1 + strcspn(list + 2, ";:");
+        }
+        if (n > 0 && n < sizeof path) {
+            gpn_format(path, sizeof path, "%.*s", (int)n, list);
+            any = gpn_ca_add_dir(tls, path) || any;
+        }
+        list += n + (list[n] != '\0' ? 1 : 0);
+    }
+    return any;
+}
+
+static bool gpn_ca_add_der(const unsigned char *der, size_t len, void *ctx)
+{
+    mbedtls_x509_crt_parse_der(&((gpn_tls *)ctx)->ca, der, len);
+    return true; /* one that cannot be read does not spoil the others */
+}
+
+/* The system's own store, file or folder: the first that there is. */
+static gptner_status gpn_ca_load_system(gpn_tls *tls, gptner_error *err)
+{
+    const char *const *path;
+    const char *const *dir;
+    char why[96];
+    char tried[320];
+    size_t n = 0;
+    if (gpn_system_roots(gpn_ca_add_der, tls) && gpn_crt_count(&tls->ca) > 0) {
+        return GPTNER_OK;
+    }
+    tried[0] = '\0';
+    for (path = gpn_ca_paths(); *path != NULL; path++) {
+        if (gpn_ca_add_file(tls, *path, why, sizeof why)) {
+            return GPTNER_OK;
+        }
+        n += gpn_format(tried + n, sizeof tried - n, " %s", *path);
+    }
+    for (dir = gpn_ca_dirs(); *dir != NULL; dir++) {
+        if (gpn_ca_add_dir(tls, *dir)) {
+            return GPTNER_OK;
+        }
+        n += gpn_format(tried + n, sizeof tried - n, " %s", *dir);
+    }
+    return gpn_fail(err, GPTNER_ERR_CA,
+                    "no CA certificates: install ca-certificates, or set "
+                    "ca_file or SSL_CERT_FILE; tried%s",
+                    tried);
+}
+
+/* What the configuration names, or else the environment, or else the system.
+ * What is named must be good: nothing else is tried in its place. */
+static gptner_status gpn_ca_load(gpn_tls *tls, gptner_error *err)
+{
+    const gpn_tls_config *cfg = &tls->cfg;
+    const char *file = cfg->ca_file;
+    const char *dir = cfg->ca_dir;
+    const char *file_from = "ca_file";
+    const char *dir_from = "ca_dir";
+    char why[96];
+    if (file == NULL && dir == NULL && cfg->ca_pem.len == 0) {
+        file_from = "SSL_CERT_FILE";
+        dir_from = "SSL_CERT_DIR";
+        file = gpn_env_get(file_from);
+        dir = file == NULL ? gpn_env_get(dir_from) : NULL;
+        if (file == NULL && dir == NULL) {
+            return gpn_ca_load_system(tls, err);
+        }
+    }
+    if (cfg->ca_pem.len > 0 && !gpn_ca_add_text(tls, cfg->ca_pem)) {
+        return gpn_fail(err, GPTNER_ERR_CA,
+                        "ca_pem: holds no usable certificate");
+    }
+    if (file != NULL && !gpn_ca_add_file(tls, file, why, sizeof why)) {
+        return gpn_fail(err, GPTNER_ERR_CA, "CA file %s (from %s): %s", file,
+                        file_from, why);
+    }
+    if (dir != NULL && !gpn_ca_add_dirs(tls, dir)) {
+        return gpn_fail(err, GPTNER_ERR_CA,
+                        "CA folder %s (from %s): holds no usable certificate",
+                        dir, dir_from);
+    }
+    return GPTNER_OK;
+}
+
+static int gpn_tls_parse_key(gpn_tls *tls, const char *data, size_t len)
+{
+    const unsigned char *pw =
+        (const unsigned char *)tls->cfg.client_key_password;
+    size_t pw_len = pw != NULL ? strlen(tls->cfg.client_key_password) : 0;
+    const unsigned char *key = (const unsigned char *)data;
+    if (GPN_FAULT(GPN_FAULT_TLS)) {
+        return -1;
+    }
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && MBEDTLS_VERSION_NUMBER < 0x04000000
+    return mbedtls_pk_parse_key(&tls->key, key, len, pw, pw_len, gpn_tls_random,
+                                tls);
+#else
+    return mbedtls_pk_parse_key(&tls->key, key, len, pw, pw_len);
+#endif
+}
+
+static bool gpn_tls_key_fits(gpn_tls *tls)
+{
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && MBEDTLS_VERSION_NUMBER < 0x04000000
+    return mbedtls_pk_check_pair(&tls->own.pk, &tls->key, gpn_tls_random,
+                                 tls) == 0;
+#else
+    return mbedtls_pk_check_pair(&tls->own.pk, &tls->key) == 0;
+#endif
+}
+
+static gptner_status gpn_tls_load_own(gpn_tls *tls, gptner_error *err)
+{
+    const char *path = tls->cfg.client_cert_file;
+    const char *key_path = tls->cfg.client_key_file;
+    char why[96];
+    size_t len = 0;
+    char *data;
+    int r;
+    if (path == NULL && key_path == NULL) {
+        return GPTNER_OK;
+    }
+    if (path == NULL || key_path == NULL) {
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "client_cert_file and client_key_file go together");
+    }
+    data = gpn_tls_read_file(tls, path, &len, why, sizeof why);
+    if (data == NULL) {
+        return gpn_fail(err, GPTNER_ERR_FILE, "client certificate %s: %s", path,
+                        why);
+    }
+    r = GPN_FAULT(GPN_FAULT_TLS)
+            ? -1
+            : mbedtls_x509_crt_parse(&tls->own, (unsigned char *)data,
+                                     gpn_pem_len(data, len));
+    gpn_mem_free(tls->env, data);
+    if (r != 0) {
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "client certificate %s: cannot be parsed (-0x%04x)",
+                        path, (unsigned)(r < 0 ? -r : r));
+    }
+    data = gpn_tls_read_file(tls, key_path, &len, why, sizeof why);
+    if (data == NULL) {
+        return gpn_fail(err, GPTNER_ERR_FILE, "client key %s: %s", key_path,
+                        why);
+    }
+    r = gpn_tls_parse_key(tls, data, gpn_pem_len(data, len));
+    gpn_mem_wipe(data, len);
+    gpn_mem_free(tls->env, data);
+    if (r != 0) {
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "client key %s: cannot be parsed; check the file and "
+                        "client_key_password (-0x%04x)",
+                        key_path, (unsigned)-r);
+    }
+    if (!gpn_tls_key_fits(tls)) {
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "client key %s: does not belong to certificate %s",
+                        key_path, path);
+    }
+    return GPTNER_OK;
+}
+
+/* --- settings --- */
+
+static void gpn_tls_set_groups(mbedtls_ssl_config *conf)
+{
+    /* x25519 is the fastest; the others also for certificates */
+#if MBEDTLS_VERSION_NUMBER >= 0x03010000
+    static const uint16_t groups[] = {0x001D, 0x0017, 0x0018, 0x0019, 0};
+    mbedtls_ssl_conf_groups(conf, groups);
+#elif defined(MBEDTLS_ECP_C)
+    static const mbedtls_ecp_group_id curves[] = {
+#ifdef MBEDTLS_ECP_DP_CURVE25519_ENABLED
+        MBEDTLS_ECP_DP_CURVE25519,
+#endif
+#ifdef MBEDTLS_ECP_DP_SECP256R1_ENABLED
+        MBEDTLS_ECP_DP_SECP256R1,
+#endif
+#ifdef MBEDTLS_ECP_DP_SECP384R1_ENABLED
+        MBEDTLS_ECP_DP_SECP384R1,
+#endif
+#ifdef MBEDTLS_ECP_DP_SECP521R1_ENABLED
+        MBEDTLS_ECP_DP_SECP521R1,
+#endif
+        MBEDTLS_ECP_DP_NONE};
+    mbedtls_ssl_conf_curves(conf, curves);
+#endif
+}
+
+static void gpn_tls_set_versions(mbedtls_ssl_config *conf, bool max_tls12)
+{
+#if MBEDTLS_VERSION_NUMBER >= 0x03020000
+    mbedtls_ssl_conf_min_tls_version(conf, MBEDTLS_SSL_VERSION_TLS1_2);
+    if (max_tls12) {
+        mbedtls_ssl_conf_max_tls_version(conf, MBEDTLS_SSL_VERSION_TLS1_2);
+    }
+#else
+    mbedtls_ssl_conf_min_version(conf, 3, 3); /* TLS 1.2 on the wire */
+    if (max_tls12) {
+        mbedtls_ssl_conf_max_version(conf, 3, 3);
+    }
+#endif
+}
+
+static int gpn_tls_configure(gpn_tls *tls, mbedtls_ssl_config *conf,
+                             bool max_tls12)
+{
+    /* TLS 1.3, then forward secrecy with AEAD; unknown ones are skipped */
+    static const int suites[] = {0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F,
+                                 0xC02C, 0xC030, 0xCCA9, 0xCCA8, 0};
+    int r = GPN_FAULT(GPN_FAULT_TLS)
+                ? -1
+                : mbedtls_ssl_config_defaults(conf, MBEDTLS_SSL_IS_CLIENT,
+                                              MBEDTLS_SSL_TRANSPORT_STREAM,
+                                              MBEDTLS_SSL_PRESET_DEFAULT);
+    if (r != 0) {
+        return r;
+    }
+    mbedtls_ssl_conf_authmode(conf, tls->cfg.insecure_skip_verify
+                                        ? MBEDTLS_SSL_VERIFY_NONE
+                                        : MBEDTLS_SSL_VERIFY_REQUIRED);
+    mbedtls_ssl_conf_ca_chain(conf, &tls->ca, NULL);
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    mbedtls_ssl_conf_rng(conf, gpn_tls_random, tls);
+#endif
+    gpn_tls_set_versions(conf, max_tls12);
+    gpn_tls_set_groups(conf);
+    mbedtls_ssl_conf_ciphersuites(conf, suites);
+#ifdef MBEDTLS_SSL_SESSION_TICKETS
+    mbedtls_ssl_conf_session_tickets(
+        conf, tls->cfg.no_session_reuse ? MBEDTLS_SSL_SESSION_TICKETS_DISABLED
+                                        : MBEDTLS_SSL_SESSION_TICKETS_ENABLED);
+#endif
+#ifdef MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED
+    mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+        conf, tls->cfg.no_session_reuse
+                  ? MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_DISABLED
+                  : MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+#endif
+#ifdef MBEDTLS_SSL_ALPN
+    r = mbedtls_ssl_conf_alpn_protocols(conf, tls->alpn);
+#endif
+    if (r == 0 && tls->cfg.client_cert_file != NULL) {
+        r = mbedtls_ssl_conf_own_cert(conf, &tls->own, &tls->key);
+    }
+    return r;
+}
+
+/* The random generator and what mbedTLS keeps for the process. */
+static int gpn_tls_seed(gpn_tls *tls)
+{
+    if (GPN_FAULT(GPN_FAULT_TLS)) {
+        return -1;
+    }
+#ifdef GPN_TLS_PSA
+    if (psa_crypto_init() != PSA_SUCCESS) { /* never freed: others may use it */
+        return -1;
+    }
+#endif
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+    gpn_atomic_set(&tls->pid, gpn_pid());
+    return mbedtls_ctr_drbg_seed(&tls->drbg, mbedtls_entropy_func,
+                                 &tls->entropy, (const unsigned char *)"gptner",
+                                 6);
+#else
+    GPN_UNUSED(tls);
+    return 0;
+#endif
+}
+
+static gptner_status gpn_tls_set_up(gpn_tls *tls, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    int r;
+    gpn_mutex_lock(&gpn_tls_process_lock);
+    gpn_tls_init_contexts(tls);
+    r = gpn_tls_seed(tls);
+    gpn_mutex_unlock(&gpn_tls_process_lock);
+    gpn_tls_enter();
+    if (r == 0 && !tls->cfg.insecure_skip_verify) {
+        status = gpn_ca_load(tls, err);
+    }
+    if (r == 0 && status == GPTNER_OK) {
+        status = gpn_tls_load_own(tls, err);
+    }
+    if (r == 0 && status == GPTNER_OK) {
+        r = gpn_tls_configure(tls, &tls->conf, false);
+#ifdef GPN_TLS_13
+        if (r == 0) {
+            r = gpn_tls_configure(tls, &tls->conf12, true);
+        }
+#endif
+    }
+    if (r != 0) {
+        status = gpn_fail(err, GPTNER_ERR_TLS,
+                          "TLS set-up: mbedTLS failed (-0x%04x)", (unsigned)-r);
+    }
+    if (status != GPTNER_OK) {
+        gpn_tls_free_contexts(tls);
+    }
+    gpn_tls_leave();
+    return status;
+}
+
+/* At the first connection; the others wait for it. The reading of a file under
+ * the lock is wanted: nobody could go on without it. */
+static gptner_status gpn_tls_load(gpn_tls *tls, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gpn_mutex_lock(&tls->load_mutex);
+    if (!tls->loaded) {
+        status = gpn_tls_set_up(tls, err);
+        tls->loaded = status == GPTNER_OK;
+    }
+    gpn_mutex_unlock(&tls->load_mutex);
+    return status;
+}
+
+/* --- sessions --- */
+
+static bool gpn_tls_host_is(const gpn_tls_host *host, const gpn_peer *p)
+{
+    if (host->port != p->port || strcmp(host->name, p->name) != 0) {
+        return false;
+    }
+    if (host->proxy == NULL || p->proxy_host == NULL) {
+        return host->proxy == p->proxy_host;
+    }
+    return host->proxy_port == p->proxy_port &&
+           strcmp(host->proxy, p->proxy_host) == 0;
+}
+
+static gpn_tls_host *gpn_tls_host_new(gpn_tls *tls, const gpn_peer *p)
+{
+    size_t name = strlen(p->name) + 1;
+    size_t proxy = p->proxy_host != NULL ? strlen(p->proxy_host) + 1 : 0;
+    gpn_tls_host *host =
+        (gpn_tls_host *)gpn_mem_zalloc(tls->env, sizeof *host + name + proxy);
+    if (host != NULL) {
+        memcpy(host->name, p->name, name);
+        host->port = p->port;
+        if (proxy > 0) {
+            memcpy(host->name + name, p->proxy_host, proxy);
+            host->proxy = host->name + name;
+            host->proxy_port = p->proxy_port;
+        }
+    }
+    return host;
+}
+
+/* The entry of a server, for gpn_tls_host_drop(). NULL when there is no room:
+ * then nothing is kept, which harms nobody. */
+static gpn_tls_host *gpn_tls_host_take(gpn_tls *tls, const gpn_peer *p)
+{
+    gpn_tls_host **at = &tls->hosts;
+    gpn_tls_host **unused = NULL;
+    gpn_tls_host *host;
+    gpn_mutex_lock(&tls->mutex);
+    while (*at != NULL && !gpn_tls_host_is(*at, p)) {
+        if ((*at)->users == 0) {
+            unused = at; /* the last is the oldest */
+        }
+        at = &(*at)->next;
+    }
+    host = *at;
+    if (host == NULL && tls->n_hosts >= GPN_TLS_HOST_MAX && unused != NULL) {
+        host = *unused;
+        *unused = host->next;
+        tls->n_hosts--;
+        gpn_tls_host_clear(host);
+        gpn_mem_free(tls->env, host);
+        host = NULL;
+    }
+    if (host == NULL && tls->n_hosts < GPN_TLS_HOST_MAX) {
+        host = gpn_tls_host_new(tls, p);
+        if (host != NULL) {
+            host->next = tls->hosts;
+            tls->hosts = host;
+            tls->n_hosts++;
+        }
+    }
+    if (host != NULL) {
+        host->users++;
+    }
+    gpn_mutex_unlock(&tls->mutex);
+    return host;
+}
+
+/* The scout comes back, with a session or without: the others may go. */
+static void gpn_tls_scout_done(gpn_stream *s, bool no_sessions)
+{
+    gpn_tls *tls = s->tls;
+    gpn_tls_conn *t = s->secure;
+    if (!t->scouting) {
+        return;
+    }
+    t->scouting = false;
+    gpn_mutex_lock(&tls->mutex);
+    t->host->scouted = false;
+    t->host->no_sessions = no_sessions;
+    gpn_mutex_unlock(&tls->mutex);
+    gpn_bell_ring(gpn_resolver_bell(s->resolver));
+}
+
+static void gpn_tls_host_drop(gpn_stream *s)
+{
+    gpn_tls_scout_done(s, false);
+    if (s->secure->host != NULL) {
+        gpn_mutex_lock(&s->tls->mutex);
+        s->secure->host->users--;
+        gpn_mutex_unlock(&s->tls->mutex);
+        s->secure->host = NULL;
+    }
+}
+
+/* May this handshake begin now? Otherwise *until says when at the latest. */
+static bool gpn_tls_may_start(gpn_stream *s, int64_t now, int64_t *until)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_tls_host *host = t->host;
+    bool go = true;
+    if (host == NULL || s->tls->cfg.no_session_reuse) {
+        return true;
+    }
+    gpn_mutex_lock(&s->tls->mutex);
+    if (host->count == 0 && !host->no_sessions) {
+        if (!host->scouted) {
+            host->scouted = t->scouting = true;
+            host->scout_until = now + GPN_SCOUT_MS;
+        } else if (now < host->scout_until) {
+            *until = host->scout_until;
+            go = false;
+        }
+    }
+    gpn_mutex_unlock(&s->tls->mutex);
+    return go;
+}
+
+/* Offer a session, the newest. A ticket of TLS 1.3 is used up by that, unless
+ * it is the last. */
+static void gpn_tls_offer(gpn_stream *s)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_tls_host *host = t->host;
+    if (host == NULL || s->retried) {
+        return;
+    }
+    gpn_mutex_lock(&s->tls->mutex);
+    if (host->count > 0 && !GPN_FAULT(GPN_FAULT_TLS)) {
+        gpn_session *session = &host->sessions[host->count - 1];
+        t->offered = mbedtls_ssl_set_session(&t->ssl, &session->data) == 0;
+        if (session->once && host->count > 1) {
+            mbedtls_ssl_session_free(&session->data);
+            host->count--;
+        }
+    }
+    gpn_mutex_unlock(&s->tls->mutex);
+}
+
+static bool gpn_session_usable(const mbedtls_ssl_session *session)
+{
+    bool usable;
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    usable = session->MBEDTLS_PRIVATE(id_len) > 0;
+#ifdef MBEDTLS_SSL_SESSION_TICKETS
+    usable = usable || session->MBEDTLS_PRIVATE(ticket_len) > 0;
+#endif
+#else
+    usable = session->id_len > 0;
+#ifdef MBEDTLS_SSL_SESSION_TICKETS
+    usable = usable || session->ticket_len > 0;
+#endif
+#endif
+    return usable;
+}
+
+/* Keep the connection's session, in place of all others (TLS 1.2) or beside
+ * them (a ticket of TLS 1.3). false: there is none to keep. The caller is
+ * inside gpn_tls_enter(). */
+static bool gpn_tls_keep(gpn_stream *s, bool once)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_tls_host *host = t->host;
+    gpn_session fresh;
+    if (host == NULL || s->tls->cfg.no_session_reuse) {
+        return false;
+    }
+    mbedtls_ssl_session_init(&fresh.data);
+    fresh.once = once;
+    if (GPN_FAULT(GPN_FAULT_TLS) ||
+        mbedtls_ssl_get_session(&t->ssl, &fresh.data) != 0 ||
+        !(once || gpn_session_usable(&fresh.data))) {
+        mbedtls_ssl_session_free(&fresh.data);
+        return false;
+    }
+    gpn_mutex_lock(&s->tls->mutex);
+    if (!once) {
+        gpn_tls_host_clear(host);
+    }
+    if (host->count == GPN_SESSION_MAX) {
+        mbedtls_ssl_session_free(&host->sessions[0].data);
+        host->count--;
+        memmove(&host->sessions[0], &host->sessions[1],
+                host->count * sizeof host->sessions[0]);
+    }
+    host->sessions[host->count++] = fresh; /* moved, not copied */
+    host->no_sessions = false;
+    gpn_mutex_unlock(&s->tls->mutex);
+    return true;
+}
+
+/* --- what a failure means --- */
+
+typedef struct gpn_tls_text {
+    uint32_t code;
+    const char *text;
+} gpn_tls_text;
+
+/* The flags of mbedtls_ssl_get_verify_result(), the worst first. */
+static const char *gpn_tls_flags_text(const gpn_stream *s, uint32_t flags,
+                                      char *buf, size_t cap)
+{
+    static const gpn_tls_text texts[] = {
+        {MBEDTLS_X509_BADCERT_NOT_TRUSTED, "is not signed by a trusted CA"},
+        {MBEDTLS_X509_BADCERT_CN_MISMATCH, "is for another name"},
+        {MBEDTLS_X509_BADCERT_EXPIRED, "has expired"},
+        {MBEDTLS_X509_BADCERT_FUTURE, "is not valid yet"},
+        {MBEDTLS_X509_BADCERT_REVOKED, "is revoked"},
+        {MBEDTLS_X509_BADCERT_KEY_USAGE, "is not meant for this key use"},
+        {MBEDTLS_X509_BADCERT_EXT_KEY_USAGE, "is not meant for a server"},
+        {MBEDTLS_X509_BADCERT_BAD_MD, "has a weak signature hash"},
+        {MBEDTLS_X509_BADCERT_BAD_PK, "has a key of a bad type"},
+        {MBEDTLS_X509_BADCERT_BAD_KEY, "has a weak key or a bad curve"}};
+    const char *hint = "check base_url and the server";
+    size_t n = 0;
+    size_t i;
+    buf[0] = '\0';
+    for (i = 0; i < GPN_COUNT(texts); i++) {
+        if ((flags & texts[i].code) != 0) {
+            n += gpn_format(buf + n, cap - n, "%s%s",
+                            n > 0 ? ", " : "certificate ", texts[i].text);
+        }
+    }
+    if (n == 0) {
+        gpn_format(buf, cap, "certificate refused (0x%x)", (unsigned)flags);
+    }
+    if ((flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0) {
+        hint = "give its CA by ca_file, or look for a missing intermediate";
+    } else if ((flags & (MBEDTLS_X509_BADCERT_EXPIRED |
+                         MBEDTLS_X509_BADCERT_FUTURE)) != 0) {
+        /* 2020-01-01: a board without a clock starts in 1970 */
+        hint = gpn_clock_unix_ms(s->env) < INT64_C(1577836800000)
+                   ? "this machine's clock is wrong, set it"
+                   : "check the server or this machine's clock";
+    }
+    return hint;
+}
+
+/* Error codes that can be met; the first that fits. X.509 and ASN.1 codes come
+ * from a certificate that cannot be parsed. */
+static const char *gpn_tls_code_text(int code, gptner_status *status)
+{
+    static const gpn_tls_text texts[] = {
+        {0x6600, "the server's parameters are not acceptable"},
+        {0x6E80, "the server offers no TLS 1.2 or later"},
+        {0x7080, "the server uses a feature that mbedTLS lacks"},
+        {0x7180, "damaged record; something on the way alters data"},
+        {0x7200, "the answer is no TLS; does the server speak plain HTTP?"},
+        {0x7400, "no random numbers"},
+        {0x7780, "the server refused: no common version, cipher or protocol, "
+                 "or it wants another client certificate"},
+        {0x7900, "the server's hello cannot be accepted"},
+        {0x7980, "the server's hello cannot be accepted"}};
+    uint32_t c = code < 0 ? (uint32_t)-code : 0;
+    uint32_t high = c & 0xFF80;
+    uint32_t low = c > 128 && c < 160 ? 0 : c & 0x7F; /* those are PSA's */
+    size_t i;
+    *status = GPTNER_ERR_TLS;
+    if (high == 0x7F00 || high == 0x2880 || high == 0x3F80 || c == 141 ||
+        low == 0x10 || low == 0x6A) {
+        *status = GPTNER_ERR_NO_MEMORY;
+        return "out of memory";
+    }
+    for (i = 0; i < GPN_COUNT(texts); i++) {
+        if (texts[i].code == high) {
+            return texts[i].text;
+        }
+    }
+    if ((high >= 0x2080 && high <= 0x3000) || high == 0x7A00 ||
+        (high >= 0x3900 && high <= 0x3F80) || (c >= 0x60 && c < 0x6A)) {
+        *status = GPTNER_ERR_CERTIFICATE;
+        return "the server's certificate cannot be used";
+    }
+    return "mbedTLS failed";
+}
+
+/* --- TLS: handshake --- */
+
+static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
+{
+    size_t i;
+    for (i = 0; i < len; i++) {
+        unsigned char c = a[i];
+        if (c >= 'A' && c <= 'Z') {
+            c = (unsigned char)(c + 32);
+        }
+        if (c != (unsigned char)b[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* RFC 9525 6.3: the whole name, or '*' in place of its first label, and then
+ * at least two more. name is in lower case. */
+static bool gpn_dns_matches(const unsigned char *san, size_t len,
+                            const char *name)
+{
+    size_t name_len = strlen(name);
+    if (len > 2 && san[0] == '*' && san[1] == '.') {
+        size_t label = strcspn(name, ".");
+        return label > 0 && name_len - label == len - 1 &&
+               memchr(san + 2, '.', len - 2) != NULL &&
+               gpn_ascii_same(san + 1, name + label, len - 1);
+    }
+    return len == name_len && gpn_ascii_same(san, name, len);
+}
+
+/* Our own check of the name, beside the library's: it knows IP addresses (2.28
+ * does not), and looks at subjectAltName only. */
+static bool gpn_tls_name_ok(const gpn_stream *s, const mbedtls_x509_crt *crt)
+{
+    const gpn_tls_conn *t = s->secure;
+    const mbedtls_x509_sequence *san;
+    for (san = &crt->subject_alt_names; san != NULL; san = san->next) {
+        int kind = san->buf.tag & 0x1F; /* RFC 5280 4.2.1.6 */
+        if (san->buf.p == NULL) {
+            continue;
+        }
+        if (t->ip_len > 0
+                ? kind == 7 && san->buf.len == (size_t)t->ip_len &&
+                      memcmp(san->buf.p, t->ip, san->buf.len) == 0
+                : kind == 2 && gpn_dns_matches(san->buf.p, san->buf.len,
+                                               s->peer->name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Called for each certificate of the chain; not when a session is resumed. */
+static int gpn_tls_verify(void *ctx, mbedtls_x509_crt *crt, int depth,
+                          uint32_t *flags)
+{
+    gpn_stream *s = (gpn_stream *)ctx;
+    gpn_tls_conn *t = s->secure;
+    t->asked = true;
+    if (depth == 0) {
+        t->matched = gpn_tls_name_ok(s, crt);
+        if (!t->matched) {
+            *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+        }
+    }
+    t->flags |= *flags;
+    return 0;
+}
+
+/* A transport may block: others can use mbedTLS meanwhile. */
+static int gpn_bio_result(gpn_stream *s, gpn_io io, size_t count, int want)
+{
+    if (io == GPN_IO_DONE) {
+        return (int)count;
+    }
+    if (io == GPN_IO_EOF) {
+        return 0;
+    }
+    if (io == GPN_IO_FAILED) {
+        return GPN_TLS_IO_ERROR;
+    }
+    s->secure->blocked = true;
+    return want;
+}
+
+static int gpn_bio_send(void *ctx, const unsigned char *data, size_t len)
+{
+    gpn_stream *s = (gpn_stream *)ctx;
+    size_t sent = 0;
+    gpn_io io;
+    if (s->transport != NULL) {
+        gpn_tls_leave();
+    }
+    io = gpn_raw_send(s, (const char *)data, len, &sent);
+    if (s->transport != NULL) {
+        gpn_tls_enter();
+    }
+    return gpn_bio_result(s, io, sent, MBEDTLS_ERR_SSL_WANT_WRITE);
+}
+
+/* mbedTLS asks for the 5 bytes of a record's header first: read what there is
+ * at once. What is larger than our buffer goes past it. */
+static int gpn_bio_recv(void *ctx, unsigned char *data, size_t len)
+{
+    gpn_stream *s = (gpn_stream *)ctx;
+    gpn_tls_conn *t = s->secure;
+    size_t got = 0;
+    if (t->in_at == t->in_len) {
+        bool direct = len >= sizeof t->in;
+        gpn_io io;
+        if (s->transport != NULL) {
+            gpn_tls_leave();
+        }
+        io = gpn_raw_recv(s, (char *)(direct ? data : t->in),
+                          direct ? len : sizeof t->in, &got);
+        if (s->transport != NULL) {
+            gpn_tls_enter();
+        }
+        if (direct || io != GPN_IO_DONE) {
+            return gpn_bio_result(s, io, got, MBEDTLS_ERR_SSL_WANT_READ);
+        }
+        t->in_at = 0;
+        t->in_len = got;
+    }
+    if (len > t->in_len - t->in_at) {
+        len = t->in_len - t->in_at;
+    }
+    memcpy(data, t->in + t->in_at, len);
+    t->in_at += len;
+    return (int)len;
+}
+
+/* After the connection is made, and, through a proxy, after its answer to
+ * CONNECT. DONE, or FAILED. */
+static gpn_io gpn_stream_start_tls(gpn_stream *s, gptner_error *err)
+{
+    gpn_tls_conn *t;
+    if (s->transport != NULL && s->transport->is_secure) {
+        return GPN_IO_DONE;
+    }
+    s->broken = true; /* unless all goes well */
+    if (gpn_tls_load(s->tls, err) != GPTNER_OK) {
+        return GPN_IO_FAILED;
+    }
+    t = (gpn_tls_conn *)gpn_mem_alloc(s->env, sizeof *t);
+    if (t == NULL) {
+        gpn_fail(err, GPTNER_ERR_NO_MEMORY, "TLS with %s:%d: out of memory",
+                 s->peer->host, s->peer->port);
+        return GPN_IO_FAILED;
+    }
+    memset(t, 0, offsetof(gpn_tls_conn, in));
+    t->ip_len = gpn_addr_bytes(s->peer->name, t->ip);
+    s->secure = t;
+    gpn_tls_enter();
+    mbedtls_ssl_init(&t->ssl);
+    t->host = gpn_tls_host_take(s->tls, s->peer);
+    gpn_tls_leave();
+    s->broken = false;
+    return GPN_IO_DONE;
+}
+
+/* Create the context, just before the handshake. */
+static int gpn_tls_begin(gpn_stream *s)
+{
+    gpn_tls_conn *t = s->secure;
+    const mbedtls_ssl_config *conf = &s->tls->conf;
+    int r = -0x7F00; /* no memory */
+    t->started = true;
+#ifdef GPN_TLS_13
+    if (t->host != NULL) {
+        gpn_mutex_lock(&s->tls->mutex);
+        t->tls12 = t->host->max_tls12;
+        gpn_mutex_unlock(&s->tls->mutex);
+        conf = t->tls12 ? &s->tls->conf12 : conf;
+    }
+#endif
+    if (!GPN_FAULT(GPN_FAULT_TLS)) {
+        r = mbedtls_ssl_setup(&t->ssl, conf);
+    }
+    if (r == 0) { /* NULL: no SNI for an IP address, RFC 6066 3 */
+        r = mbedtls_ssl_set_hostname(&t->ssl,
+                                     t->ip_len > 0 ? NULL : s->peer->name);
+    }
+    if (r == 0) {
+        mbedtls_ssl_set_verify(&t->ssl, gpn_tls_verify, s);
+        mbedtls_ssl_set_bio(&t->ssl, s, gpn_bio_send, gpn_bio_recv, NULL);
+        gpn_tls_offer(s);
+    }
+    return r;
+}
+
+/* Waiting for the scout: has the server lost patience? */
+static gpn_io gpn_tls_wait(gpn_stream *s, int64_t until, gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_io io = GPN_IO_WANT_READ;
+    if (s->transport == NULL && t->in_len == 0) {
+        io = gpn_raw_recv(s, (char *)t->in, sizeof t->in, &t->in_len);
+    }
+    if (io == GPN_IO_EOF || io == GPN_IO_FAILED) {
+        s->oserr = io == GPN_IO_EOF ? 0 : s->oserr;
+        s->lost_by_fin = io == GPN_IO_EOF;
+        return gpn_stream_lost(s, "wait for a TLS session with", err);
+    }
+    s->wake_at = until;
+    return GPN_IO_WAIT;
+}
+
+/* A failed handshake that is worth another try at once; each only once.
+ * - A session that the server cannot bear: it is dropped.
+ * - 3.6.6 and 4.1.0 refuse the RSA-PSS signatures that they offer themselves
+ *   when the server stays at TLS 1.2 (Mbed-TLS/mbedtls#10668): a configuration
+ *   that ends at TLS 1.2 does not offer them. For this error alone. */
+static bool gpn_tls_second_chance(gpn_stream *s, int code)
+{
+    gpn_tls_conn *t = s->secure;
+    bool again = false;
+    if (t->host == NULL || s->retried || code == GPN_TLS_IO_ERROR) {
+        return false;
+    }
+    gpn_mutex_lock(&s->tls->mutex);
+#ifdef GPN_TLS_13
+    if (code == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER && !t->tls12) {
+        t->host->max_tls12 = true;
+        again = true;
+    }
+#endif
+    if (t->offered && !t->asked && code != MBEDTLS_ERR_SSL_CONN_EOF) {
+        gpn_tls_host_clear(t->host);
+        again = true;
+    }
+    gpn_mutex_unlock(&s->tls->mutex);
+    return again;
+}
+
+static gpn_io gpn_tls_refuse(gpn_stream *s, int code, gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    const gpn_peer *p = s->peer;
+    gptner_status status;
+    const char *text;
+    char why[200];
+    uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
+    flags = flags == 0 || flags == 0xFFFFFFFFu ? t->flags : flags;
+    s->broken = true;
+    s->retry_connect = gpn_tls_second_chance(s, code);
+    s->retried = s->retry_connect;
+    gpn_tls_scout_done(s, false);
+    if (code == GPN_TLS_IO_ERROR) {
+        return gpn_stream_lost(s, "TLS handshake with", err);
+    }
+    if (code == MBEDTLS_ERR_SSL_CONN_EOF || code == 0 ||
+        code == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+        s->lost_by_fin = true;
+        gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
+                 "TLS handshake with %s:%d: the server closed the connection",
+                 p->host, p->port);
+        return GPN_IO_FAILED;
+    }
+    text = gpn_tls_code_text(code, &status);
+    if (flags != 0 && status != GPTNER_ERR_NO_MEMORY) {
+        text = gpn_tls_flags_text(s, flags, why, sizeof why);
+        gpn_fail(err, GPTNER_ERR_CERTIFICATE,
+                 "TLS handshake with %s:%d: %s; %s", p->host, p->port, why,
+                 text);
+    } else {
+        gpn_fail(err, status, "TLS handshake with %s:%d: %s (-0x%04x)", p->host,
+                 p->port, text, (unsigned)-code);
+    }
+    return GPN_IO_FAILED;
+}
+
+static bool gpn_tls_is_13(const gpn_tls_conn *t)
+{
+#ifdef GPN_TLS_13
+    return mbedtls_ssl_get_version_number(&t->ssl) ==
+           MBEDTLS_SSL_VERSION_TLS1_3;
+#else
+    GPN_UNUSED(t);
+    return false;
+#endif
+}
+
+/* Has a call that returned r brought a session ticket? (TLS 1.3; not an error,
+ * the call is made again.) It has to be fetched now. */
+static bool gpn_tls_took_ticket(gpn_stream *s, int r)
+{
+#ifdef MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET
+    if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+        bool kept;
+        gpn_tls_enter();
+        kept = gpn_tls_keep(s, true);
+        gpn_tls_leave();
+        if (kept) {
+            gpn_tls_scout_done(s, false);
+        }
+        return true;
+    }
+#else
+    GPN_UNUSED(s);
+    GPN_UNUSED(r);
+#endif
+    return false;
+}
+
+/* Tickets may have come with the server's last flight and lie in our buffer,
+ * where no poller sees them. */
+static void gpn_tls_eat_tickets(gpn_stream *s)
+{
+    gpn_tls_conn *t = s->secure;
+    while (t->in_at < t->in_len && !t->has_early) {
+        int r;
+        t->blocked = false;
+        gpn_tls_enter();
+        r = mbedtls_ssl_read(&t->ssl, &t->early, 1);
+        gpn_tls_leave();
+        t->has_early = r == 1;
+        if (r <= 0 && !gpn_tls_took_ticket(s, r) &&
+            (r != MBEDTLS_ERR_SSL_WANT_READ || t->blocked)) {
+            break; /* an error comes again with the next call */
+        }
+    }
+}
+
+/* The handshake is over. false: the peer was not verified after all, which
+ * cannot be unless mbedTLS has a fault (as 3.6.0 has). */
+static bool gpn_tls_finish(gpn_stream *s, int64_t now)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_tls *tls = s->tls;
+    bool kept = false;
+    bool is_13;
+    if (!tls->cfg.insecure_skip_verify && !t->matched &&
+        (!t->offered || t->asked)) {
+        return false;
+    }
+    t->established = true;
+    s->retried = false;
+    /* without verification nobody tells; better to count a full one */
+    s->resumed = t->offered && !t->asked && !tls->cfg.insecure_skip_verify;
+    gpn_tls_enter();
+    is_13 = gpn_tls_is_13(t);
+    if (!is_13 && !s->resumed) {
+        kept = gpn_tls_keep(s, false);
+    }
+    gpn_tls_leave();
+    gpn_mutex_lock(&tls->mutex);
+    if (s->resumed) {
+        tls->resumed++;
+    } else {
+        tls->full++;
+    }
+    if (t->scouting && is_13) {
+        t->host->scout_until = /* tickets take one round trip more */
+            now + gpn_clamp_ms(2 * (now - t->began_ms), GPN_TICKET_MIN_MS,
+                               GPN_TICKET_MAX_MS);
+    }
+    gpn_mutex_unlock(&tls->mutex);
+    if (is_13) {
+        gpn_tls_eat_tickets(s);
+    } else {
+        gpn_tls_scout_done(s, !kept && !s->resumed);
+    }
+    return true;
+}
+
+static int gpn_tls_shake(gpn_stream *s)
+{
+    gpn_tls_conn *t = s->secure;
+    int r;
+    if (GPN_FAULT(GPN_FAULT_TLS)) {
+        return -0x7F00;
+    }
+    do {
+        t->blocked = false;
+        gpn_tls_enter();
+        r = mbedtls_ssl_handshake(&t->ssl);
+        gpn_tls_leave();
+    } while (
+        (r == MBEDTLS_ERR_SSL_WANT_READ || r == MBEDTLS_ERR_SSL_WANT_WRITE) &&
+        !t->blocked);
+    return r;
+}
+
+/* Step until DONE. WAIT: until the bell rings or wake_at. */
+static gpn_io gpn_stream_handshake(gpn_stream *s, int64_t now,
+                                   gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    int64_t until = INT64_MAX;
+    int r = 0;
+    if (t == NULL) { /* the transport is secure by itself */
+        return GPN_IO_DONE;
+    }
+    s->wake_at = INT64_MAX;
+    if (!t->started) {
+        if (!gpn_tls_may_start(s, now, &until)) {
+            return gpn_tls_wait(s, until, err);
+        }
+        t->began_ms = now;
+        gpn_tls_enter();
+        r = gpn_tls_begin(s);
+        gpn_tls_leave();
+    }
+    if (r == 0) {
+        r = gpn_tls_shake(s);
+    }
+    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
+        return gpn_stream_watch(s, GPN_POLL_IN)
+                   ? GPN_IO_WANT_READ
+                   : gpn_stream_unwatchable(s, err);
+    }
+    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        return gpn_stream_watch(s, GPN_POLL_IN | GPN_POLL_OUT)
+                   ? GPN_IO_WANT_WRITE
+                   : gpn_stream_unwatchable(s, err);
+    }
+    if (r != 0) {
+        return gpn_tls_refuse(s, r, err);
+    }
+    if (!gpn_tls_finish(s, now)) {
+        return gpn_tls_refuse(s, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED, err);
+    }
+    return gpn_stream_watch(s, GPN_POLL_IN) ? GPN_IO_DONE
+                                            : gpn_stream_unwatchable(s, err);
+}
+
+/* --- TLS: bytes --- */
+
+static gpn_io gpn_tls_failed(gpn_stream *s, int code, const char *what,
+                             gptner_error *err)
+{
+    gptner_status status;
+    const char *text;
+    s->broken = true;
+    gpn_tls_scout_done(s, false);
+    if (code == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+        return GPN_IO_EOF;
+    }
+    if (code == GPN_TLS_IO_ERROR) {
+        return gpn_stream_lost(s, what, err);
+    }
+    if (code == 0 || code == MBEDTLS_ERR_SSL_CONN_EOF) {
+        s->lost_by_fin = true;
+        gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
+                 "%s %s:%d: closed without close_notify, data may be missing",
+                 what, s->peer->host, s->peer->port);
+        return GPN_IO_FAILED;
+    }
+    text = gpn_tls_code_text(code, &status);
+    if (code == MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE) { /* e.g. KeyUpdate */
+        status = GPTNER_ERR_CONNECTION_LOST;
+        text = "a message that mbedTLS does not know";
+    }
+    gpn_fail(err, status, "%s %s:%d: %s (-0x%04x)", what, s->peer->host,
+             s->peer->port, text, (unsigned)-code);
+    return GPN_IO_FAILED;
+}
+
+static gpn_io gpn_tls_send(gpn_stream *s, const char *data, size_t len,
+                           size_t *sent, gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    /* a record that waits is encrypted already: the length must be the same */
+    size_t now = t->resend;
+    int r;
+    if (now == 0) {
+        now = len < GPN_TLS_RECORD ? len : (size_t)GPN_TLS_RECORD;
+    }
+    do {
+        t->blocked = false;
+        gpn_tls_enter();
+        r = GPN_FAULT(GPN_FAULT_TLS)
+                ? MBEDTLS_ERR_SSL_INTERNAL_ERROR
+                : mbedtls_ssl_write(&t->ssl, (const unsigned char *)data, now);
+        gpn_tls_leave();
+        if (r > 0) {
+            t->resend = 0;
+            *sent = (size_t)r;
+            return GPN_IO_DONE;
+        }
+        t->resend = now;
+    } while (gpn_tls_took_ticket(s, r) ||
+             (!t->blocked && (r == MBEDTLS_ERR_SSL_WANT_READ ||
+                              r == MBEDTLS_ERR_SSL_WANT_WRITE)));
+    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
+        return GPN_IO_WANT_READ;
+    }
+    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        return GPN_IO_WANT_WRITE;
+    }
+    return gpn_tls_failed(s, r, "send to", err);
+}
+
+static gpn_io gpn_tls_recv(gpn_stream *s, char *data, size_t cap, size_t *got,
+                           gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    int r;
+    if (t->has_early) {
+        t->has_early = false;
+        data[0] = (char)t->early;
+        *got = 1;
+        return GPN_IO_DONE;
+    }
+    do {
+        t->blocked = false;
+        gpn_tls_enter();
+        r = GPN_FAULT(GPN_FAULT_TLS)
+                ? MBEDTLS_ERR_SSL_INTERNAL_ERROR
+                : mbedtls_ssl_read(&t->ssl, (unsigned char *)data, cap);
+        gpn_tls_leave();
+        if (r > 0) {
+            *got = (size_t)r;
+            gpn_tls_scout_done(s, true); /* there was no ticket before it */
+            return GPN_IO_DONE;
+        }
+    } while (gpn_tls_took_ticket(s, r) ||
+             (!t->blocked && (r == MBEDTLS_ERR_SSL_WANT_READ ||
+                              r == MBEDTLS_ERR_SSL_WANT_WRITE)));
+    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
+        return GPN_IO_WANT_READ;
+    }
+    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        return GPN_IO_WANT_WRITE;
+    }
+    return gpn_tls_failed(s, r, "receive from", err);
+}
+
+static bool gpn_tls_pending(const gpn_stream *s)
+{
+    const gpn_tls_conn *t = s->secure;
+    return t->has_early || t->in_at < t->in_len ||
+           (t->established && mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
+}
+
+static void gpn_tls_close(gpn_stream *s)
+{
+    gpn_tls_conn *t = s->secure;
+    gpn_tls_enter();
+    if (t->established && !s->broken && t->resend == 0) {
+        mbedtls_ssl_close_notify(&t->ssl); /* one try; nobody waits for it */
+    }
+    mbedtls_ssl_free(&t->ssl);
+    gpn_tls_leave();
+    gpn_tls_host_drop(s);
+    gpn_mem_free(s->env, t);
+    s->secure = NULL;
+}
+#endif /* GPTNER_NO_TLS */
+
+/* --- the stream: bytes, whatever is below --- */
+
+#ifdef GPTNER_NO_TLS
+static gpn_io gpn_stream_start_tls(gpn_stream *s, gptner_error *err)
+{
+    if (s->transport != NULL && s->transport->is_secure) {
+        return GPN_IO_DONE;
+    }
+    gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+             "https to %s: this build has no TLS (GPTNER_NO_TLS)",
+             s->peer->host);
+    return GPN_IO_FAILED;
+}
+
+static gpn_io gpn_stream_handshake(gpn_stream *s, int64_t now,
+                                   gptner_error *err)
+{
+    GPN_UNUSED(now);
+    return gpn_stream_start_tls(s, err);
+}
+#endif
+
+/* After a step: watch for room only while it is waited for. */
+static gpn_io gpn_stream_settle(gpn_stream *s, gpn_io io, gptner_error *err)
+{
+    unsigned want = GPN_POLL_IN;
+    if (io == GPN_IO_WANT_WRITE) {
+        want |= GPN_POLL_OUT;
+    }
+    if (want == s->interest || s->broken || gpn_stream_watch(s, want)) {
+        return io;
+    }
+    return gpn_stream_unwatchable(s, err);
+}
+
+/* DONE: *sent is more than 0, and may be less than len. After WANT_READ or
+ * WANT_WRITE the same bytes must be sent again. */
+static gpn_io gpn_stream_send(gpn_stream *s, const char *data, size_t len,
+                              size_t *sent, gptner_error *err)
+{
+    gpn_io io;
+    *sent = 0;
+    if (len == 0) {
+        return GPN_IO_DONE;
+    }
+    if (s->transport != NULL) {
+        s->wake_at = INT64_MAX;
+    }
+#ifndef GPTNER_NO_TLS
+    if (s->secure != NULL) {
+        io = gpn_tls_send(s, data, len, sent, err);
+        return gpn_stream_settle(s, io, err);
+    }
+#endif
+    io = gpn_raw_send(s, data, len, sent);
+    if (io == GPN_IO_FAILED) {
+        return gpn_stream_lost(s, "send to", err);
+    }
+    return gpn_stream_settle(s, io, err);
+}
+
+/* DONE: *got is more than 0. EOF: the stream ended as it should (TLS: with
+ * close_notify). FAILED: anything else. */
+static gpn_io gpn_stream_recv(gpn_stream *s, char *data, size_t cap,
+                              size_t *got, gptner_error *err)
+{
+    gpn_io io;
+    *got = 0;
+    if (s->transport != NULL) {
+        s->wake_at = INT64_MAX;
+    }
+#ifndef GPTNER_NO_TLS
+    if (s->secure != NULL) {
+        io = gpn_tls_recv(s, data, cap, got, err);
+        if (io == GPN_IO_WANT_WRITE ||
+            (s->interest != GPN_POLL_IN && s->secure->resend == 0)) {
+            return gpn_stream_settle(s, io, err);
+        }
+        return io;
+    }
+#endif
+    io = gpn_raw_recv(s, data, cap, got);
+    if (io == GPN_IO_FAILED) {
+        return gpn_stream_lost(s, "receive from", err);
+    }
+    return io;
+}
+
+/* Are there bytes that no poller can tell of? Then receive before waiting. */
+static bool gpn_stream_pending(const gpn_stream *s)
+{
+#ifndef GPTNER_NO_TLS
+    if (s->secure != NULL) {
+        return gpn_tls_pending(s);
+    }
+#endif
+    GPN_UNUSED(s);
+    return false;
+}
+
+/* Is an idle connection still good? Eats tickets; any other byte, an end or an
+ * error says no. A transport cannot be asked without waiting: yes. */
+static bool gpn_stream_alive(gpn_stream *s)
+{
+    gptner_error ignored;
+    char byte;
+    size_t got = 0;
+    if (s->state != GPN_STREAM_OPEN || s->broken) {
+        return false;
+    }
+    if (s->transport != NULL) {
+        return !gpn_stream_pending(s);
+    }
+    if (gpn_stream_recv(s, &byte, 1, &got, &ignored) != GPN_IO_WANT_READ) {
+        s->broken = true;
+        return false;
+    }
+    return true;
+}
+
+static bool gpn_stream_resumed(const gpn_stream *s)
+{
+    return s->resumed;
+}
+
+/* End the connection, in any state; it can be opened again. */
+static void gpn_stream_close(gpn_stream *s)
+{
+#ifndef GPTNER_NO_TLS
+    if (s->secure != NULL) {
+        gpn_tls_close(s);
+    }
+#endif
+    gpn_race_end(s);
+    if (s->fd != GPN_FD_NONE) {
+        if (s->poller != NULL) {
+            gpn_poller_set(s->poller, s->fd, 0, s->tag);
+        }
+        gpn_sock_close(&s->fd);
+    }
+    if (s->transport != NULL && s->transport_conn != NULL) {
+        s->transport->close_fn(s->transport_conn);
+        s->transport_conn = NULL;
+    }
+    s->interest = 0;
+    s->state = GPN_STREAM_CLOSED;
+    s->wake_at = INT64_MAX;
+}
+
+/* ===========================================================================
+ * >>http       layer 5   URL, request writer, response parser, SSE, multipart
+ * calls: >>platform >>bytes
+ *
+ * Everything here is a function from bytes to bytes: no socket is touched, so
+ * the same input gives the same result however the network cut it. The parsers
+ * keep only what is incomplete; the body of a response is never copied.
+ * Where two readers of one stream could disagree (a bare CR, NUL, two lengths,
+ * a coding under "chunked") the response is refused: guessing there is what
+ * request smuggling lives on.
+ * ======================================================================== */
+
+/* ---- characters ---------------------------------------------------------- */
+
+enum {
+    GPN_CHAR_TOKEN = 1, /* RFC 9110 5.6.2, token */
+    GPN_CHAR_PLAIN = 2, /* RFC 3986 2.3, unreserved */
+    GPN_CHAR_DELIM = 4  /* RFC 3986 2.2, sub-delims */
+};
+
+/* A sum of the above; the table starts at '!' and ends at '~'. */
+static unsigned gpn_char_class(char c)
+{
+    static const char classes[] = "5015155445543303333333333040400"
+                                  "03333333333333333333333333300013"
+                                  "1333333333333333333333333330103";
+    unsigned at = (unsigned)(unsigned char)c - 0x21u;
+    return at < sizeof(classes) - 1 ? (unsigned)(classes[at] - '0') : 0u;
+}
+
+/* Names are mostly letters, which need no table. */
+static bool gpn_char_is_token(char c)
+{
+    return ((unsigned)(unsigned char)c | 0x20u) - 'a' < 26u ||
+           (gpn_char_class(c) & GPN_CHAR_TOKEN) != 0;
+}
+
+/* 0 to 15, or -1. */
+static int gpn_hex_value(char c)
+{
+    int lower = gpn_char_lower(c);
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* Digits only, at least one; false also beyond INT64_MAX. */
+static bool gpn_digits_parse(gptner_str text, int64_t *out)
+{
+    uint64_t value;
+    bool ok = gpn_parse_u64(text, &value) && value <= (uint64_t)INT64_MAX;
+    *out = ok ? (int64_t)value : 0;
+    return ok;
+}
+
+/* The next element of a comma-separated list, trimmed; *rest moves on. */
+static bool gpn_list_next(gptner_str *rest, gptner_str *item)
+{
+    const char *comma;
+    if (rest->ptr == NULL) {
+        return false;
+    }
+    comma = (const char *)memchr(rest->ptr, ',', rest->len);
+    item->ptr = rest->ptr;
+    item->len = comma != NULL ? (size_t)(comma - rest->ptr) : rest->len;
+    rest->len -= item->len;
+    rest->ptr = NULL;
+    if (comma != NULL) {
+        rest->ptr = comma + 1;
+        rest->len--;
+    }
+    *item = gpn_str_trim(*item);
+    return true;
+}
+
+/* ---- URL ----------------------------------------------------------------- */
+
+enum { GPN_URL_MAX = 65535 /* bytes; more is a mistake or an attack */ };
+
+typedef struct gpn_url {
+    const gpn_env *env;
+    char *block; /* the one allocation; the strings point into it */
+    size_t block_len;
+    const char *scheme; /* "http" or "https" */
+    const char *host;   /* lower case, no brackets, a trailing dot kept */
+    const char *name;   /* host without trailing dot, for TLS */
+    const char *target; /* path and query, from '/' on, no fragment */
+    gptner_str user;    /* percent-decoded; ptr NULL: none */
+    gptner_str password;
+    int port;
+    bool tls;
+    bool host_is_v6;
+} gpn_url;
+
+static void gpn_url_deinit(gpn_url *url)
+{
+    if (url->block != NULL) {
+        gpn_mem_wipe(url->block, url->block_len);
+        gpn_mem_free(url->env, url->block);
+    }
+    memset(url, 0, sizeof(*url));
+}
+
+/* The pieces of a URL behind "scheme://", as views. */
+typedef struct gpn_url_view {
+    gptner_str userinfo;
+    gptner_str host;
+    gptner_str target;
+    bool bracketed;
+    int64_t port; /* -1: none given */
+} gpn_url_view;
+
+/* RFC 3986: only the characters of the given classes, those of extra, and
+ * well-formed percent-encodings. */
+static bool gpn_url_chars_ok(gptner_str text, const char *extra)
+{
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (gpn_char_class(c) >= GPN_CHAR_PLAIN ||
+            (c != '\0' && strchr(extra, c) != NULL)) {
+            continue;
+        }
+        if (c != '%' || text.len - i < 3 ||
+            gpn_hex_value(text.ptr[i + 1]) < 0 ||
+            gpn_hex_value(text.ptr[i + 2]) < 0) {
+            return false;
+        }
+        i += 2;
+    }
+    return true;
+}
+
+/* False for names whose last label is a number although the whole is no
+ * dotted quad: "1.2.3", "0x7f.1". Resolvers read those as addresses, each in
+ * its own way. */
+static bool gpn_url_name_ok(const char *host, size_t len)
+{
+    unsigned char bytes[16];
+    size_t end = len, at, i;
+    bool digits = true;
+    if (end > 1 && host[end - 1] == '.') {
+        end--;
+    }
+    for (at = end; at > 0 && host[at - 1] != '.'; at--) {
+    }
+    if (end - at > 1 && host[at] == '0' && host[at + 1] == 'x') {
+        for (i = at + 2; i < end; i++) {
+            digits = digits && gpn_hex_value(host[i]) >= 0;
+        }
+    } else {
+        for (i = at; i < end; i++) {
+            digits = digits && host[i] >= '0' && host[i] <= '9';
+        }
+    }
+    return at == end || !digits || gpn_addr_bytes(host, bytes) == 4;
+}
+
+/* Splits "user:pw@[host]:port"; NULL or what is wrong with it. */
+static const char *gpn_url_split_authority(gptner_str text, gpn_url_view *v)
+{
+    const char *at = (const char *)memchr(text.ptr, '@', text.len);
+    const char *end = text.ptr + text.len;
+    const char *p;
+    if (at != NULL) {
+        v->userinfo = gpn_str(text.ptr, (size_t)(at - text.ptr));
+        if (!gpn_url_chars_ok(v->userinfo, ":")) {
+            return "user and password must be percent-encoded";
+        }
+        text.ptr = at + 1;
+    }
+    p = text.ptr;
+    v->bracketed = p < end && *p == '[';
+    if (v->bracketed) {
+        p = (const char *)memchr(p, ']', (size_t)(end - p));
+        if (p == NULL) {
+            return "']' missing after the IPv6 address";
+        }
+        v->host = gpn_str(text.ptr + 1, (size_t)(p - text.ptr - 1));
+        p++;
+    } else {
+        while (p < end && gpn_char_class(*p) >= GPN_CHAR_PLAIN) {
+            p++;
+        }
+        v->host = gpn_str(text.ptr, (size_t)(p - text.ptr));
+    }
+    if (v->host.len == 0) {
+        return "no host name";
+    }
+    if (p < end && *p != ':') {
+        return "a character that no host name can have";
+    }
+    if (end - p > 1 &&
+        (!gpn_digits_parse(gpn_str(p + 1, (size_t)(end - p - 1)), &v->port) ||
+         v->port < 1 || v->port > 65535)) {
+        return "the port must be 1 to 65535";
+    }
+    return NULL;
+}
+
+/* Splits what follows "scheme://"; NULL or what is wrong with it. */
+static const char *gpn_url_split(gptner_str text, gpn_url_view *v)
+{
+    const char *why;
+    size_t i = 0;
+    memset(v, 0, sizeof(*v));
+    v->port = -1;
+    while (i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' &&
+           text.ptr[i] != '#') {
+        i++;
+    }
+    why = gpn_url_split_authority(gpn_str(text.ptr, i), v);
+    if (why != NULL) {
+        return why;
+    }
+    v->target = gpn_str(text.ptr + i, text.len - i);
+    for (i = 0; i < v->target.len && v->target.ptr[i] != '#'; i++) {
+    }
+    text = gpn_str(v->target.ptr + i, v->target.len - i);
+    v->target.len = i; /* the fragment is never sent (RFC 9110 7.1) */
+    if (!gpn_url_chars_ok(v->target, ":@/?") ||
+        !gpn_url_chars_ok(text, ":@/?#")) {
+        return "a character that must be percent-encoded";
+    }
+    return NULL;
+}
+
+/* Decodes into *at, NUL after it, and moves *at on. False: a control. */
+static bool gpn_url_decode(char **at, gptner_str text, gptner_str *out)
+{
+    char *to = *at;
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c == '%') {
+            c = (char)(gpn_hex_value(text.ptr[i + 1]) * 16 +
+                       gpn_hex_value(text.ptr[i + 2]));
+            i += 2;
+        }
+        if ((unsigned char)c < 0x20 || c == 0x7f) {
+            return false;
+        }
+        *to++ = c;
+    }
+    *out = gpn_str(*at, (size_t)(to - *at));
+    *to++ = '\0';
+    *at = to;
+    return true;
+}
+
+/* Copies the pieces into one block. */
+static const char *gpn_url_fill(gpn_url *url, const gpn_url_view *v)
+{
+    unsigned char bytes[16];
+    char *at = url->block;
+    gptner_str user = v->userinfo;
+    gptner_str host = GPN_ZERO;
+    const char *colon;
+    size_t i;
+    url->host = at;
+    for (i = 0; i < v->host.len; i++) {
+        *at++ = (char)gpn_char_lower(v->host.ptr[i]);
+    }
+    *at++ = '\0';
+    url->name = at;
+    host = v->host;
+    if (host.len > 1 && host.ptr[host.len - 1] == '.') {
+        host.len--;
+    }
+    memcpy(at, url->host, host.len);
+    at += host.len;
+    *at++ = '\0';
+    url->target = at;
+    if (v->target.len == 0 || v->target.ptr[0] != '/') {
+        *at++ = '/';
+    }
+    if (v->target.len > 0) {
+        memcpy(at, v->target.ptr, v->target.len);
+        at += v->target.len;
+    }
+    *at++ = '\0';
+    url->host_is_v6 = v->bracketed;
+    if (v->bracketed ? gpn_addr_bytes(url->host, bytes) != 16
+                     : !gpn_url_name_ok(url->host, v->host.len)) {
+        return "not a valid IP address";
+    }
+    if (user.ptr == NULL) {
+        return NULL;
+    }
+    colon = (const char *)memchr(user.ptr, ':', user.len);
+    if (colon != NULL) {
+        user.len = (size_t)(colon - user.ptr);
+        if (!gpn_url_decode(&at,
+                            gpn_str(colon + 1, v->userinfo.len - user.len - 1),
+                            &url->password)) {
+            return "a control character in the password";
+        }
+    }
+    return gpn_url_decode(&at, user, &url->user)
+               ? NULL
+               : "a control character in the user name";
+}
+
+/* Parses what follows "scheme://". */
+static gptner_status gpn_url_parse_rest(const gpn_env *env, gptner_str text,
+                                        bool tls, gpn_url *out,
+                                        gptner_error *err)
+{
+    gpn_url_view view;
+    const char *why = "longer than 65535 bytes";
+    memset(out, 0, sizeof(*out));
+    if (text.len <= GPN_URL_MAX) {
+        why = gpn_url_split(text, &view);
+    }
+    if (why == NULL) {
+        out->env = env;
+        out->block_len = 2 * text.len + 8; /* host twice, ends, one '/' */
+        out->block = (char *)gpn_mem_alloc(env, out->block_len);
+        if (out->block == NULL) {
+            return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "URL: out of memory");
+        }
+        out->tls = tls;
+        out->scheme = tls ? "https" : "http";
+        out->port = view.port > 0 ? (int)view.port : tls ? 443 : 80;
+        why = gpn_url_fill(out, &view);
+    }
+    if (why != NULL) {
+        gpn_url_deinit(out);
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "URL: %s; it looks like https://host:port/path", why);
+    }
+    return GPTNER_OK;
+}
+
+/* Parses an absolute http or https URL. The message never repeats the text,
+ * which may hold a password. *out is all zero on failure. */
+static gptner_status gpn_url_parse(const gpn_env *env, gptner_str text,
+                                   gpn_url *out, gptner_error *err)
+{
+    bool tls = gpn_str_istarts(text, "https://");
+    size_t skip = tls ? 8 : 7;
+    memset(out, 0, sizeof(*out));
+    if (!tls && !gpn_str_istarts(text, "http://")) {
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "URL: must start with https:// or http://");
+    }
+    return gpn_url_parse_rest(env, gpn_str(text.ptr + skip, text.len - skip),
+                              tls, out, err);
+}
+
+/* "host:port", IPv6 in brackets, as CONNECT wants it. False: no room. */
+static bool gpn_url_authority(const gpn_url *url, char *out, size_t cap)
+{
+    if (strlen(url->host) + sizeof("[]:65535") > cap) {
+        return false;
+    }
+    gpn_format(out, cap, url->host_is_v6 ? "[%s]:%d" : "%s:%d", url->host,
+               url->port);
+    return true;
+}
+
+/* The same for the field Host, which omits a default port. */
+static bool gpn_url_header_host(const gpn_url *url, char *out, size_t cap)
+{
+    if (!gpn_url_authority(url, out, cap)) {
+        return false;
+    }
+    if (url->port == (url->tls ? 443 : 80)) {
+        *strrchr(out, ':') = '\0';
+    }
+    return true;
+}
+
+/* ---- request head -------------------------------------------------------- */
+
+static bool gpn_http_token_ok(gptner_str text)
+{
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        if (!gpn_char_is_token(text.ptr[i])) {
+            return false;
+        }
+    }
+    return text.len > 0;
+}
+
+/* No control but HT: no line can end inside the value (RFC 9110 5.5). */
+static bool gpn_http_value_ok(gptner_str text)
+{
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Visible ASCII without '#', from '/' on. */
+static bool gpn_http_target_ok(gptner_str text)
+{
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        if (text.ptr[i] <= 0x20 || text.ptr[i] >= 0x7f || text.ptr[i] == '#') {
+            return false;
+        }
+    }
+    return text.len > 0;
+}
+
+static void gpn_http_refuse(gpn_buf *out)
+{
+    if (out->status == GPTNER_OK) {
+        out->status = GPTNER_ERR_INVALID_ARGUMENT;
+    }
+}
+
+/* The request line. What would break it latches INVALID_ARGUMENT in out. */
+static void gpn_http_begin(gpn_buf *out, const char *method, gptner_str target)
+{
+    if (!gpn_http_token_ok(gpn_str_c(method)) || !gpn_http_target_ok(target)) {
+        gpn_http_refuse(out);
+        return;
+    }
+    gpn_buf_add_s(out, method);
+    gpn_buf_add_c(out, ' ');
+    gpn_buf_add_str(out, target);
+    gpn_buf_add_s(out, " HTTP/1.1\r\n");
+}
+
+static void gpn_http_header(gpn_buf *out, const char *name, gptner_str value)
+{
+    if (!gpn_http_token_ok(gpn_str_c(name)) || !gpn_http_value_ok(value)) {
+        gpn_http_refuse(out);
+        return;
+    }
+    gpn_buf_add_s(out, name);
+    gpn_buf_add(out, ": ", 2);
+    gpn_buf_add_str(out, value);
+    gpn_buf_add(out, "\r\n", 2);
+}
+
+static void gpn_http_end_head(gpn_buf *out)
+{
+    gpn_buf_add(out, "\r\n", 2);
+}
+
+/* For one piece of a path, such as an id: all but unreserved characters are
+ * encoded, and so are "." and "..", which would climb. */
+static void gpn_percent_encode(gpn_buf *out, gptner_str text)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    bool dots = gpn_str_eq_c(text, ".") || gpn_str_eq_c(text, "..");
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if ((gpn_char_class((char)c) & GPN_CHAR_PLAIN) != 0 && !dots) {
+            gpn_buf_add_c(out, (char)c);
+        } else {
+            gpn_buf_add_c(out, '%');
+            gpn_buf_add_c(out, hex[c >> 4]);
+            gpn_buf_add_c(out, hex[c & 15]);
+        }
+    }
+}
+
+/* ---- response ------------------------------------------------------------ */
+
+enum { GPN_INTERIM_MAX = 100 /* 1xx responses before the final one */ };
+
+/* 0: the default in brackets. */
+typedef struct gpn_http_limits {
+    size_t max_head;           /* bytes of one head [256 KiB] */
+    size_t max_headers;        /* fields of head and trailers [2048] */
+    size_t max_trailer;        /* bytes [64 KiB] */
+    size_t max_interim;        /* [100], at most 100 */
+    size_t max_chunk_overhead; /* bytes of extensions and padding [64 KiB] */
+    int64_t max_body;          /* bytes [no limit] */
+} gpn_http_limits;
+
+typedef enum gpn_http_event {
+    GPN_HTTP_MORE,    /* all was consumed; more is needed */
+    GPN_HTTP_INTERIM, /* a 1xx response was skipped */
+    GPN_HTTP_HEAD,    /* status and headers are complete */
+    GPN_HTTP_BODY,    /* *body is the next piece, a view of the input */
+    GPN_HTTP_DONE,    /* the response is whole; the rest is not part of it */
+    GPN_HTTP_FAILED
+} gpn_http_event;
+
+typedef enum gpn_http_framing {
+    GPN_FRAMING_NONE,
+    GPN_FRAMING_LENGTH,
+    GPN_FRAMING_CHUNKED,
+    GPN_FRAMING_CLOSE
+} gpn_http_framing;
+
+typedef enum gpn_http_state {
+    GPN_HTTP_IN_STATUS,
+    GPN_HTTP_IN_HEADERS,
+    GPN_HTTP_IN_COUNTED, /* Content-Length */
+    GPN_HTTP_IN_REST,    /* until the connection closes */
+    GPN_HTTP_IN_SIZE,    /* of a chunk */
+    GPN_HTTP_IN_PADDING, /* white space after the size */
+    GPN_HTTP_IN_EXTENSION,
+    GPN_HTTP_IN_SIZE_LF,
+    GPN_HTTP_IN_CHUNK,
+    GPN_HTTP_IN_CHUNK_CR,
+    GPN_HTTP_IN_CHUNK_LF,
+    GPN_HTTP_IN_TRAILERS,
+    GPN_HTTP_COMPLETE,
+    GPN_HTTP_BROKEN
+} gpn_http_state;
+
+/* A field, as offsets into the copied head. */
+typedef struct gpn_http_field {
+    uint32_t name, name_len;
+    uint32_t value, value_len;
+} gpn_http_field;
+
+typedef struct gpn_http {
+    /* to be read */
+    int status;    /* of the final response; 0 before its head is complete */
+    int minor;     /* HTTP/1.minor */
+    bool started;  /* at least one byte was seen */
+    bool reusable; /* at DONE: if nothing is left over, the connection can
+                      carry another request */
+    gpn_http_framing framing;
+    int64_t content_length; /* -1: none */
+    int64_t body_bytes;     /* so far */
+    size_t n_headers;
+    size_t n_trailers; /* fields n_headers .. n_headers + n_trailers - 1 */
+    size_t n_interim;
+    uint16_t interim[GPN_INTERIM_MAX];
+    /* private */
+    gpn_http_limits limits;
+    gpn_buf head;   /* lines of head and trailers as they came */
+    gpn_buf fields; /* gpn_http_field[] */
+    gpn_http_state state;
+    int code;          /* of the head being read */
+    size_t line_start; /* in head */
+    uint64_t left;     /* of the body or the chunk */
+    size_t digits;     /* of a chunk's size */
+    size_t overhead;
+    bool head_request;
+    bool connect_request;
+} gpn_http;
+
+static void gpn_http_init(gpn_http *h, const gpn_env *env)
+{
+    memset(h, 0, sizeof(*h));
+    gpn_buf_init(&h->head, env, SIZE_MAX);
+    gpn_buf_init(&h->fields, env, SIZE_MAX);
+    h->content_length = -1;
+}
+
+static void gpn_http_deinit(gpn_http *h)
+{
+    gpn_buf_deinit(&h->head);
+    gpn_buf_deinit(&h->fields);
+}
+
+static void gpn_http_clear_head(gpn_http *h)
+{
+    gpn_buf_clear(&h->head);
+    gpn_buf_clear(&h->fields);
+    h->head.max = h->limits.max_head;
+    h->line_start = 0;
+    h->n_headers = 0;
+    h->state = GPN_HTTP_IN_STATUS;
+}
+
+/* value, or the default for 0, but not more than most. */
+static size_t gpn_http_limit(size_t value, size_t otherwise, size_t most)
+{
+    value = value > 0 ? value : otherwise;
+    return value < most ? value : most;
+}
+
+/* Ready for the next response; the memory is kept. */
+static void gpn_http_reset(gpn_http *h, bool head_request, bool connect_request,
+                           const gpn_http_limits *limits)
+{
+    enum { MOST = 1 << 30 }; /* offsets are 32 bits wide */
+    gpn_buf head = h->head, fields = h->fields;
+    memset(h, 0, sizeof(*h));
+    h->head = head;
+    h->fields = fields;
+    h->limits.max_head = gpn_http_limit(limits->max_head, 256 << 10, MOST);
+    h->limits.max_headers = gpn_http_limit(limits->max_headers, 2048, MOST);
+    h->limits.max_trailer = gpn_http_limit(limits->max_trailer, 64 << 10, MOST);
+    h->limits.max_interim =
+        gpn_http_limit(limits->max_interim, GPN_INTERIM_MAX, GPN_INTERIM_MAX);
+    h->limits.max_chunk_overhead =
+        gpn_http_limit(limits->max_chunk_overhead, 64 << 10, MOST);
+    h->limits.max_body = limits->max_body > 0 ? limits->max_body : INT64_MAX;
+    h->head_request = head_request;
+    h->connect_request = connect_request;
+    h->content_length = -1;
+    gpn_http_clear_head(h);
+}
+
+static const gpn_http_field *gpn_http_field_at(const gpn_http *h, size_t i)
+{
+    const void *table = h->fields.data;
+    return (const gpn_http_field *)table + i;
+}
+
+/* Name and value as they were sent; valid until the next reset. */
+static gptner_str gpn_http_name(const gpn_http *h, size_t i)
+{
+    const gpn_http_field *f = gpn_http_field_at(h, i);
+    return gpn_str(h->head.data + f->name, f->name_len);
+}
+
+static gptner_str gpn_http_value(const gpn_http *h, size_t i)
+{
+    const gpn_http_field *f = gpn_http_field_at(h, i);
+    return gpn_str(h->head.data + f->value, f->value_len);
+}
+
+/* The first header of that name, trailers excluded; ptr NULL: none. */
+static gptner_str gpn_http_find(const gpn_http *h, const char *name)
+{
+    gptner_str none = GPN_ZERO;
+    size_t i;
+    for (i = 0; i < h->n_headers; i++) {
+        if (gpn_str_ieq_c(gpn_http_name(h, i), name)) {
+            return gpn_http_value(h, i);
+        }
+    }
+    return none;
+}
+
+/* Is token in the list that all headers of that name make together? */
+static bool gpn_http_has_token(const gpn_http *h, const char *name,
+                               const char *token)
+{
+    size_t i;
+    for (i = 0; i < h->n_headers; i++) {
+        if (gpn_str_ieq_c(gpn_http_name(h, i), name)) {
+            gptner_str rest = gpn_http_value(h, i), item;
+            while (gpn_list_next(&rest, &item)) {
+                if (gpn_str_ieq_c(item, token)) {
+                    return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
+static gpn_http_event gpn_http_fail(gpn_http *h, gptner_error *err,
+                                    gptner_status status, const char *why)
+{
+    h->state = GPN_HTTP_BROKEN;
+    h->reusable = false;
+    gpn_fail(err, status, "HTTP response: %s", why);
+    return GPN_HTTP_FAILED;
+}
+
+static gpn_http_event gpn_http_malformed(gpn_http *h, gptner_error *err,
+                                         const char *why)
+{
+    return gpn_http_fail(h, err, GPTNER_ERR_PROTOCOL, why);
+}
+
+/* A buffer latched its failure. */
+static gpn_http_event gpn_http_no_room(gpn_http *h, gptner_error *err,
+                                       gptner_status status)
+{
+    return gpn_http_fail(h, err, status,
+                         status == GPTNER_ERR_NO_MEMORY
+                             ? "out of memory"
+                             : "headers longer than max_head_bytes");
+}
+
+typedef struct gpn_http_input {
+    const char *data;
+    size_t len;
+    size_t at;
+    gptner_str *body;
+    gptner_error *err;
+} gpn_http_input;
+
+/* "HTTP/1.1 200 OK", with or without the space before an empty reason. */
+static const char *gpn_http_status_line(gpn_http *h, const char *p, size_t len)
+{
+    size_t i;
+    if (len < 12 || memcmp(p, "HTTP/1.", 7) != 0 ||
+        (p[7] != '0' && p[7] != '1') || p[8] != ' ' ||
+        (len > 12 && p[12] != ' ')) {
+        return "not an HTTP/1.1 status line";
+    }
+    h->code = 0;
+    for (i = 9; i < 12; i++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return "the status is not a number";
+        }
+        h->code = h->code * 10 + (p[i] - '0');
+    }
+    if (h->code < 100) {
+        return "the status is below 100";
+    }
+    h->minor = p[7] - '0';
+    h->state = GPN_HTTP_IN_HEADERS;
+    return NULL;
+}
+
+static size_t gpn_http_field_count(const gpn_http *h)
+{
+    return h->fields.len / sizeof(gpn_http_field);
+}
+
+/* obs-fold (RFC 9112 5.2): the line goes on with the value before it, from
+ * which one space parts it. */
+static const char *gpn_http_fold(gpn_http *h, size_t first, size_t len)
+{
+    void *table = h->fields.data;
+    gpn_http_field *f = (gpn_http_field *)table;
+    gptner_str more = gpn_str_trim(gpn_str(h->head.data + h->line_start, len));
+    size_t n = gpn_http_field_count(h);
+    char *end;
+    if (n <= first) {
+        return "white space before the first header";
+    }
+    f += n - 1;
+    if (more.len > 0) {
+        end = h->head.data + f->value + f->value_len;
+        if (f->value_len > 0) {
+            *end++ = ' ';
+        }
+        memmove(end, more.ptr, more.len);
+        f->value_len =
+            (uint32_t)((size_t)(end - h->head.data) + more.len - f->value);
+    }
+    return NULL;
+}
+
+/* One line of the head or the trailer; NULL, or what is wrong. */
+static const char *gpn_http_field_line(gpn_http *h, size_t first, size_t len)
+{
+    const char *p = h->head.data + h->line_start;
+    gpn_http_field field;
+    gptner_str value;
+    size_t i = 0;
+    if (*p == ' ' || *p == '\t') {
+        return gpn_http_fold(h, first, len);
+    }
+    while (i < len && gpn_char_is_token(p[i])) {
+        i++;
+    }
+    if (i == 0 || i == len || p[i] != ':') {
+        return "a header without a proper name and colon";
+    }
+    field.name = (uint32_t)h->line_start;
+    field.name_len = (uint32_t)i;
+    value = gpn_str_trim(gpn_str(p + i + 1, len - i - 1));
+    field.value = (uint32_t)(value.ptr - h->head.data);
+    field.value_len = (uint32_t)value.len;
+    gpn_buf_add(&h->fields, (const char *)(const void *)&field, sizeof(field));
+    return NULL;
+}
+
+/* Digits, or a list of equal ones, which counts as one (RFC 9110 8.6). */
+static const char *gpn_http_length(gpn_http *h, gptner_str value)
+{
+    gptner_str item;
+    while (gpn_list_next(&value, &item)) {
+        int64_t n;
+        if (!gpn_digits_parse(item, &n)) {
+            return "Content-Length is not a number";
+        }
+        if (h->content_length >= 0 && h->content_length != n) {
+            return "two different values of Content-Length";
+        }
+        h->content_length = n;
+    }
+    return NULL;
+}
+
+/* How the body ends: RFC 9112 6.3, in its order. */
+static const char *gpn_http_frame(gpn_http *h)
+{
+    bool coded = false, keep;
+    size_t i;
+    keep = !gpn_http_has_token(h, "connection", "close") &&
+           (h->minor > 0 || gpn_http_has_token(h, "connection", "keep-alive"));
+    h->reusable = keep;
+    h->framing = GPN_FRAMING_NONE;
+    h->state = GPN_HTTP_COMPLETE;
+    if (h->head_request || h->code == 204 || h->code == 304 ||
+        (h->connect_request && h->code / 100 == 2)) {
+        return NULL;
+    }
+    for (i = 0; i < h->n_headers; i++) {
+        gptner_str name = gpn_http_name(h, i), value = gpn_http_value(h, i);
+        const char *why = NULL;
+        if (name.len == 14 && gpn_str_ieq_c(name, "content-length")) {
+            why = gpn_http_length(h, value);
+        } else if (name.len == 17 && gpn_str_ieq_c(name, "transfer-encoding")) {
+            why = coded || !gpn_str_ieq_c(value, "chunked")
+                      ? "a Transfer-Encoding other than \"chunked\""
+                      : NULL;
+            coded = true;
+        }
+        if (why != NULL) {
+            return why;
+        }
+    }
+    if (coded) {
+        /* With a length as well, or in HTTP/1.0, another reader may have seen
+         * another end (6.1): the connection is not used again. */
+        h->reusable = keep && h->content_length < 0 && h->minor > 0;
+        h->content_length = -1;
+        h->framing = GPN_FRAMING_CHUNKED;
+        h->state = GPN_HTTP_IN_SIZE;
+        h->left = h->digits = 0;
+    } else if (h->content_length >= 0) {
+        h->framing = GPN_FRAMING_LENGTH;
+        h->left = (uint64_t)h->content_length;
+        h->state = h->left > 0 ? GPN_HTTP_IN_COUNTED : GPN_HTTP_COMPLETE;
+    } else {
+        h->reusable = false;
+        h->framing = GPN_FRAMING_CLOSE;
+        h->state = GPN_HTTP_IN_REST;
+    }
+    return NULL;
+}
+
+/* The empty line after a head was read. */
+static gpn_http_event gpn_http_head_end(gpn_http *h, gptner_error *err)
+{
+    const char *why;
+    if (h->code == 101) {
+        return gpn_http_malformed(h, err, "switches protocols, unasked");
+    }
+    if (h->code < 200) {
+        if (h->n_interim >= h->limits.max_interim) {
+            return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
+                                 "too many interim (1xx) responses");
+        }
+        h->interim[h->n_interim++] = (uint16_t)h->code;
+        gpn_http_clear_head(h);
+        return GPN_HTTP_INTERIM;
+    }
+    h->n_headers = gpn_http_field_count(h);
+    h->status = h->code;
+    why = gpn_http_frame(h);
+    if (why != NULL) {
+        return gpn_http_malformed(h, err, why);
+    }
+    if (h->content_length > h->limits.max_body) {
+        return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
+                             "body longer than max_body_bytes");
+    }
+    return GPN_HTTP_HEAD;
+}
+
+/* A whole line of len bytes stands at line_start. */
+static gpn_http_event gpn_http_line(gpn_http *h, size_t len, gptner_error *err)
+{
+    const char *p = h->head.data + h->line_start, *why = NULL;
+    size_t first = h->state == GPN_HTTP_IN_TRAILERS ? h->n_headers : 0;
+    bool is_status = h->state == GPN_HTTP_IN_STATUS;
+    if (is_status) {
+        why = gpn_http_status_line(h, p, len);
+    }
+    if (why == NULL &&
+        (memchr(p, '\r', len) != NULL || memchr(p, '\0', len) != NULL)) {
+        why = "a bare CR or a NUL in a line";
+    }
+    if (why != NULL || is_status) {
+        /* Done, or lost. */
+    } else if (len > 0) {
+        if (gpn_http_field_count(h) >= h->limits.max_headers && *p > ' ') {
+            return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
+                                 "more headers than max_headers");
+        }
+        why = gpn_http_field_line(h, first, len);
+    } else if (h->state == GPN_HTTP_IN_HEADERS) {
+        return gpn_http_head_end(h, err);
+    } else {
+        h->n_trailers = gpn_http_field_count(h) - h->n_headers;
+        h->state = GPN_HTTP_COMPLETE;
+        return GPN_HTTP_DONE;
+    }
+    if (why != NULL) {
+        return gpn_http_malformed(h, err, why);
+    }
+    if (h->fields.status != GPTNER_OK) {
+        return gpn_http_no_room(h, err, h->fields.status);
+    }
+    h->line_start = h->head.len;
+    return GPN_HTTP_MORE;
+}
+
+/* Takes the next line, or what there is of it, into head. */
+static gpn_http_event gpn_http_read_line(gpn_http *h, gpn_http_input *in)
+{
+    static const char start[] = "HTTP/1.";
+    const char *from = in->data + in->at;
+    const char *lf = (const char *)memchr(from, '\n', in->len - in->at);
+    size_t n = lf != NULL ? (size_t)(lf - from) + 1 : in->len - in->at;
+    gpn_buf_add(&h->head, from, n);
+    if (h->head.status != GPTNER_OK) {
+        return gpn_http_no_room(h, in->err, h->head.status);
+    }
+    in->at += n;
+    n = h->head.len - h->line_start;
+    if (lf == NULL) {
+        /* A peer that does not speak HTTP may never send an LF. */
+        n = n < 7 ? n : 7;
+        if (h->state == GPN_HTTP_IN_STATUS &&
+            memcmp(h->head.data, start, n) != 0) {
+            return gpn_http_malformed(h, in->err,
+                                      "not an HTTP/1.1 status line");
+        }
+        return GPN_HTTP_MORE;
+    }
+    n--;
+    if (n > 0 && h->head.data[h->line_start + n - 1] == '\r') {
+        n--;
+    }
+    return gpn_http_line(h, n, in->err);
+}
+
+/* Hands out up to h->left bytes of the input. */
+static gpn_http_event gpn_http_take(gpn_http *h, gpn_http_input *in,
+                                    gpn_http_state next)
+{
+    size_t n = in->len - in->at;
+    uint64_t room = (uint64_t)(h->limits.max_body - h->body_bytes);
+    if ((uint64_t)n > h->left) {
+        n = (size_t)h->left;
+    }
+    if ((uint64_t)n > room) {
+        n = (size_t)room;
+    }
+    if (n == 0) {
+        return gpn_http_fail(h, in->err, GPTNER_ERR_LIMIT,
+                             "body longer than max_body_bytes");
+    }
+    *in->body = gpn_str(in->data + in->at, n);
+    in->at += n;
+    h->body_bytes += (int64_t)n;
+    h->left -= n;
+    if (h->left == 0) {
+        h->state = next;
+    }
+    return GPN_HTTP_BODY;
+}
+
+/* After a chunk's size line. */
+static gpn_http_event gpn_http_size_end(gpn_http *h)
+{
+    if (h->left > 0) {
+        h->state = GPN_HTTP_IN_CHUNK;
+    } else {
+        h->line_start = h->head.len;
+        h->head.max = h->head.len + h->limits.max_trailer;
+        h->state = GPN_HTTP_IN_TRAILERS;
+    }
+    return GPN_HTTP_MORE;
+}
+
+/* One byte of the lines round a chunk (RFC 9112 7.1). */
+static gpn_http_event gpn_http_chunk_byte(gpn_http *h, char c,
+                                          gptner_error *err)
+{
+    int digit = gpn_hex_value(c);
+    switch (h->state) {
+    case GPN_HTTP_IN_SIZE:
+        if (digit >= 0) {
+            if (h->left > (uint64_t)INT64_MAX >> 4) {
+                return gpn_http_malformed(h, err, "a chunk of absurd size");
+            }
+            h->left = h->left * 16 + (unsigned)digit;
+            h->overhead += ++h->digits > 16 ? 1 : 0;
+            break;
+        }
+        if (h->digits == 0) {
+            return gpn_http_malformed(h, err, "a chunk without a size");
+        }
+        h->state = GPN_HTTP_IN_PADDING;
+        /* fall through */
+    case GPN_HTTP_IN_PADDING:
+    case GPN_HTTP_IN_EXTENSION:
+        if (c == '\r') {
+            h->state = GPN_HTTP_IN_SIZE_LF;
+            return GPN_HTTP_MORE;
+        }
+        if (c == '\n' || c == '\0') {
+            return gpn_http_malformed(h, err, "a chunk size without CRLF");
+        }
+        if (c == ';') {
+            h->state = GPN_HTTP_IN_EXTENSION;
+        } else if (h->state == GPN_HTTP_IN_PADDING && c != ' ' && c != '\t') {
+            return gpn_http_malformed(h, err, "a chunk size that is not hex");
+        }
+        h->overhead++;
+        break;
+    case GPN_HTTP_IN_CHUNK_CR:
+        h->state = GPN_HTTP_IN_CHUNK_LF;
+        return c == '\r' ? GPN_HTTP_MORE
+                         : gpn_http_malformed(h, err, "no CRLF after a chunk");
+    default: /* GPN_HTTP_IN_SIZE_LF, GPN_HTTP_IN_CHUNK_LF */
+        if (c != '\n') {
+            return gpn_http_malformed(h, err, "a CR without LF round a chunk");
+        }
+        if (h->state == GPN_HTTP_IN_SIZE_LF) {
+            return gpn_http_size_end(h);
+        }
+        h->left = h->digits = 0;
+        h->state = GPN_HTTP_IN_SIZE;
+        return GPN_HTTP_MORE;
+    }
+    if (h->overhead > h->limits.max_chunk_overhead) {
+        return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
+                             "chunk extensions longer than 64 KiB");
+    }
+    return GPN_HTTP_MORE;
+}
+
+/* Reads on to the next event. data is what is new; *used says how much of it
+ * was consumed. Call again with the rest after HEAD, INTERIM and BODY, also
+ * when nothing is left: DONE may need no further byte. */
+static gpn_http_event gpn_http_next(gpn_http *h, const char *data, size_t len,
+                                    size_t *used, gptner_str *body,
+                                    gptner_error *err)
+{
+    gpn_http_input in;
+    gpn_http_event event = GPN_HTTP_MORE;
+    in.data = data;
+    in.len = len;
+    in.at = 0;
+    in.body = body;
+    in.err = err;
+    body->ptr = NULL;
+    body->len = 0;
+    if (h->state == GPN_HTTP_BROKEN) {
+        event = gpn_http_malformed(h, err, "read after a failure");
+    } else if (h->state == GPN_HTTP_COMPLETE) {
+        event = GPN_HTTP_DONE;
+    }
+    h->started = h->started || len > 0;
+    while (event == GPN_HTTP_MORE && in.at < len) {
+        switch (h->state) {
+        case GPN_HTTP_IN_STATUS:
+        case GPN_HTTP_IN_HEADERS:
+        case GPN_HTTP_IN_TRAILERS:
+            event = gpn_http_read_line(h, &in);
+            break;
+        case GPN_HTTP_IN_COUNTED:
+            event = gpn_http_take(h, &in, GPN_HTTP_COMPLETE);
+            break;
+        case GPN_HTTP_IN_REST:
+            h->left = UINT64_MAX;
+            event = gpn_http_take(h, &in, GPN_HTTP_IN_REST);
+            break;
+        case GPN_HTTP_IN_CHUNK:
+            event = gpn_http_take(h, &in, GPN_HTTP_IN_CHUNK_CR);
+            break;
+        default:
+            event = gpn_http_chunk_byte(h, data[in.at++], err);
+            break;
+        }
+    }
+    *used = in.at;
+    return event;
+}
+
+/* The connection ended; clean: in an orderly way (TLS: close_notify, plain TCP:
+ * FIN). DONE only if that is how this response ends. */
+static gpn_http_event gpn_http_eof(gpn_http *h, bool clean, gptner_error *err)
+{
+    const char *why = "the connection ended before the end of the body";
+    switch (h->state) {
+    case GPN_HTTP_COMPLETE:
+        return GPN_HTTP_DONE;
+    case GPN_HTTP_BROKEN:
+        return gpn_http_malformed(h, err, "read after a failure");
+    case GPN_HTTP_IN_REST:
+        if (clean) {
+            h->state = GPN_HTTP_COMPLETE;
+            return GPN_HTTP_DONE;
+        }
+        why = "the connection broke off; the body may be incomplete";
+        break;
+    case GPN_HTTP_IN_STATUS:
+    case GPN_HTTP_IN_HEADERS:
+        why = h->started ? "the connection ended within the head"
+                         : "the connection ended before a response came";
+        break;
+    default:
+        break;
+    }
+    return gpn_http_fail(h, err, GPTNER_ERR_CONNECTION_LOST, why);
+}
+
+/* ---- server-sent events -------------------------------------------------- */
+
+typedef enum gpn_sse_event {
+    GPN_SSE_MORE, /* all was consumed */
+    GPN_SSE_EVENT,
+    GPN_SSE_FAILED
+} gpn_sse_event;
+
+/* Valid until the next call. data is the parser's own memory: it may be
+ * changed in place, and a NUL stands after it. */
+typedef struct gpn_sse_message {
+    gptner_str type; /* "message" when the server named none */
+    gptner_str data;
+    gptner_str id; /* the last one sent, also with an earlier event */
+} gpn_sse_message;
+
+enum {
+    GPN_SSE_LINE, /* the beginning of a line whose end has not come */
+    GPN_SSE_DATA, /* of the event being read, an LF after each line */
+    GPN_SSE_TYPE,
+    GPN_SSE_ID,
+    GPN_SSE_TEXTS
+};
+
+/* WHATWG HTML 9.2.6. Invalid UTF-8 is passed on as it came. */
+typedef struct gpn_sse {
+    int64_t retry_ms; /* -1: none sent */
+    gpn_buf text[GPN_SSE_TEXTS];
+    bool begun;    /* past the first line, which may have a BOM */
+    bool after_cr; /* an LF would belong to the last line's end */
+    bool skipping; /* in a comment, which is not kept */
+    bool handed_out;
+} gpn_sse;
+
+/* max_event bounds a line and an event, each. */
+static void gpn_sse_init(gpn_sse *s, const gpn_env *env, size_t max_event)
+{
+    int i;
+    memset(s, 0, sizeof(*s));
+    s->retry_ms = -1;
+    for (i = 0; i < GPN_SSE_TEXTS; i++) {
+        gpn_buf_init(&s->text[i], env, max_event);
+    }
+}
+
+static void gpn_sse_reset(gpn_sse *s)
+{
+    int i;
+    for (i = 0; i < GPN_SSE_TEXTS; i++) {
+        gpn_buf_clear(&s->text[i]);
+    }
+    s->retry_ms = -1;
+    s->begun = s->after_cr = s->skipping = s->handed_out = false;
+}
+
+static void gpn_sse_deinit(gpn_sse *s)
+{
+    int i;
+    for (i = 0; i < GPN_SSE_TEXTS; i++) {
+        gpn_buf_deinit(&s->text[i]);
+    }
+}
+
+static void gpn_sse_field(gpn_sse *s, gptner_str name, gptner_str value)
+{
+    int64_t ms;
+    if (gpn_str_eq_c(name, "data")) {
+        gpn_buf_add_str(&s->text[GPN_SSE_DATA], value);
+        gpn_buf_add_c(&s->text[GPN_SSE_DATA], '\n');
+    } else if (gpn_str_eq_c(name, "event")) {
+        gpn_buf_clear(&s->text[GPN_SSE_TYPE]);
+        gpn_buf_add_str(&s->text[GPN_SSE_TYPE], value);
+    } else if (gpn_str_eq_c(name, "id")) {
+        if (value.len == 0 || memchr(value.ptr, '\0', value.len) == NULL) {
+            gpn_buf_clear(&s->text[GPN_SSE_ID]);
+            gpn_buf_add_str(&s->text[GPN_SSE_ID], value);
+        }
+    } else if (gpn_str_eq_c(name, "retry") && gpn_digits_parse(value, &ms)) {
+        s->retry_ms = ms;
+    }
+}
+
+/* True when the line was empty and an event is to be handed out. */
+static bool gpn_sse_line(gpn_sse *s, gptner_str line)
+{
+    const char *colon;
+    gptner_str value = GPN_ZERO;
+    if (!s->begun && gpn_str_starts(line, "\xef\xbb\xbf")) {
+        line.ptr += 3;
+        line.len -= 3;
+    }
+    s->begun = true;
+    if (line.len == 0) {
+        s->handed_out = true;
+        return s->text[GPN_SSE_DATA].len > 0;
+    }
+    colon = (const char *)memchr(line.ptr, ':', line.len);
+    if (colon != NULL) {
+        value = gpn_str(colon + 1, line.len - (size_t)(colon - line.ptr) - 1);
+        line.len -= value.len + 1;
+        if (value.len > 0 && *value.ptr == ' ') {
+            value.ptr++;
+            value.len--;
+        }
+    }
+    if (line.len > 0) {
+        gpn_sse_field(s, line, value);
+    }
+    return false;
+}
+
+static gpn_sse_event gpn_sse_fail(const gpn_sse *s, gptner_error *err)
+{
+    int i;
+    for (i = 0; i < GPN_SSE_TEXTS; i++) {
+        gptner_status status = s->text[i].status;
+        if (status != GPTNER_OK) {
+            gpn_fail(err, status, "event stream: %s",
+                     status == GPTNER_ERR_NO_MEMORY
+                         ? "out of memory"
+                         : "an event longer than max_body_bytes");
+            return GPN_SSE_FAILED;
+        }
+    }
+    return GPN_SSE_MORE;
+}
+
+/* The line that ends with these bytes, completed by what was kept of it. */
+static gptner_str gpn_sse_whole(gpn_sse *s, const char *data, size_t len)
+{
+    gpn_buf *kept = &s->text[GPN_SSE_LINE];
+    if (s->skipping) {
+        return gpn_str(":", 1);
+    }
+    if (kept->len > 0) {
+        gpn_buf_add(kept, data, len);
+        return gpn_str(kept->data, kept->len);
+    }
+    if (len > kept->max && *data != ':') {
+        kept->status = GPTNER_ERR_LIMIT; /* as if it had come in pieces */
+    }
+    return gpn_str(data, len);
+}
+
+static void gpn_sse_hand_out(gpn_sse *s, gpn_sse_message *out)
+{
+    gpn_buf *data = &s->text[GPN_SSE_DATA];
+    const gpn_buf *type = &s->text[GPN_SSE_TYPE], *id = &s->text[GPN_SSE_ID];
+    data->data[--data->len] = '\0'; /* instead of the last LF */
+    out->data = gpn_str(data->data, data->len);
+    out->type =
+        type->len > 0 ? gpn_str(type->data, type->len) : gpn_str("message", 7);
+    out->id = gpn_str(id->len > 0 ? id->data : "", id->len);
+}
+
+/* Reads on to the next event. Loop while *used is below len. */
+static gpn_sse_event gpn_sse_next(gpn_sse *s, const char *data, size_t len,
+                                  size_t *used, gpn_sse_message *out,
+                                  gptner_error *err)
+{
+    size_t at = 0, i;
+    bool event = false;
+    memset(out, 0, sizeof(*out));
+    while (at < len && !event) {
+        if (s->handed_out) {
+            gpn_buf_clear(&s->text[GPN_SSE_DATA]);
+            gpn_buf_clear(&s->text[GPN_SSE_TYPE]);
+            s->handed_out = false;
+        }
+        if (s->after_cr && data[at] == '\n') {
+            at++;
+            s->after_cr = false;
+            continue;
+        }
+        s->after_cr = false;
+        for (i = at; i < len && data[i] != '\n' && data[i] != '\r'; i++) {
+        }
+        if (i < len) {
+            event = gpn_sse_line(s, gpn_sse_whole(s, data + at, i - at));
+            s->after_cr = data[i] == '\r';
+            s->text[GPN_SSE_LINE].len = 0;
+            s->skipping = false;
+            i++;
+        } else if (!s->skipping) {
+            s->skipping = s->text[GPN_SSE_LINE].len == 0 && data[at] == ':';
+            if (!s->skipping) {
+                gpn_buf_add(&s->text[GPN_SSE_LINE], data + at, i - at);
+            }
+        }
+        at = i;
+        if (gpn_sse_fail(s, err) != GPN_SSE_MORE) {
+            *used = at;
+            return GPN_SSE_FAILED;
+        }
+    }
+    *used = at;
+    if (event) {
+        gpn_sse_hand_out(s, out);
+    }
+    return event ? GPN_SSE_EVENT : GPN_SSE_MORE;
+}
+
+/* ---- multipart/form-data (RFC 7578) -------------------------------------- */
+
+typedef struct gpn_multipart_piece {
+    size_t head_end; /* where the part's head ends in text */
+    int64_t size;    /* of the content */
+} gpn_multipart_piece;
+
+typedef struct gpn_multipart {
+    const gpn_env *env;
+    const gptner_part *parts; /* borrowed */
+    size_t n_parts;
+    int64_t length;    /* of the whole body */
+    char boundary[48]; /* for the field Content-Type */
+    gpn_buf text;      /* all heads and the tail, without the contents */
+    gpn_multipart_piece *pieces;
+    /* how far it was read */
+    size_t part; /* n_parts: in the tail */
+    size_t text_at;
+    int64_t content_at;
+    gpn_file file;
+    bool file_open;
+} gpn_multipart;
+
+/* Back to the beginning, for a resend. */
+static void gpn_multipart_rewind(gpn_multipart *m)
+{
+    int oserr;
+    if (m->file_open) {
+        gpn_file_close(&m->file, &oserr); /* was only read */
+        m->file_open = false;
+    }
+    m->part = 0;
+    m->text_at = 0;
+    m->content_at = 0;
+}
+
+static void gpn_multipart_deinit(gpn_multipart *m)
+{
+    if (m->env != NULL) {
+        gpn_multipart_rewind(m);
+        gpn_buf_deinit(&m->text);
+        gpn_mem_free(m->env, m->pieces);
+        memset(m, 0, sizeof(*m));
+    }
+}
+
+/* In quotes, escaped as browsers do (WHATWG form submission). */
+static void gpn_multipart_quote(gpn_buf *out, const char *text)
+{
+    gpn_buf_add_c(out, '"');
+    for (; *text != '\0'; text++) {
+        if (*text == '"') {
+            gpn_buf_add_s(out, "%22");
+        } else if (*text == '\r' || *text == '\n') {
+            gpn_buf_add_s(out, *text == '\r' ? "%0D" : "%0A");
+        } else {
+            gpn_buf_add_c(out, *text);
+        }
+    }
+    gpn_buf_add_c(out, '"');
+}
+
+static void gpn_multipart_head(gpn_multipart *m, const gptner_part *part)
+{
+    gpn_buf *out = &m->text;
+    const char *type = part->content_type;
+    gpn_buf_add_s(out, part == m->parts ? "--" : "\r\n--");
+    gpn_buf_add_s(out, m->boundary);
+    gpn_buf_add_s(out, "\r\nContent-Disposition: form-data; name=");
+    gpn_multipart_quote(out, part->name);
+    if (part->filename != NULL) {
+        gpn_buf_add_s(out, "; filename=");
+        gpn_multipart_quote(out, part->filename);
+        type = type != NULL ? type : "application/octet-stream";
+    }
+    gpn_buf_add_s(out, "\r\n");
+    if (type != NULL) {
+        gpn_http_header(out, "Content-Type", gpn_str_c(type));
+    }
+    gpn_buf_add_s(out, "\r\n");
+}
+
+static gptner_status gpn_multipart_file_error(gptner_error *err,
+                                              const char *path,
+                                              const char *what, int oserr)
+{
+    char text[64];
+    return gpn_fail(err, GPTNER_ERR_FILE, "upload %s: %s%s%s", path, what,
+                    oserr != 0 ? ": " : "",
+                    oserr != 0 ? gpn_os_text(oserr, text, sizeof(text)) : "");
+}
+
+/* The size of a part's content, asked before a byte is sent. */
+static gptner_status gpn_multipart_size(gpn_multipart *m,
+                                        const gptner_part *part, int64_t *size,
+                                        gptner_error *err)
+{
+    gpn_file file;
+    int oserr = 0, ignored;
+    if (part->path == NULL) {
+        *size = (int64_t)part->value.len;
+        return GPTNER_OK;
+    }
+    if (!gpn_file_open_read(&file, m->env, part->path, &oserr)) {
+        return gpn_multipart_file_error(err, part->path, "cannot open", oserr);
+    }
+    *size = gpn_file_size(&file);
+    gpn_file_close(&file, &ignored);
+    return *size >= 0 ? GPTNER_OK
+                      : gpn_multipart_file_error(
+                            err, part->path,
+                            "has no size; only a regular file can be sent", 0);
+}
+
+static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
+{
+    size_t i;
+    for (i = 0; i < m->n_parts; i++) {
+        const gptner_part *part = &m->parts[i];
+        gptner_status status;
+        if (part->name == NULL) {
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "multipart: part %u has no name", (unsigned)i);
+        }
+        status = gpn_multipart_size(m, part, &m->pieces[i].size, err);
+        if (status != GPTNER_OK) {
+            return status;
+        }
+        gpn_multipart_head(m, part);
+        m->pieces[i].head_end = m->text.len;
+        if (m->pieces[i].size > INT64_MAX - m->length) {
+            return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
+        }
+        m->length += m->pieces[i].size;
+    }
+    gpn_buf_add_s(&m->text, m->n_parts > 0 ? "\r\n--" : "--");
+    gpn_buf_add_s(&m->text, m->boundary);
+    gpn_buf_add_s(&m->text, "--\r\n");
+    if (m->text.status != GPTNER_OK) {
+        return gpn_fail(err, m->text.status, "multipart: heads of the parts");
+    }
+    if ((int64_t)m->text.len > INT64_MAX - m->length) {
+        return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
+    }
+    m->length += (int64_t)m->text.len;
+    return GPTNER_OK;
+}
+
+/* parts, their strings and values are borrowed until deinit. On success length
+ * is what will be read, to the byte. */
+static gptner_status gpn_multipart_init(gpn_multipart *m, const gpn_env *env,
+                                        const gptner_part *parts, size_t n,
+                                        gptner_error *err)
+{
+    enum { TEXT_MAX = 1 << 24 }; /* bytes of all heads; far above any use */
+    uint64_t a = gpn_random_u64(env), b = gpn_random_u64(env);
+    gptner_status status;
+    size_t bytes;
+    memset(m, 0, sizeof(*m));
+    m->env = env;
+    m->parts = parts;
+    m->n_parts = n;
+    gpn_buf_init(&m->text, env, TEXT_MAX);
+    gpn_format(m->boundary, sizeof(m->boundary), "gptner-%08x%08x%08x%08x",
+               (unsigned)(a >> 32), (unsigned)(a & 0xffffffffu),
+               (unsigned)(b >> 32), (unsigned)(b & 0xffffffffu));
+    if (gpn_size_mul(n, sizeof(*m->pieces), &bytes)) {
+        m->pieces = (gpn_multipart_piece *)gpn_mem_alloc(env, bytes);
+    }
+    if (m->pieces == NULL) {
+        status = gpn_fail(err, GPTNER_ERR_NO_MEMORY, "multipart: no memory");
+    } else {
+        status = gpn_multipart_build(m, err);
+    }
+    if (status != GPTNER_OK) {
+        gpn_multipart_deinit(m);
+    }
+    return status;
+}
+
+/* Up to cap bytes of the current part's content into out. */
+static gptner_status gpn_multipart_content(gpn_multipart *m, char *out,
+                                           size_t cap, size_t *got,
+                                           gptner_error *err)
+{
+    const gptner_part *part = &m->parts[m->part];
+    int64_t left = m->pieces[m->part].size - m->content_at;
+    int64_t n = left < (int64_t)cap ? left : (int64_t)cap;
+    int oserr = 0;
+    if (part->path == NULL) {
+        memcpy(out, part->value.ptr + m->content_at, (size_t)n);
+    } else {
+        if (!m->file_open &&
+            !gpn_file_open_read(&m->file, m->env, part->path, &oserr)) {
+            return gpn_multipart_file_error(err, part->path, "cannot open",
+                                            oserr);
+        }
+        m->file_open = true;
+        n = gpn_file_read(&m->file, out, (size_t)n, &oserr);
+        if (n <= 0) {
+            /* Padding would send other content than the file's. */
+            return gpn_multipart_file_error(
+                err, part->path,
+                n < 0 ? "cannot read" : "became shorter while it was sent",
+                n < 0 ? oserr : 0);
+        }
+    }
+    m->content_at += n;
+    *got = (size_t)n;
+    return GPTNER_OK;
+}
+
+/* The next bytes of the body, at most cap (above 0); *got 0: the end. */
+static gptner_status gpn_multipart_read(gpn_multipart *m, char *out, size_t cap,
+                                        size_t *got, gptner_error *err)
+{
+    size_t at = 0;
+    int oserr;
+    *got = 0;
+    while (at < cap) {
+        bool tail = m->part == m->n_parts;
+        size_t end = tail ? m->text.len : m->pieces[m->part].head_end;
+        size_t n = end - m->text_at;
+        if (n > 0) {
+            n = n < cap - at ? n : cap - at;
+            memcpy(out + at, m->text.data + m->text_at, n);
+            m->text_at += n;
+            at += n;
+        } else if (tail) {
+            break;
+        } else if (m->content_at < m->pieces[m->part].size) {
+            gptner_status status =
+                gpn_multipart_content(m, out + at, cap - at, &n, err);
+            if (status != GPTNER_OK) {
+                return status;
+            }
+            at += n;
+        } else {
+            if (m->file_open) {
+                gpn_file_close(&m->file, &oserr);
+                m->file_open = false;
+            }
+            m->part++;
+            m->content_at = 0;
+        }
+    }
+    *got = at;
+    return GPTNER_OK;
+}
+
+/* ---- proxy --------------------------------------------------------------- */
+
+/* "10.0.0.0/8", "::1", "192.0.2.7": an address or a range of them. */
+static bool gpn_no_proxy_address(gptner_str entry, const unsigned char *host,
+                                 int host_len)
+{
+    const char *slash = (const char *)memchr(entry.ptr, '/', entry.len);
+    unsigned char bytes[16];
+    char text[64];
+    int64_t bits = host_len * 8;
+    int i;
+    if (slash != NULL) {
+        size_t n = (size_t)(slash - entry.ptr);
+        if (!gpn_digits_parse(gpn_str(slash + 1, entry.len - n - 1), &bits)) {
+            return false;
+        }
+        entry.len = n;
+    }
+    if (entry.len >= sizeof(text) || host_len == 0) {
+        return false;
+    }
+    memcpy(text, entry.ptr, entry.len);
+    text[entry.len] = '\0';
+    if (gpn_addr_bytes(text, bytes) != host_len || bits > host_len * 8) {
+        return false;
+    }
+    for (i = 0; bits > 0; i++, bits -= 8) {
+        unsigned mask = bits >= 8 ? 0xffu : (0xffu << (8 - bits)) & 0xffu;
+        if (((unsigned)(host[i] ^ bytes[i]) & mask) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Cuts ":port" and brackets off. False: the port is another one. */
+static bool gpn_no_proxy_port(gptner_str *entry, int port)
+{
+    const char *end = entry->ptr + entry->len;
+    const char *colon = (const char *)memchr(entry->ptr, ':', entry->len);
+    int64_t number = port;
+    if (entry->ptr[0] == '[') {
+        const char *close = (const char *)memchr(entry->ptr, ']', entry->len);
+        if (close == NULL) {
+            return false;
+        }
+        colon = close + 1 < end && close[1] == ':' ? close + 1 : NULL;
+        entry->ptr++;
+        entry->len = (size_t)(close - entry->ptr);
+    } else if (colon != NULL &&
+               memchr(colon + 1, ':', (size_t)(end - colon - 1)) == NULL) {
+        entry->len = (size_t)(colon - entry->ptr);
+    } else {
+        return true; /* no port, or a bare IPv6 address */
+    }
+    return colon == NULL ||
+           (gpn_digits_parse(gpn_str(colon + 1, (size_t)(end - colon - 1)),
+                             &number) &&
+            number == port);
+}
+
+/* A name matches itself and, on a dot boundary, what lies below it. */
+static bool gpn_no_proxy_name(gptner_str entry, const char *name)
+{
+    size_t len = strlen(name);
+    if (gpn_str_starts(entry, "*.")) {
+        entry.ptr++;
+        entry.len--;
+    }
+    if (entry.len > 0 && entry.ptr[0] == '.') {
+        entry.ptr++;
+        entry.len--;
+    }
+    if (entry.len > 0 && entry.ptr[entry.len - 1] == '.') {
+        entry.len--;
+    }
+    if (entry.len == 0 || entry.len > len) {
+        return false;
+    }
+    name += len - entry.len;
+    return gpn_str_ieq_c(entry, name) && (entry.len == len || name[-1] == '.');
+}
+
+/* Is target in a NO_PROXY list? Addresses are compared with literals only:
+ * nothing is looked up. */
+static bool gpn_no_proxy_match(gptner_str list, const gpn_url *target)
+{
+    unsigned char host[16];
+    int host_len = gpn_addr_bytes(target->name, host);
+    gptner_str entry;
+    while (gpn_list_next(&list, &entry)) {
+        if (gpn_str_eq_c(entry, "*")) {
+            return true;
+        }
+        if (entry.len == 0 || !gpn_no_proxy_port(&entry, target->port) ||
+            entry.len == 0) {
+            continue;
+        }
+        if (host_len > 0 ? gpn_no_proxy_address(entry, host, host_len)
+                         : gpn_no_proxy_name(entry, target->name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const char *gpn_env_either(const char *lower, const char *upper)
+{
+    const char *value = gpn_env_get(lower);
+    return value != NULL ? value : gpn_env_get(upper);
+}
+
+/* HTTP_PROXY in capitals is not read: a CGI program gets it from the request
+ * header "Proxy" of whoever calls it. */
+static const char *gpn_proxy_from_environment(bool tls)
+{
+    const char *value = tls ? gpn_env_either("https_proxy", "HTTPS_PROXY")
+                            : gpn_env_get("http_proxy");
+    return value != NULL ? value : gpn_env_either("all_proxy", "ALL_PROXY");
+}
+
+/* Which proxy leads to target. cfg_proxy and cfg_no_proxy NULL: what the
+ * environment says; cfg_proxy "": none. proxy_out is all zero (host NULL) when
+ * the way is direct, and on failure. */
+static gptner_status gpn_proxy_for(const gpn_env *env, const char *cfg_proxy,
+                                   const char *cfg_no_proxy,
+                                   const gpn_url *target, gpn_url *proxy_out,
+                                   gptner_error *err)
+{
+    gptner_str text, scheme;
+    size_t at;
+    memset(proxy_out, 0, sizeof(*proxy_out));
+    if (cfg_proxy == NULL) {
+        cfg_proxy = gpn_proxy_from_environment(target->tls);
+    }
+    if (cfg_no_proxy == NULL) {
+        cfg_no_proxy = gpn_env_either("no_proxy", "NO_PROXY");
+    }
+    if (cfg_proxy == NULL || cfg_proxy[0] == '\0' ||
+        gpn_no_proxy_match(gpn_str_c(cfg_no_proxy), target)) {
+        return GPTNER_OK;
+    }
+    text = gpn_str_c(cfg_proxy);
+    at = gpn_str_find(text, "://");
+    if (at != SIZE_MAX) {
+        scheme = gpn_str(text.ptr, at);
+        if (!gpn_str_ieq_c(scheme, "http")) {
+            return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                            "proxy: only http:// proxies are supported, not "
+                            "socks or https; check the proxy setting");
+        }
+        text.ptr += at + 3;
+        text.len -= at + 3;
+    }
+    if (gpn_url_parse_rest(env, text, false, proxy_out, err) != GPTNER_OK) {
+        return gpn_fail(err,
+                        err != NULL && err->status == GPTNER_ERR_NO_MEMORY
+                            ? GPTNER_ERR_NO_MEMORY
+                            : GPTNER_ERR_CONFIG,
+                        "proxy: not understood; it looks like "
+                        "http://user:password@host:port");
+    }
+    return GPTNER_OK;
+}
+
+/* ---- HTTP-date (RFC 9110 5.6.7) ------------------------------------------ */
+
+/* n digits; the first may be a space if padded. -1: not a number. */
+static int gpn_date_number(const char *p, int n, bool padded)
+{
+    int value = 0, i;
+    for (i = 0; i < n; i++) {
+        if (padded && i == 0 && p[0] == ' ') {
+            continue;
+        }
+        if (p[i] < '0' || p[i] > '9') {
+            return -1;
+        }
+        value = value * 10 + (p[i] - '0');
+    }
+    return value;
+}
+
+/* Index of the three letters at p in a list of such, or -1. */
+static int gpn_date_word(const char *p, const char *list)
+{
+    int i;
+    for (i = 0; list[3 * i] != '\0'; i++) {
+        if (memcmp(p, list + 3 * i, 3) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+enum {
+    GPN_DATE_YEAR,
+    GPN_DATE_MONTH,
+    GPN_DATE_DAY,
+    GPN_DATE_HOUR,
+    GPN_DATE_MINUTE,
+    GPN_DATE_SECOND,
+    GPN_DATE_WEEKDAY,
+    GPN_DATE_FIELDS
+};
+
+/* Matches text against a pattern: w weekday and m month of three letters, d
+ * day, e day padded by a space, y year of two and Y of four digits, h i s the
+ * time; the rest as it stands. */
+static bool gpn_date_match(gptner_str text, const char *pattern, int *fields)
+{
+    static const char codes[] = "Yymdehisw";
+    static const char widths[] = "423222223";
+    static const unsigned char targets[] = {
+        GPN_DATE_YEAR,   GPN_DATE_YEAR,   GPN_DATE_MONTH,
+        GPN_DATE_DAY,    GPN_DATE_DAY,    GPN_DATE_HOUR,
+        GPN_DATE_MINUTE, GPN_DATE_SECOND, GPN_DATE_WEEKDAY};
+    const char *p = text.ptr, *end = text.ptr + text.len;
+    for (; *pattern != '\0'; pattern++) {
+        const char *code = strchr(codes, *pattern);
+        int n = code != NULL ? widths[code - codes] - '0' : 1, value;
+        if (end - p < n) {
+            return false;
+        }
+        if (code == NULL) {
+            value = *p == *pattern ? 0 : -1;
+        } else if (*code == 'w') {
+            value = gpn_date_word(p, "MonTueWedThuFriSatSun");
+        } else if (*code == 'm') {
+            value = gpn_date_word(p, "JanFebMarAprMayJunJulAugSepOctNovDec");
+        } else {
+            value = gpn_date_number(p, n, *code == 'e');
+        }
+        if (value < 0) {
+            return false;
+        }
+        if (code != NULL) {
+            fields[targets[code - codes]] = value;
+        }
+        p += n;
+    }
+    return p == end;
+}
+
+/* "Monday, " and so on at the front, or nothing, is cut off. */
+static void gpn_date_skip_long_weekday(gptner_str *text)
+{
+    static const char *const rest[] = {
+        "day, ", "sday, ", "nesday, ", "rsday, ", "day, ", "urday, ", "day, "};
+    int day =
+        text->len > 3 ? gpn_date_word(text->ptr, "MonTueWedThuFriSatSun") : -1;
+    gptner_str tail = gpn_str(text->ptr + 3, day >= 0 ? text->len - 3 : 0);
+    if (day >= 0 && gpn_str_starts(tail, rest[day])) {
+        size_t n = strlen(rest[day]);
+        *text = gpn_str(tail.ptr + n, tail.len - n);
+    }
+}
+
+/* Days from 1970-01-01 in the Gregorian calendar; year from 1 on. */
+static int64_t gpn_date_days(int year, int month, int day)
+{
+    /* Years that begin in March put the leap day last. */
+    int64_t y = month < 2 ? year - 1 : year;
+    int shifted = (month + 10) % 12;
+    int64_t in_year = (153 * shifted + 2) / 5 + day - 1;
+    return y * 365 + y / 4 - y / 100 + y / 400 + in_year - 719468;
+}
+
+/* The three forms of an HTTP-date. A wrong weekday does not matter: the rest
+ * says which instant is meant. */
+static bool gpn_http_date(gptner_str text, int64_t *unix_s)
+{
+    static const unsigned char lengths[] = {31, 28, 31, 30, 31, 30,
+                                            31, 31, 30, 31, 30, 31};
+    int f[GPN_DATE_FIELDS] = GPN_ZERO, year, month, days;
+    gptner_str rest = text;
+    if (!gpn_date_match(text, "w, d m Y h:i:s GMT", f) &&
+        !gpn_date_match(text, "w m e h:i:s Y", f)) {
+        gpn_date_skip_long_weekday(&rest);
+        if (rest.len == text.len ||
+            !gpn_date_match(rest, "d-m-y h:i:s GMT", f)) {
+            return false;
+        }
+        /* Two digits: 1969 to 2068, as POSIX has it. */
+        f[GPN_DATE_YEAR] += f[GPN_DATE_YEAR] < 69 ? 2000 : 1900;
+    }
+    year = f[GPN_DATE_YEAR];
+    month = f[GPN_DATE_MONTH];
+    days = lengths[month];
+    if (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)) {
+        days++;
+    }
+    if (year < 1 || f[GPN_DATE_DAY] < 1 || f[GPN_DATE_DAY] > days ||
+        f[GPN_DATE_HOUR] > 23 || f[GPN_DATE_MINUTE] > 59 ||
+        f[GPN_DATE_SECOND] > 60) { /* 60: a leap second */
+        return false;
+    }
+    *unix_s = gpn_date_days(year, month, f[GPN_DATE_DAY]) * 86400 +
+              f[GPN_DATE_HOUR] * 3600 + f[GPN_DATE_MINUTE] * 60 +
+              f[GPN_DATE_SECOND];
+    return true;
+}
+
+/* ---------------------------------------------------------------------------
+ * http, part 2: a connection and its exchange
+ *
+ * A gpn_conn carries one exchange at a time over a connection that it keeps.
+ * gpn_conn_step() never blocks: it takes readiness and the clock, moves as far
+ * as it can, and leaves in `until` when it must be called at the latest. The
+ * states run
+ *   CONNECT (resolve, race) -> [TUNNEL: CONNECT to the proxy] -> [HANDSHAKE]
+ *   -> SEND -> RECEIVE -> IDLE
+ * A kept connection starts at SEND. The received bytes pass through a buffer
+ * of the thread, not of the connection: the parser takes all that it is given.
+ * ------------------------------------------------------------------------ */
+
+typedef struct gpn_request {
+    const gpn_peer *peer; /* outlives the exchange */
+    bool is_head;         /* method HEAD */
+    bool repeatable;      /* may be sent again though it may have arrived */
+    gpn_buf head;         /* complete, with Content-Length and empty line */
+    gpn_buf body;
+    gpn_multipart *parts; /* NULL: body is the body */
+} gpn_request;
+
+/* What an attempt came to. Valid until the connection's next exchange. */
+typedef struct gpn_reply {
+    gptner_status status; /* OK: a whole response arrived */
+    gptner_error *error;  /* filled when status is not OK */
+    int http_status;      /* also when only the head arrived; 0: none */
+    gpn_http *http;       /* the head, when http_status is not 0 */
+    char *body;           /* mutable, NUL after; empty when it was diverted */
+    size_t body_len;
+    int64_t body_bytes; /* received, wherever they went */
+    bool handed_over;   /* body_fn got at least a byte */
+    bool reused;        /* the connection had served a request before */
+    bool reusable;
+    bool sent; /* a byte of the request was written */
+    int64_t latency_ms;
+    int64_t now_ms;
+    int64_t unix_ms;
+} gpn_reply;
+
+/* What the owner of an exchange decides while it goes on. */
+typedef struct gpn_sink {
+    /* May a request be sent again at once? NULL: yes. */
+    bool (*resend_fn)(void *ctx, int64_t now);
+    /* Shall this body go to body_fn instead of memory? NULL: no. */
+    bool (*divert_fn)(void *ctx, const gpn_http *http);
+    gptner_status (*body_fn)(void *ctx, const char *data, size_t len,
+                             gptner_error *err);
+    void *ctx;
+} gpn_sink;
+
+typedef struct gpn_time_limits { /* milliseconds; INT64_MAX: none */
+    int64_t connect_ms;
+    int64_t handshake_ms;
+    int64_t first_byte_ms;
+    int64_t gap_ms;
+    int64_t attempt_ms;
+} gpn_time_limits;
+
+/* What all connections of a client share. */
+typedef struct gpn_link {
+    const gpn_env *env;
+    gpn_tls *tls;
+    gpn_resolver *resolver;
+    const gptner_transport *transport;
+    gpn_time_limits times;
+    gpn_http_limits http;
+    size_t max_body;
+} gpn_link;
+
+typedef enum gpn_phase {
+    GPN_PHASE_IDLE,
+    GPN_PHASE_CONNECT,
+    GPN_PHASE_TUNNEL_SEND,
+    GPN_PHASE_TUNNEL_RECEIVE,
+    GPN_PHASE_HANDSHAKE,
+    GPN_PHASE_SEND,
+    GPN_PHASE_RECEIVE
+} gpn_phase;
+
+enum {
+    GPN_RECORD = 16384,       /* bytes; largest TLS record, RFC 8446 5.1 */
+    GPN_IDLE_MS = 50000,      /* shorter than the idle limits of servers */
+    GPN_PROBE_IDLE_MS = 1000, /* idle longer: look before writing */
+    GPN_HEAD_CAP = 1 << 20,   /* bytes; a request head, ours */
+    GPN_REOPEN_MAX = 3        /* fresh connections within one attempt */
+};
+
+/* The buffer that a thread receives into. */
+typedef struct gpn_scratch {
+    char data[GPN_RECORD];
+} gpn_scratch;
+
+typedef struct gpn_conn {
+    const gpn_link *link;
+    gpn_stream stream;
+    const gpn_peer *peer; /* of the open connection; NULL: closed */
+    gpn_phase phase;
+    gpn_request request;
+    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
+    gpn_http http;
+    gpn_buf body;
+    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
+    gpn_reply reply;
+    gptner_error error;
+    /* the part of the request that is being sent */
+    const char *out;
+    size_t out_len;
+    size_t body_sent;
+    /* times: gpn_clock_ms() */
+    int64_t until; /* step at the latest then; INT64_MAX: never */
+    int64_t started_ms;
+    int64_t phase_ms;    /* when the phase began */
+    int64_t progress_ms; /* last byte that moved */
+    int64_t sent_ms;     /* first byte of the request */
+    int64_t hard_ms;     /* caller's limit */
+    int64_t idle_ms;     /* since when it is idle */
+    int64_t idle_limit_ms;
+    int64_t received; /* bytes of this exchange's response */
+    char nothing[1];  /* an empty body */
+    int reopened;     /* within this attempt */
+    unsigned served;  /* exchanges over this connection */
+    bool whole;       /* the response is complete */
+    bool diverted;
+    bool early;    /* the response came before the request was sent */
+    bool was_open; /* the exchange began on a kept connection */
+    bool must_probe;
+    /* counted for the run's summary, cleared by the pool */
+    unsigned opened;
+    unsigned resumed;
+    unsigned resent;
+} gpn_conn;
+
+static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
+                          void *tag)
+{
+    memset(c, 0, sizeof *c);
+    c->link = link;
+    gpn_stream_init(&c->stream, link->env, poller, tag);
+    gpn_http_init(&c->http, link->env);
+    gpn_buf_init(&c->request.head, link->env, GPN_HEAD_CAP);
+    gpn_buf_init(&c->request.body, link->env, SIZE_MAX / 2);
+    gpn_buf_init(&c->body, link->env, SIZE_MAX / 2);
+    gpn_buf_init(&c->upload, link->env, GPN_HEAD_CAP);
+    c->phase = GPN_PHASE_IDLE;
+    c->until = INT64_MAX;
+}
+
+static void gpn_conn_close(gpn_conn *c)
+{
+    if (c->peer != NULL) {
+        gpn_stream_close(&c->stream);
+    }
+    c->peer = NULL;
+    c->served = 0;
+}
+
+static void gpn_conn_deinit(gpn_conn *c)
+{
+    gpn_conn_close(c);
+    gpn_http_deinit(&c->http);
+    if (c->request.head.data != NULL) { /* it holds the key */
+        gpn_mem_wipe(c->request.head.data, c->request.head.cap);
+    }
+    gpn_buf_deinit(&c->request.head);
+    gpn_buf_deinit(&c->request.body);
+    gpn_buf_deinit(&c->body);
+    if (c->upload.data != NULL) { /* it may hold the proxy's password */
+        gpn_mem_wipe(c->upload.data, c->upload.cap);
+    }
+    gpn_buf_deinit(&c->upload);
+}
+
+/* Give back the memory of an unusually large exchange. */
+static void gpn_conn_trim(gpn_conn *c)
+{
+    if (c->body.cap > 4 * GPN_RECORD) {
+        gpn_buf_deinit(&c->body);
+        gpn_buf_init(&c->body, c->link->env, SIZE_MAX / 2);
+    }
+    if (c->request.body.cap > 4 * GPN_RECORD) {
+        gpn_buf_deinit(&c->request.body);
+        gpn_buf_init(&c->request.body, c->link->env, SIZE_MAX / 2);
+    }
+}
+
+static int64_t gpn_time_add(int64_t t, int64_t ms)
+{
+    return ms > INT64_MAX - t ? INT64_MAX : t + ms;
+}
+
+static int64_t gpn_time_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void gpn_conn_enter(gpn_conn *c, gpn_phase phase, int64_t now)
+{
+    c->phase = phase;
+    c->phase_ms = now;
+    c->progress_ms = now;
+}
+
+/* The deadline of the present phase, and its name for the message. */
+static int64_t gpn_conn_deadline(const gpn_conn *c, const char **what)
+{
+    const gpn_time_limits *t = &c->link->times;
+    int64_t own = INT64_MAX;
+    int64_t all = gpn_time_add(c->started_ms, t->attempt_ms);
+    switch (c->phase) {
+    case GPN_PHASE_CONNECT:
+        *what = "connect (connect_timeout_ms)";
+        own = gpn_time_add(c->phase_ms, t->connect_ms);
+        break;
+    case GPN_PHASE_TUNNEL_SEND:
+    case GPN_PHASE_TUNNEL_RECEIVE:
+        *what = "CONNECT to the proxy (handshake_timeout_ms)";
+        own = gpn_time_add(c->phase_ms, t->handshake_ms);
+        break;
+    case GPN_PHASE_HANDSHAKE:
+        *what = "TLS handshake (handshake_timeout_ms)";
+        own = gpn_time_add(c->phase_ms, t->handshake_ms);
+        break;
+    case GPN_PHASE_SEND:
+        *what = "sending the request (gap_timeout_ms)";
+        own = gpn_time_add(c->progress_ms, t->gap_ms);
+        break;
+    case GPN_PHASE_RECEIVE:
+        if (c->received == 0) {
+            *what = "waiting for the first byte (first_byte_timeout_ms)";
+            own = gpn_time_add(c->phase_ms, t->first_byte_ms);
+        } else {
+            *what = "waiting for more of the response (gap_timeout_ms)";
+            own = gpn_time_add(c->progress_ms, t->gap_ms);
+        }
+        break;
+    case GPN_PHASE_IDLE:
+        *what = "";
+        return INT64_MAX;
+    }
+    if (all < own) {
+        *what = "the whole attempt (timeout_ms)";
+        own = all;
+    }
+    if (c->hard_ms < own) {
+        *what = "the prompt or the run as a whole";
+        own = c->hard_ms;
+    }
+    return own;
+}
+
+/* End the exchange. status OK: a whole response; otherwise c->error tells. */
+static bool gpn_conn_finish(gpn_conn *c, gptner_status status, int64_t now)
+{
+    gpn_reply *r = &c->reply;
+    r->status = status;
+    r->error = &c->error;
+    r->http = &c->http;
+    c->nothing[0] = '\0';
+    r->body = c->nothing;
+    if (c->body.len > 0) { /* gpn_conn_take_body() kept room for the NUL */
+        r->body = c->body.data;
+        r->body[c->body.len] = '\0';
+    }
+    r->body_len = c->body.len;
+    r->reused = c->was_open;
+    r->now_ms = now;
+    r->unix_ms = gpn_clock_unix_ms(c->link->env);
+    r->latency_ms = c->sent_ms != 0 ? now - c->sent_ms : 0;
+    r->sent = c->sent_ms != 0;
+    c->phase = GPN_PHASE_IDLE;
+    c->until = INT64_MAX;
+    c->idle_ms = now;
+    c->served++;
+    if (status != GPTNER_OK || !r->reusable) {
+        gpn_conn_close(c);
+    }
+    return true;
+}
+
+static bool gpn_conn_fail(gpn_conn *c, int64_t now)
+{
+    if (c->error.status == GPTNER_OK) {
+        gpn_fail(&c->error, GPTNER_ERR_CONNECTION_LOST,
+                 "exchange with %s:%d: failed for an unknown reason",
+                 c->request.peer->host, c->request.peer->port);
+    }
+    c->reply.reusable = false;
+    return gpn_conn_finish(c, c->error.status, now);
+}
+
+static bool gpn_conn_open(gpn_conn *c, int64_t now)
+{
+    const char *what;
+    gpn_conn_close(c);
+    if (gpn_stream_open(&c->stream, c->request.peer, c->link->resolver,
+                        c->link->tls, c->link->transport,
+                        &c->error) != GPTNER_OK) {
+        return false;
+    }
+    c->peer = c->request.peer;
+    c->was_open = false;
+    c->must_probe = false;
+    gpn_conn_enter(c, GPN_PHASE_CONNECT, now);
+    c->stream.limit_at = gpn_conn_deadline(c, &what);
+    return true;
+}
+
+/* Open the connection anew within the same attempt: after a kept connection
+ * was found closed, or when the stream asks for it. false: too often. */
+static bool gpn_conn_reopen(gpn_conn *c, int64_t now)
+{
+    if (c->reopened >= GPN_REOPEN_MAX) {
+        return false;
+    }
+    c->reopened++;
+    memset(&c->error, 0, sizeof c->error);
+    return gpn_conn_open(c, now);
+}
+
+/* Point out/out_len to the first piece: the head, joined by as much of the
+ * body as fits one record, so that a small request is one write. */
+static bool gpn_conn_rewind(gpn_conn *c)
+{
+    gpn_request *q = &c->request;
+    size_t head = q->head.len;
+    size_t room = head < GPN_RECORD ? GPN_RECORD - head : 0;
+    size_t joined = q->body.len < room ? q->body.len : room;
+    c->body_sent = 0;
+    c->received = 0;
+    c->early = false;
+    c->whole = false;
+    if (q->parts != NULL) {
+        gpn_multipart_rewind(q->parts);
+        joined = 0;
+    }
+    if (!gpn_buf_reserve(&q->head, joined)) {
+        gpn_fail(&c->error, q->head.status, "request to %s: out of memory",
+                 q->peer->host);
+        return false;
+    }
+    if (joined > 0) { /* behind the head, but not part of head.len */
+        memcpy(q->head.data + head, q->body.data, joined);
+    }
+    c->body_sent = joined;
+    c->out = q->head.data;
+    c->out_len = head + joined;
+    return true;
+}
+
+/* The next piece of the body. false: failed. out_len 0: nothing is left. */
+static bool gpn_conn_refill(gpn_conn *c)
+{
+    gpn_request *q = &c->request;
+    if (q->parts == NULL) {
+        c->out = q->body.data + c->body_sent;
+        c->out_len = q->body.len - c->body_sent;
+        if (c->out_len > GPN_RECORD) {
+            c->out_len = GPN_RECORD;
+        }
+        c->body_sent += c->out_len;
+        return true;
+    }
+    gpn_buf_clear(&c->upload);
+    if (!gpn_buf_reserve(&c->upload, GPN_RECORD)) {
+        gpn_fail(&c->error, c->upload.status, "upload: out of memory");
+        return false;
+    }
+    c->out = c->upload.data;
+    return gpn_multipart_read(q->parts, c->upload.data, GPN_RECORD, &c->out_len,
+                              &c->error) == GPTNER_OK;
+}
+
+static bool gpn_conn_start_send(gpn_conn *c, int64_t now)
+{
+    gpn_http_reset(&c->http, c->request.is_head, false, &c->link->http);
+    gpn_buf_clear(&c->body);
+    c->diverted = false;
+    c->reply.http_status = 0;
+    c->reply.body_bytes = 0;
+    c->reply.reusable = false;
+    gpn_conn_enter(c, GPN_PHASE_SEND, now);
+    return gpn_conn_rewind(c);
+}
+
+/* Can the open connection take this request? Probes it when it was idle for
+ * long, or when a lost request could not be repeated. */
+static bool gpn_conn_usable(gpn_conn *c, int64_t now)
+{
+    if (c->peer == NULL || c->peer != c->request.peer || c->served == 0 ||
+        now - c->idle_ms >= c->idle_limit_ms) {
+        return false;
+    }
+    if (c->must_probe || !c->request.repeatable ||
+        now - c->idle_ms >= GPN_PROBE_IDLE_MS) {
+        c->must_probe = false;
+        return gpn_stream_alive(&c->stream);
+    }
+    return true;
+}
+
+/* Begin the exchange that c->request describes; gpn_conn_step() follows. */
+static void gpn_conn_begin(gpn_conn *c, int64_t now, int64_t hard_ms)
+{
+    bool ok;
+    memset(&c->error, 0, sizeof c->error);
+    c->error.retry_after_ms = -1;
+    memset(&c->reply, 0, sizeof c->reply);
+    c->started_ms = now;
+    c->sent_ms = 0;
+    c->whole = false;
+    c->hard_ms = hard_ms;
+    c->reopened = 0;
+    c->received = 0;
+    c->was_open = gpn_conn_usable(c, now);
+    ok = c->was_open ? gpn_conn_start_send(c, now) : gpn_conn_open(c, now);
+    if (!ok) {
+        c->phase = GPN_PHASE_SEND; /* the step finds c->error set */
+    }
+    c->until = now;
+}
+
+/* --- the steps: GPN_IO_DONE leads on to the next phase --- */
+
+/* "host:port", as CONNECT and its Host field want it. */
+static void gpn_conn_write_connect(gpn_buf *out, const gpn_peer *peer)
+{
+    char where[300];
+    bool v6 = strchr(peer->host, ':') != NULL;
+    gptner_str target;
+    target.len = gpn_format(where, sizeof where, "%s%s%s:%d", v6 ? "[" : "",
+                            peer->host, v6 ? "]" : "", peer->port);
+    target.ptr = where;
+    gpn_buf_clear(out);
+    gpn_http_begin(out, "CONNECT", target);
+    gpn_http_header(out, "Host", target);
+    if (peer->proxy_auth != NULL) {
+        gpn_http_header(out, "Proxy-Authorization",
+                        gpn_str_c(peer->proxy_auth));
+    }
+    gpn_http_end_head(out);
+}
+
+static gpn_io gpn_conn_step_connect(gpn_conn *c, int64_t now)
+{
+    gpn_io io = gpn_stream_connect(&c->stream, now, &c->error);
+    if (io != GPN_IO_DONE) {
+        return io;
+    }
+    c->opened++;
+    if (!c->peer->tls) {
+        return gpn_conn_start_send(c, now) ? GPN_IO_DONE : GPN_IO_FAILED;
+    }
+    if (c->peer->proxy_host != NULL) {
+        gpn_conn_write_connect(&c->upload, c->peer);
+        if (c->upload.status != GPTNER_OK) {
+            gpn_fail(&c->error, c->upload.status,
+                     "CONNECT through proxy %s: cannot be written",
+                     c->peer->proxy_host);
+            return GPN_IO_FAILED;
+        }
+        c->out = c->upload.data;
+        c->out_len = c->upload.len;
+        gpn_http_reset(&c->http, false, true, &c->link->http);
+        gpn_conn_enter(c, GPN_PHASE_TUNNEL_SEND, now);
+        return GPN_IO_DONE;
+    }
+    gpn_conn_enter(c, GPN_PHASE_HANDSHAKE, now);
+    return gpn_stream_start_tls(&c->stream, &c->error);
+}
+
+/* Send c->out; DONE when it is gone. */
+static gpn_io gpn_conn_send_out(gpn_conn *c, int64_t now)
+{
+    while (c->out_len > 0) {
+        size_t sent = 0;
+        gpn_io io =
+            gpn_stream_send(&c->stream, c->out, c->out_len, &sent, &c->error);
+        if (io != GPN_IO_DONE) {
+            return io;
+        }
+        if (c->phase == GPN_PHASE_SEND && c->sent_ms == 0) {
+            c->sent_ms = now;
+        }
+        c->progress_ms = now;
+        c->out += sent;
+        c->out_len -= sent;
+    }
+    return GPN_IO_DONE;
+}
+
+static gpn_io gpn_conn_step_tunnel_send(gpn_conn *c, int64_t now)
+{
+    gpn_io io = gpn_conn_send_out(c, now);
+    if (io == GPN_IO_DONE) {
+        c->phase = GPN_PHASE_TUNNEL_RECEIVE; /* one limit for both */
+    }
+    return io;
+}
+
+static gpn_io gpn_conn_tunnel_refused(gpn_conn *c)
+{
+    int code = c->http.status;
+    gpn_fail(&c->error, GPTNER_ERR_PROXY,
+             "CONNECT %s:%d through proxy %s:%d: the proxy answered %d%s",
+             c->peer->host, c->peer->port, c->peer->proxy_host,
+             c->peer->proxy_port, code,
+             code == 407 ? "; it wants user:password in the proxy URL" : "");
+    c->error.http_status = code;
+    return GPN_IO_FAILED;
+}
+
+/* Read the proxy's answer. Its status decides; a 2xx has no body, and nothing
+ * may follow before our ClientHello. */
+static gpn_io gpn_conn_step_tunnel_receive(gpn_conn *c, int64_t now,
+                                           gpn_scratch *scratch)
+{
+    size_t got = 0;
+    size_t at = 0;
+    gpn_io io = gpn_stream_recv(&c->stream, scratch->data, sizeof scratch->data,
+                                &got, &c->error);
+    if (io == GPN_IO_EOF) {
+        gpn_fail(&c->error, GPTNER_ERR_PROXY,
+                 "CONNECT through proxy %s:%d: closed without an answer",
+                 c->peer->proxy_host, c->peer->proxy_port);
+        return GPN_IO_FAILED;
+    }
+    if (io != GPN_IO_DONE) {
+        return io;
+    }
+    for (;;) {
+        size_t used = 0;
+        gptner_str piece;
+        gpn_http_event ev = gpn_http_next(&c->http, scratch->data + at,
+                                          got - at, &used, &piece, &c->error);
+        at += used;
+        if (ev == GPN_HTTP_FAILED) {
+            return GPN_IO_FAILED;
+        }
+        if (ev == GPN_HTTP_HEAD && c->http.status / 100 != 2) {
+            return gpn_conn_tunnel_refused(c);
+        }
+        if (ev == GPN_HTTP_DONE) {
+            if (at < got) {
+                gpn_fail(&c->error, GPTNER_ERR_PROXY,
+                         "CONNECT through proxy %s:%d: bytes after its answer",
+                         c->peer->proxy_host, c->peer->proxy_port);
+                return GPN_IO_FAILED;
+            }
+            gpn_conn_enter(c, GPN_PHASE_HANDSHAKE, now);
+            return gpn_stream_start_tls(&c->stream, &c->error);
+        }
+        if (ev == GPN_HTTP_MORE) {
+            return GPN_IO_DONE; /* receive again */
+        }
+    }
+}
+
+static gpn_io gpn_conn_step_handshake(gpn_conn *c, int64_t now)
+{
+    gpn_io io = gpn_stream_handshake(&c->stream, now, &c->error);
+    if (io != GPN_IO_DONE) {
+        return io;
+    }
+    if (gpn_stream_resumed(&c->stream)) {
+        c->resumed++;
+    }
+    return gpn_conn_start_send(c, now) ? GPN_IO_DONE : GPN_IO_FAILED;
+}
+
+static gptner_status gpn_conn_body_too_long(gpn_conn *c)
+{
+    return gpn_fail(&c->error, GPTNER_ERR_LIMIT,
+                    "response of %s: body longer than max_body_bytes (%zu)",
+                    c->peer->host, c->link->max_body);
+}
+
+static gptner_status gpn_conn_take_body(gpn_conn *c, gptner_str piece)
+{
+    c->reply.body_bytes += (int64_t)piece.len;
+    if (c->diverted) {
+        c->reply.handed_over = true;
+        return c->sink.body_fn(c->sink.ctx, piece.ptr, piece.len, &c->error);
+    }
+    if (piece.len > c->link->max_body - c->body.len) {
+        return gpn_conn_body_too_long(c);
+    }
+    if (!gpn_buf_reserve(&c->body, piece.len + 1)) { /* 1: a NUL at the end */
+        return gpn_fail(&c->error, c->body.status,
+                        "response of %s: out of memory", c->peer->host);
+    }
+    gpn_buf_add(&c->body, piece.ptr, piece.len);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_conn_take_head(gpn_conn *c)
+{
+    c->reply.http_status = c->http.status;
+    c->diverted =
+        c->sink.divert_fn != NULL && c->sink.divert_fn(c->sink.ctx, &c->http);
+    if (!c->diverted && !c->request.is_head && c->http.content_length > 0 &&
+        (uint64_t)c->http.content_length > c->link->max_body) {
+        return gpn_conn_body_too_long(c);
+    }
+    return GPTNER_OK;
+}
+
+/* A whole response is there: may the connection carry another one? */
+static void gpn_conn_judge_reuse(gpn_conn *c, size_t leftover)
+{
+    int64_t limit = GPN_IDLE_MS;
+    gptner_str hint = gpn_http_find(&c->http, "keep-alive");
+    size_t at = hint.ptr != NULL ? gpn_str_ifind(hint, "timeout=") : SIZE_MAX;
+    if (at != SIZE_MAX) {
+        int64_t seconds = 0;
+        for (at += 8; at < hint.len && seconds < 100000; at++) {
+            if (hint.ptr[at] < '0' || hint.ptr[at] > '9') {
+                break;
+            }
+            seconds = seconds * 10 + (hint.ptr[at] - '0');
+        }
+        limit = gpn_time_min(limit, (seconds - 1) * 1000);
+    }
+    c->idle_limit_ms = limit;
+    /* Without TLS anything that follows is a fault; with it, a ticket may. */
+    c->must_probe = gpn_stream_pending(&c->stream);
+    c->reply.reusable =
+        c->http.reusable && leftover == 0 && !c->early && limit > 0;
+}
+
+/* Feed received bytes to the parser. DONE: the response is whole; WANT_READ:
+ * more is needed. */
+static gpn_io gpn_conn_feed(gpn_conn *c, const char *data, size_t len)
+{
+    size_t at = 0;
+    for (;;) { /* an event a call; the last is MORE or DONE */
+        size_t used = 0;
+        gptner_str piece = GPN_ZERO;
+        gptner_status status = GPTNER_OK;
+        gpn_http_event ev = gpn_http_next(&c->http, data + at, len - at, &used,
+                                          &piece, &c->error);
+        at += used;
+        switch (ev) {
+        case GPN_HTTP_FAILED:
+            return GPN_IO_FAILED;
+        case GPN_HTTP_HEAD:
+            status = gpn_conn_take_head(c);
+            break;
+        case GPN_HTTP_BODY:
+            status = gpn_conn_take_body(c, piece);
+            break;
+        case GPN_HTTP_DONE:
+            gpn_conn_judge_reuse(c, len - at);
+            c->whole = true;
+            return GPN_IO_DONE;
+        case GPN_HTTP_MORE:
+            return GPN_IO_WANT_READ;
+        case GPN_HTTP_INTERIM:
+            break;
+        }
+        if (status != GPTNER_OK) {
+            return GPN_IO_FAILED;
+        }
+    }
+}
+
+/* The stream ended. clean: by close_notify, or by FIN where there is no TLS. */
+static gpn_io gpn_conn_ended(gpn_conn *c, bool clean)
+{
+    gptner_error why = GPN_ZERO;
+    gpn_http_event ev;
+    if (c->received == 0) {
+        if (c->error.status == GPTNER_OK) {
+            gpn_fail(&c->error, GPTNER_ERR_CONNECTION_LOST,
+                     "%s:%d closed the connection without a response",
+                     c->peer->host, c->peer->port);
+        }
+        return GPN_IO_FAILED;
+    }
+    ev = gpn_http_eof(&c->http, clean, &why);
+    if (ev == GPN_HTTP_DONE) {
+        c->reply.reusable = false;
+        c->whole = true;
+        memset(&c->error, 0, sizeof c->error);
+        return GPN_IO_DONE;
+    }
+    if (c->error.status == GPTNER_OK) {
+        c->error = why;
+    }
+    return GPN_IO_FAILED;
+}
+
+static gpn_io gpn_conn_step_receive(gpn_conn *c, int64_t now,
+                                    gpn_scratch *scratch)
+{
+    for (;;) {
+        size_t got = 0;
+        gpn_io io = gpn_stream_recv(&c->stream, scratch->data,
+                                    sizeof scratch->data, &got, &c->error);
+        if (io == GPN_IO_EOF || io == GPN_IO_FAILED) {
+            return gpn_conn_ended(c, io == GPN_IO_EOF);
+        }
+        if (io != GPN_IO_DONE) {
+            return io;
+        }
+        c->received += (int64_t)got;
+        c->progress_ms = now;
+        io = gpn_conn_feed(c, scratch->data, got);
+        if (io != GPN_IO_WANT_READ) {
+            return io;
+        }
+        if (got < sizeof scratch->data && c->link->transport == NULL &&
+            !gpn_stream_pending(&c->stream)) {
+            return GPN_IO_WANT_READ; /* the poller tells when there is more */
+        }
+    }
+}
+
+/* Sending is stuck or failed: has the server answered already? (RFC 9112 9.5)
+ * DONE: yes, the phase is now RECEIVE. */
+static gpn_io gpn_conn_early_reply(gpn_conn *c, int64_t now,
+                                   gpn_scratch *scratch)
+{
+    gptner_error kept = c->error;
+    size_t got = 0;
+    gpn_io io = gpn_stream_recv(&c->stream, scratch->data, sizeof scratch->data,
+                                &got, &c->error);
+    c->error = kept;
+    if (io != GPN_IO_DONE) {
+        return io;
+    }
+    c->early = true;
+    c->received += (int64_t)got;
+    gpn_conn_enter(c, GPN_PHASE_RECEIVE, now);
+    return gpn_conn_feed(c, scratch->data, got);
+}
+
+static gpn_io gpn_conn_step_send(gpn_conn *c, int64_t now, unsigned ready,
+                                 gpn_scratch *scratch)
+{
+    for (;;) {
+        gpn_io io = gpn_conn_send_out(c, now);
+        if (io == GPN_IO_FAILED ||
+            (io != GPN_IO_DONE && (ready & GPN_POLL_IN) != 0)) {
+            gpn_io early = gpn_conn_early_reply(c, now, scratch);
+            if (c->phase == GPN_PHASE_RECEIVE) {
+                memset(&c->error, 0, sizeof c->error);
+                c->error.retry_after_ms = -1;
+                return early;
+            }
+            return io == GPN_IO_FAILED || early == GPN_IO_EOF ||
+                           early == GPN_IO_FAILED
+                       ? GPN_IO_FAILED
+                       : io;
+        }
+        if (io != GPN_IO_DONE) {
+            return io;
+        }
+        if (!gpn_conn_refill(c)) {
+            return GPN_IO_FAILED;
+        }
+        if (c->out_len == 0) {
+            gpn_conn_enter(c, GPN_PHASE_RECEIVE, now);
+            return c->link->transport != NULL ? GPN_IO_DONE : GPN_IO_WANT_READ;
+        }
+    }
+}
+
+/* A failed step: may the exchange go on over a fresh connection, unnoticed?
+ * The rule for a kept connection that the server had closed is that not one
+ * byte of a response came, and that the request may be repeated or was not
+ * written (https: RFC 9110 9.2.2, RFC 9112 9.3.1). */
+static bool gpn_conn_second_chance(gpn_conn *c, int64_t now)
+{
+    bool stale =
+        c->was_open && c->received == 0 &&
+        c->error.status == GPTNER_ERR_CONNECTION_LOST &&
+        (c->request.repeatable || c->sent_ms == 0) &&
+        (c->sink.resend_fn == NULL || c->sink.resend_fn(c->sink.ctx, now));
+    bool asked =
+        c->peer != NULL && c->stream.retry_connect &&
+        (c->phase == GPN_PHASE_CONNECT || c->phase == GPN_PHASE_HANDSHAKE);
+    if (!stale && !asked) {
+        return false;
+    }
+    if (!gpn_conn_reopen(c, now)) {
+        return false;
+    }
+    if (stale) {
+        c->resent++;
+    }
+    return true;
+}
+
+static bool gpn_conn_timed_out(gpn_conn *c, int64_t now, const char *what)
+{
+    gpn_fail(&c->error, GPTNER_ERR_TIMEOUT,
+             "%s:%d: timed out after %lld ms: %s", c->request.peer->host,
+             c->request.peer->port, (long long)(now - c->started_ms), what);
+    return gpn_conn_fail(c, now);
+}
+
+static gpn_io gpn_conn_step_phase(gpn_conn *c, int64_t now, unsigned ready,
+                                  gpn_scratch *scratch)
+{
+    switch (c->phase) {
+    case GPN_PHASE_CONNECT:
+        return gpn_conn_step_connect(c, now);
+    case GPN_PHASE_TUNNEL_SEND:
+        return gpn_conn_step_tunnel_send(c, now);
+    case GPN_PHASE_TUNNEL_RECEIVE:
+        return gpn_conn_step_tunnel_receive(c, now, scratch);
+    case GPN_PHASE_HANDSHAKE:
+        return gpn_conn_step_handshake(c, now);
+    case GPN_PHASE_SEND:
+        return gpn_conn_step_send(c, now, ready, scratch);
+    case GPN_PHASE_RECEIVE:
+        return gpn_conn_step_receive(c, now, scratch);
+    case GPN_PHASE_IDLE:
+        break;
+    }
+    return GPN_IO_WANT_READ;
+}
+
+/* Move the exchange as far as it goes. true: it ended, c->reply tells how.
+ * Data that has arrived is always taken before a deadline is looked at, so a
+ * thread that comes late does not fail what was in time. */
+static bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
+                          gpn_scratch *scratch)
+{
+    const char *what = "";
+    int64_t deadline;
+    gpn_io io;
+    do {
+        if (c->error.status != GPTNER_OK) {
+            return gpn_conn_fail(c, now);
+        }
+        io = gpn_conn_step_phase(c, now, ready, scratch);
+        if (io == GPN_IO_DONE && c->whole) {
+            return gpn_conn_finish(c, GPTNER_OK, now);
+        }
+        if (io == GPN_IO_FAILED || io == GPN_IO_EOF) {
+            if (!gpn_conn_second_chance(c, now)) {
+                return gpn_conn_fail(c, now);
+            }
+            io = GPN_IO_DONE;
+        }
+    } while (io == GPN_IO_DONE);
+    deadline = gpn_conn_deadline(c, &what);
+    if (now >= deadline) {
+        return gpn_conn_timed_out(c, now, what);
+    }
+    c->until = deadline;
+    if (c->phase == GPN_PHASE_CONNECT || c->phase == GPN_PHASE_HANDSHAKE ||
+        c->link->transport != NULL) {
+        c->until = gpn_time_min(deadline, c->stream.wake_at);
+    }
+    return false;
+}
+
+/* Drop the exchange, whatever its state. */
+static void gpn_conn_abort(gpn_conn *c)
+{
+    if (c->phase != GPN_PHASE_IDLE) {
+        gpn_conn_close(c);
+        c->phase = GPN_PHASE_IDLE;
+        c->until = INT64_MAX;
+    }
+}
+
+/* Something happened on an idle connection: a ticket, or the server's end. */
+static void gpn_conn_idle_event(gpn_conn *c)
+{
+    if (c->peer != NULL && !gpn_stream_alive(&c->stream)) {
+        gpn_conn_close(c);
+    }
+}
+
+/* ===========================================================================
+ * >>pace       layer 6   what is retried, when, and the gate of all workers
+ * calls: >>platform >>bytes >>http
+ *
+ * Decisions only: time is handed in, nothing waits here.
+ *
+ * The gate: one worker's 429 shuts it for all. When the pause is over, the
+ * first request goes alone; the others follow one by one, a step apart, where
+ * the step grows with the pause. Each success shortens the step until the gate
+ * stands open again. Opening at once would send W requests in one instant into
+ * a bucket that has just begun to fill: the next 429 would be certain.
+ * ======================================================================== */
+
+/* ---- delays as servers write them ---------------------------------------- */
+
+/* ms; about 300 years. A longer wait is cut down to this, never refused: it
+ * must not fall back to a short one. */
+#define GPN_WAIT_MAX INT64_C(10000000000000)
+
+static int64_t gpn_clamp(int64_t value, int64_t low, int64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static bool gpn_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* "12" or "1.5" times unit_ms, rounded up. */
+static bool gpn_decimal_ms(gptner_str text, int64_t unit_ms, int64_t *ms)
+{
+    int64_t whole = 0, part = 0, scale = 1;
+    size_t i = 0;
+    for (; i < text.len && gpn_is_digit(text.ptr[i]); i++) {
+        whole = whole * 10 + (text.ptr[i] - '0');
+        whole = gpn_clamp(whole, 0, GPN_WAIT_MAX / unit_ms);
+    }
+    if (i == 0) {
+        return false;
+    }
+    if (i < text.len && text.ptr[i] == '.') {
+        for (i++; i < text.len && gpn_is_digit(text.ptr[i]); i++) {
+            if (scale < 1000000000) {
+                part = part * 10 + (text.ptr[i] - '0');
+                scale *= 10;
+            }
+        }
+    }
+    *ms = whole * unit_ms + (part * unit_ms + scale - 1) / scale;
+    return i == text.len;
+}
+
+/* Retry-After: seconds, also with a fraction, or an HTTP-date. */
+static bool gpn_wait_parse(gptner_str retry_after, int64_t now_unix_ms,
+                           int64_t *ms)
+{
+    int64_t unix_s;
+    retry_after = gpn_str_trim(retry_after);
+    if (gpn_decimal_ms(retry_after, 1000, ms)) {
+        return true;
+    }
+    if (!gpn_http_date(retry_after, &unix_s)) {
+        return false;
+    }
+    *ms = unix_s * 1000 > now_unix_ms ? unix_s * 1000 - now_unix_ms : 0;
+    return true;
+}
+
+/* retry-after-ms: milliseconds, also with a fraction. */
+static bool gpn_wait_parse_ms(gptner_str retry_after_ms, int64_t *ms)
+{
+    return gpn_decimal_ms(gpn_str_trim(retry_after_ms), 1, ms);
+}
+
+/* The length of the unit that text begins with; 0: none. */
+static size_t gpn_duration_unit(gptner_str text, int64_t *ns)
+{
+    static const struct {
+        char name[4];
+        int64_t ns;
+    } units[] = {{"ns", 1},
+                 {"us", 1000},
+                 {"\xc2\xb5s", 1000}, /* micro sign */
+                 {"\xce\xbcs", 1000}, /* Greek mu */
+                 {"ms", 1000000},
+                 {"s", 1000000000},
+                 {"m", INT64_C(60000000000)},
+                 {"h", INT64_C(3600000000000)},
+                 {"d", INT64_C(86400000000000)}};
+    size_t i;
+    for (i = 0; i < GPN_COUNT(units); i++) {
+        if (gpn_str_starts(text, units[i].name)) {
+            *ns = units[i].ns;
+            return strlen(units[i].name);
+        }
+    }
+    return 0;
+}
+
+/* One "1.5h" in nanoseconds; the number of bytes, 0: none. */
+static size_t gpn_duration_term(gptner_str text, int64_t *ns)
+{
+    size_t i = 0, dot, unit_len;
+    int64_t unit, whole = 0;
+    while (i < text.len && gpn_is_digit(text.ptr[i])) {
+        i++;
+    }
+    dot = i;
+    if (i < text.len && text.ptr[i] == '.') {
+        while (++i < text.len && gpn_is_digit(text.ptr[i])) {
+        }
+    }
+    unit_len = gpn_duration_unit(gpn_str(text.ptr + i, text.len - i), &unit);
+    if (unit_len == 0 || (dot == 0 && i < 2)) {
+        return 0;
+    }
+    if (dot > 0 && (!gpn_digits_parse(gpn_str(text.ptr, dot), &whole) ||
+                    whole > INT64_MAX / 4 / unit)) {
+        return 0;
+    }
+    *ns = whole * unit;
+    for (dot++; dot < i; dot++) {
+        unit /= 10;
+        *ns += (text.ptr[dot] - '0') * unit;
+    }
+    return i + unit_len;
+}
+
+/* x-ratelimit-reset-*: a Go duration such as "6m0s" or "12ms", or "0". */
+static bool gpn_reset_parse_ns(gptner_str text, int64_t *ns)
+{
+    size_t at = 0, n;
+    int64_t term;
+    *ns = 0;
+    if (gpn_str_eq_c(text, "0")) {
+        return true;
+    }
+    while (at < text.len) {
+        n = gpn_duration_term(gpn_str(text.ptr + at, text.len - at), &term);
+        if (n == 0 || term > INT64_MAX / 2 - *ns) {
+            return false;
+        }
+        *ns += term;
+        at += n;
+    }
+    return at > 0;
+}
+
+/* The same in milliseconds, rounded up. */
+static bool gpn_reset_parse(gptner_str text, int64_t *ms)
+{
+    int64_t ns;
+    bool ok = gpn_reset_parse_ns(gpn_str_trim(text), &ns);
+    *ms = ok ? (ns + 999999) / 1000000 : 0;
+    return ok;
+}
+
+/* "1m2.5s. ..." or "20 seconds ...", at the start of a text. */
+static bool gpn_prose_delay(gptner_str text, int64_t *ms)
+{
+    static const struct {
+        char word[12];
+        int64_t ms;
+    } units[] = {{"second", 1000},
+                 {"minute", 60000},
+                 {"hour", 3600000},
+                 {"millisecond", 1}};
+    gptner_str token = text, rest;
+    size_t i = 0;
+    while (i < text.len && text.ptr[i] != ' ') {
+        i++;
+    }
+    rest = gpn_str_trim(gpn_str(text.ptr + i, text.len - i));
+    token.len = i;
+    while (token.len > 0 && strchr(".,;!)", token.ptr[token.len - 1]) != NULL) {
+        token.len--;
+    }
+    if (gpn_reset_parse(token, ms)) {
+        return true;
+    }
+    for (i = 0; i < GPN_COUNT(units); i++) {
+        if (gpn_str_istarts(rest, units[i].word)) {
+            return gpn_decimal_ms(token, units[i].ms, ms);
+        }
+    }
+    return false;
+}
+
+/* "... Please try again in 1m2.5s. ..." and "... retry after 20 seconds". */
+static bool gpn_try_again_parse(gptner_str message, int64_t *ms)
+{
+    static const char *const phrases[] = {"try again in ", "retry after "};
+    size_t i, at;
+    for (i = 0; i < GPN_COUNT(phrases); i++) {
+        at = gpn_str_ifind(message, phrases[i]);
+        if (at != SIZE_MAX) {
+            at += strlen(phrases[i]);
+            if (gpn_prose_delay(gpn_str(message.ptr + at, message.len - at),
+                                ms)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* ---- what a reply means -------------------------------------------------- */
+
+typedef enum gpn_class {
+    GPN_CLASS_OK,
+    GPN_CLASS_ADAPT,     /* repeat at once, changed */
+    GPN_CLASS_THROTTLED, /* repeat later; all workers slow down */
+    GPN_CLASS_TRANSIENT, /* repeat later */
+    GPN_CLASS_BAD_REPLY, /* a 200 that makes no sense: repeat, rarely */
+    GPN_CLASS_FAIL,      /* this item will not succeed */
+    GPN_CLASS_FATAL      /* no item will */
+} gpn_class;
+
+/* The first number behind word, commas allowed: "Limit 10,000"; -1: none. */
+static int64_t gpn_number_after(gptner_str text, const char *word)
+{
+    size_t at = gpn_str_ifind(text, word), i;
+    while (at != SIZE_MAX) {
+        int64_t value = 0;
+        at += strlen(word);
+        text = gpn_str(text.ptr + at, text.len - at);
+        for (i = 0; i < text.len && (text.ptr[i] == ' ' || text.ptr[i] == ':');
+             i++) {
+        }
+        if (i > 0 && i < text.len && gpn_is_digit(text.ptr[i])) {
+            for (; i < text.len && value < GPN_WAIT_MAX &&
+                   (gpn_is_digit(text.ptr[i]) || text.ptr[i] == ',');
+                 i++) {
+                value = text.ptr[i] == ',' ? value
+                                           : value * 10 + (text.ptr[i] - '0');
+            }
+            return value;
+        }
+        at = gpn_str_ifind(text, word);
+    }
+    return -1;
+}
+
+/* Does one request ask for more than a whole minute's tokens? */
+static bool gpn_pace_too_large(gptner_str message)
+{
+    int64_t limit = gpn_number_after(message, "limit");
+    int64_t requested = gpn_number_after(message, "requested");
+    if (limit >= 0 && requested >= 0) {
+        return requested > limit;
+    }
+    return gpn_str_ifind(message, "request too large for") != SIZE_MAX;
+}
+
+static bool gpn_pace_is_quota(gptner_str word)
+{
+    return gpn_str_eq_c(word, "insufficient_quota") ||
+           gpn_str_eq_c(word, "billing_hard_limit_reached") ||
+           gpn_str_eq_c(word, "billing_not_active");
+}
+
+static gptner_status gpn_pace_bad_request(gptner_str code, gptner_str message)
+{
+    if (gpn_str_eq_c(code, "context_length_exceeded") ||
+        gpn_str_ifind(message, "maximum context length") != SIZE_MAX) {
+        return GPTNER_ERR_CONTEXT_LENGTH;
+    }
+    if (gpn_str_eq_c(code, "content_policy_violation") ||
+        gpn_str_eq_c(code, "content_filter") ||
+        gpn_str_eq_c(code, "invalid_prompt")) {
+        return GPTNER_ERR_FILTERED;
+    }
+    return GPTNER_ERR_BAD_REQUEST;
+}
+
+/* Client errors, by openai-api.md 6.2. */
+static gpn_class gpn_pace_client_error(int http_status, gptner_str code,
+                                       gptner_str message,
+                                       gptner_status *status)
+{
+    *status = GPTNER_ERR_BAD_REQUEST;
+    switch (http_status) {
+    case 400:
+        *status = gpn_pace_bad_request(code, message);
+        return GPN_CLASS_FAIL;
+    case 401:
+        *status = GPTNER_ERR_AUTH;
+        return GPN_CLASS_FATAL;
+    case 402: /* no credit, at other providers */
+        *status = GPTNER_ERR_QUOTA;
+        return GPN_CLASS_FATAL;
+    case 403:
+        *status = GPTNER_ERR_PERMISSION;
+        return GPN_CLASS_FATAL;
+    case 404:
+        *status = GPTNER_ERR_NOT_FOUND;
+        return GPN_CLASS_FAIL;
+    case 408:
+        *status = GPTNER_ERR_TIMEOUT;
+        return GPN_CLASS_TRANSIENT;
+    case 409: /* a lock held for a moment; final for a cancel: api's matter */
+        *status = GPTNER_ERR_HTTP;
+        return GPN_CLASS_TRANSIENT;
+    case 429:
+        if (gpn_pace_too_large(message)) {
+            *status = GPTNER_ERR_TOO_LARGE;
+            return GPN_CLASS_FAIL;
+        }
+        /* fall through */
+    case 498: /* Groq: no capacity */
+        *status = GPTNER_ERR_RATE_LIMITED;
+        return GPN_CLASS_THROTTLED;
+    default:
+        return GPN_CLASS_FAIL;
+    }
+}
+
+static gpn_class gpn_pace_server_error(int http_status, gptner_str message,
+                                       gptner_status *status)
+{
+    *status = GPTNER_ERR_SERVER;
+    if (http_status == 501) {
+        *status = GPTNER_ERR_UNSUPPORTED;
+        return GPN_CLASS_FAIL;
+    }
+    if (http_status == 529 ||
+        (http_status == 503 &&
+         (gpn_str_ifind(message, "slow down") != SIZE_MAX ||
+          gpn_str_ifind(message, "overloaded") != SIZE_MAX))) {
+        return GPN_CLASS_THROTTLED;
+    }
+    return GPN_CLASS_TRANSIENT;
+}
+
+/* What to do about an HTTP status and the error that came with it (none views
+ * where there was none), and the status for the caller. Never ADAPT or
+ * BAD_REPLY: only the api knows what it added to a request and what it
+ * expects in a reply. */
+static gpn_class gpn_pace_classify(int http_status, gptner_str type,
+                                   gptner_str code, gptner_str message,
+                                   gptner_str should_retry,
+                                   gptner_status *status)
+{
+    gpn_class what = GPN_CLASS_FAIL;
+    *status = GPTNER_OK;
+    if (http_status / 100 == 2) {
+        return GPN_CLASS_OK;
+    }
+    *status = GPTNER_ERR_HTTP;
+    if (http_status >= 400 &&
+        (gpn_pace_is_quota(code) || gpn_pace_is_quota(type))) {
+        *status = GPTNER_ERR_QUOTA;
+        return GPN_CLASS_FATAL;
+    }
+    if (http_status / 100 == 3) {
+        *status = GPTNER_ERR_REDIRECT;
+        return GPN_CLASS_FAIL;
+    }
+    if (http_status / 100 == 4) {
+        what = gpn_pace_client_error(http_status, code, message, status);
+    } else if (http_status / 100 == 5) {
+        what = gpn_pace_server_error(http_status, message, status);
+    }
+    if (*status == GPTNER_ERR_QUOTA) {
+        return what; /* no server can mean that a retry would be paid */
+    }
+    if (gpn_str_ieq_c(should_retry, "true")) {
+        return what == GPN_CLASS_THROTTLED ? what : GPN_CLASS_TRANSIENT;
+    }
+    if (gpn_str_ieq_c(should_retry, "false") && what != GPN_CLASS_FATAL) {
+        return GPN_CLASS_FAIL;
+    }
+    return what;
+}
+
+/* May a failure without a response go away by itself? */
+static bool gpn_pace_retryable_status(gptner_status status)
+{
+    switch (status) {
+    case GPTNER_ERR_TIMEOUT:
+    case GPTNER_ERR_RESOLVE:
+    case GPTNER_ERR_CONNECT:
+    case GPTNER_ERR_CONNECTION_LOST:
+    case GPTNER_ERR_TLS:
+    case GPTNER_ERR_PROXY:
+    case GPTNER_ERR_PROTOCOL:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- retries ------------------------------------------------------------- */
+
+enum { GPN_ADAPT_MAX = 3 /* changes of one request */ };
+
+/* What an item has used up so far. */
+typedef struct gpn_budget {
+    int transient;
+    int throttled;
+    int bad_reply;
+    int adapted;
+    int attempts; /* requests sent; kept by the pool */
+} gpn_budget;
+
+typedef struct gpn_rules {
+    int max_retries;
+    int max_throttle_retries;
+    int max_bad_reply_retries;
+    int64_t backoff_ms;
+    int64_t max_backoff_ms;
+    int64_t max_retry_after_ms; /* negative: no limit */
+} gpn_rules;
+
+/* Before retry attempt = 0, 1, ...: min(first * 2^attempt, max), less up to a
+ * quarter, as the official SDKs do it. */
+static int64_t gpn_backoff(const gpn_env *env, int attempt, int64_t first_ms,
+                           int64_t max_ms)
+{
+    int64_t ms = first_ms;
+    uint64_t chance = gpn_random_u64(env) >> 32;
+    for (; attempt > 0 && ms < max_ms; attempt--) {
+        ms = ms <= max_ms / 2 ? ms * 2 : max_ms;
+    }
+    ms = ms < max_ms ? ms : max_ms;
+    ms = ms < GPN_WAIT_MAX ? ms : GPN_WAIT_MAX;
+    return ms - (int64_t)((uint64_t)(ms / 4 > 0xffffff ? 0xffffff : ms / 4) *
+                              chance >>
+                          32);
+}
+
+/* True: again after *delay_ms, and the budget is charged. False: give up. The
+ * server's delay (0 or less: none) goes before ours; if it asks for more than
+ * the rules allow, waiting is pointless and so is asking earlier. */
+static bool gpn_pace_retry(const gpn_env *env, const gpn_rules *rules,
+                           gpn_budget *budget, gpn_class what,
+                           int64_t server_delay_ms, int64_t *delay_ms)
+{
+    int *used, most;
+    *delay_ms = 0;
+    switch (what) {
+    case GPN_CLASS_ADAPT:
+        return budget->adapted++ < GPN_ADAPT_MAX;
+    case GPN_CLASS_THROTTLED:
+        used = &budget->throttled;
+        most = rules->max_throttle_retries;
+        break;
+    case GPN_CLASS_TRANSIENT:
+        used = &budget->transient;
+        most = rules->max_retries;
+        break;
+    case GPN_CLASS_BAD_REPLY:
+        used = &budget->bad_reply;
+        most = rules->max_bad_reply_retries;
+        break;
+    default:
+        return false;
+    }
+    if (*used >= most || (rules->max_retry_after_ms >= 0 &&
+                          server_delay_ms > rules->max_retry_after_ms)) {
+        return false;
+    }
+    *delay_ms = server_delay_ms > 0 ? server_delay_ms
+                                    : gpn_backoff(env, *used, rules->backoff_ms,
+                                                  rules->max_backoff_ms);
+    ++*used;
+    return true;
+}
+
+/* ---- the gate ------------------------------------------------------------ */
+
+enum {
+    GPN_GATE_SHARE = 16,    /* the step is this part of the pause, */
+    GPN_GATE_STEP_MIN = 4,  /* but at least, */
+    GPN_GATE_STEP_MAX = 250 /* and at most so many ms */
+};
+
+typedef struct gpn_gate {
+    gpn_mutex mutex; /* guards all that follows */
+    int64_t step_ms; /* between two starts; 0: the gate is open */
+    int64_t next_ms; /* no start before */
+    int64_t slot_ms; /* the next time to be handed to somebody who waits */
+    bool shut;       /* nobody has started since the pause */
+    bool fresh;      /* the pause has not got its jitter yet */
+} gpn_gate;
+
+static bool gpn_gate_init(gpn_gate *gate)
+{
+    memset(gate, 0, sizeof(*gate));
+    return gpn_mutex_init(&gate->mutex);
+}
+
+static void gpn_gate_deinit(gpn_gate *gate)
+{
+    gpn_mutex_deinit(&gate->mutex);
+}
+
+/* 0: start now. Otherwise the time at which to ask again: each caller gets
+ * another one. (It may be put off once more if another 429 came meanwhile.) */
+static int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env, int64_t now)
+{
+    int64_t answer = 0, step;
+    gpn_mutex_lock(&gate->mutex);
+    step = gate->step_ms;
+    if (step > 0) {
+        if (gate->fresh) {
+            /* Two clients that were throttled together part here. */
+            gate->next_ms +=
+                (int64_t)(gpn_random_u64(env) % ((uint64_t)step + 1));
+            gate->slot_ms = gate->next_ms;
+            gate->fresh = false;
+        }
+        if (now >= gate->next_ms) {
+            /* Late comers keep the rhythm; a gap is not made up for. */
+            gate->next_ms = gate->next_ms > now - step ? gate->next_ms : now;
+            gate->next_ms += gate->shut ? 2 * step : step;
+            gate->slot_ms =
+                gate->slot_ms > gate->next_ms ? gate->slot_ms : gate->next_ms;
+            gate->shut = false;
+        } else {
+            answer = gate->slot_ms;
+            gate->slot_ms +=
+                gate->shut && answer == gate->next_ms ? 2 * step : step;
+        }
+    }
+    gpn_mutex_unlock(&gate->mutex);
+    return answer;
+}
+
+/* Is there no pause now? Takes no slot. */
+static bool gpn_gate_open(gpn_gate *gate, int64_t now)
+{
+    bool open;
+    gpn_mutex_lock(&gate->mutex);
+    open = gate->step_ms == 0 || now >= gate->next_ms;
+    gpn_mutex_unlock(&gate->mutex);
+    return open;
+}
+
+/* The server asked for a pause of delay_ms: nobody starts before it is over. */
+static void gpn_gate_throttled(gpn_gate *gate, int64_t now, int64_t delay_ms)
+{
+    int64_t step;
+    delay_ms = gpn_clamp(delay_ms, 1, GPN_WAIT_MAX);
+    step = gpn_clamp(delay_ms / GPN_GATE_SHARE, GPN_GATE_STEP_MIN,
+                     GPN_GATE_STEP_MAX);
+    gpn_mutex_lock(&gate->mutex);
+    if (!gate->shut && step < 2 * gate->step_ms) {
+        /* Again, in the middle of the recovery. */
+        step = gpn_clamp(2 * gate->step_ms, 0, GPN_GATE_STEP_MAX);
+    }
+    if (!gate->shut || now + delay_ms > gate->next_ms) {
+        gate->step_ms = step > gate->step_ms ? step : gate->step_ms;
+        gate->next_ms = now + delay_ms;
+        gate->slot_ms = gate->next_ms;
+        gate->shut = gate->fresh = true;
+    }
+    gpn_mutex_unlock(&gate->mutex);
+}
+
+/* A request succeeded: the starts may follow closer. One that was sent before
+ * the pause says nothing about what comes after it. */
+static void gpn_gate_succeeded(gpn_gate *gate)
+{
+    gpn_mutex_lock(&gate->mutex);
+    if (!gate->shut) {
+        gate->step_ms -= (gate->step_ms + 3) / 4;
+    }
+    gpn_mutex_unlock(&gate->mutex);
+}
+
+/* ===========================================================================
+ * >>pool       layer 7   workers driven by threads, ordered results, progress
+ * calls: >>pace >>http >>stream >>bytes >>platform
+ *
+ * A run has a source of works, max_workers slots (a connection each), and a
+ * place to deliver. A driver is what a thread runs: a poller, a receive buffer
+ * and its share of the slots; the calling thread is one of them. A free slot
+ * takes a work that is due for a retry, else a new one from the source. A work
+ * whose attempt failed is parked until its time, without holding a slot. A
+ * finished work waits in a ring until all before it are delivered; the ring's
+ * size bounds how far the run reads ahead, and so its memory.
+ *
+ * Drivers outlive the run with their open connections: the next call on the
+ * client takes them up again.
+ *
+ * Stopping: soft (a hopeless error: nothing new is sent, what is in flight
+ * ends by itself) or hard (cancelled, out of time: all ends now). Either way
+ * every work gets its result.
+ * ======================================================================== */
+
+typedef struct gpn_work {
+    size_t index;
+    gpn_budget budget;
+    int64_t started_ms; /* first attempt; 0: none yet */
+    int64_t deadline_ms;
+    int64_t due_ms; /* parked until then */
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+    bool ok;
+} gpn_work;
+
+typedef struct gpn_work_ops {
+    /* 1: *work set; 0: no more; -1: failed, err filled. Serial. */
+    int (*next_fn)(void *ctx, gpn_work **work, gptner_error *err);
+    /* Not OK: the work is settled with err. */
+    gptner_status (*build_fn)(void *ctx, gpn_work *work, gpn_request *request,
+                              gptner_error *err);
+    /* NULL: every body goes to memory. Asked once a response. */
+    bool (*divert_fn)(void *ctx, gpn_work *work, const gpn_http *http);
+    gptner_status (*body_fn)(void *ctx, gpn_work *work, const char *data,
+                             size_t len, gptner_error *err);
+    /* Every attempt ends here. Fills err for every class but OK; keeps the
+     * result in work for OK, FAIL and FATAL. */
+    gpn_class (*judge_fn)(void *ctx, gpn_work *work, gpn_reply *reply,
+                          int64_t *server_delay_ms, gptner_error *err);
+    /* The work ends without a (further) attempt. Must not fail. */
+    void (*settle_fn)(void *ctx, gpn_work *work, const gptner_error *err);
+    /* Serial. Takes the work and frees it. false: cancel the run. */
+    bool (*deliver_fn)(void *ctx, gpn_work *work);
+} gpn_work_ops;
+
+typedef struct gpn_pool_config { /* complete: no zero stands for a default */
+    int max_workers;
+    int max_threads; /* 0: by cores */
+    size_t stack_bytes;
+    gpn_rules rules;
+    gpn_time_limits times;
+    int64_t item_ms;
+    gpn_http_limits http;
+    size_t max_body;
+    gpn_tls_config tls;
+    const gptner_transport *transport;
+} gpn_pool_config;
+
+typedef struct gpn_run_spec {
+    const gpn_work_ops *ops;
+    void *ctx;
+    int max_workers;  /* 0: the pool's */
+    size_t max_ahead; /* 0: 1024, or 8 for each worker */
+    bool as_completed;
+    bool single;        /* one work, in the calling thread */
+    bool drain;         /* after a stop read the source to its end */
+    int64_t timeout_ms; /* 0: none */
+    int64_t total;      /* -1: unknown */
+    gptner_progress_fn progress_fn;
+    void *progress_user;
+    int progress_every_ms; /* 0: 100 */
+} gpn_run_spec;
+
+typedef struct gpn_driver gpn_driver;
+
+typedef struct gpn_pool {
+    const gpn_env *env;
+    gpn_pool_config config;
+    gpn_link link;
+    gpn_gate gate;
+    gpn_atomic cancelled;
+    gpn_flag cancel_flag; /* wakes every driver's poller */
+    gpn_mutex lock;       /* guards idle */
+    gpn_driver *idle;
+} gpn_pool;
+
+typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
+
+typedef struct gpn_run {
+    gpn_pool *pool;
+    const gpn_run_spec *spec;
+    int64_t started_ms;
+    int64_t deadline_ms;
+    size_t max_ahead;
+    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
+    gpn_driver *drivers[64];
+    size_t n_drivers;
+    gpn_mutex lock; /* guards all below */
+    gpn_work **ring;
+    gpn_work **parked; /* a heap by due_ms, room for max_ahead */
+    size_t n_parked;
+    size_t begun; /* works taken from the source */
+    size_t finished;
+    size_t delivered; /* handed to deliver_fn, or being so */
+    size_t in_flight; /* in slots */
+    bool calling;     /* a driver is in a callback: next, deliver, progress */
+    bool source_ended;
+    bool starved; /* a driver waits for the source or the window */
+    gpn_stop stop;
+    gptner_error why; /* of the stop */
+    gptner_run_summary sum;
+    gptner_progress progress; /* used by the calling thread alone */
+    int64_t progress_ms;
+    int64_t progress_done;
+} gpn_run;
+
+typedef struct gpn_slot {
+    gpn_conn conn;
+    gpn_driver *driver;
+    size_t number;  /* in driver->slots */
+    gpn_work *work; /* NULL: free */
+    bool running;   /* an exchange is under way; else it waits to start */
+} gpn_slot;
+
+struct gpn_driver {
+    gpn_driver *next; /* in the pool's list */
+    gpn_pool *pool;
+    gpn_run *run;
+    gpn_poller poller;
+    gpn_thread thread;
+    gpn_slot **slots;
+    int64_t *until; /* of each slot; INT64_MAX: nothing is due */
+    size_t n_slots;
+    size_t used; /* slots that this run may fill */
+    size_t n_free;
+    int64_t requests;
+    int64_t throttled;
+    bool muted; /* the cancel flag was seen, and is not watched any more */
+    gpn_scratch scratch;
+};
+
+enum {
+    GPN_EVENTS = 64,
+    GPN_DRIVERS_MAX = 64,
+    GPN_GATE_PART = 8 /* of an item's own back-off, for all the others */
+};
+
+/* --- drivers and slots --- */
+
+static void gpn_driver_free(gpn_driver *d)
+{
+    const gpn_env *env = d->pool->env;
+    size_t i;
+    for (i = 0; i < d->n_slots; i++) {
+        gpn_conn_deinit(&d->slots[i]->conn);
+        gpn_mem_free(env, d->slots[i]);
+    }
+    gpn_mem_free(env, d->slots);
+    gpn_mem_free(env, d->until);
+    gpn_bell_remove(gpn_resolver_bell(d->pool->link.resolver), &d->poller);
+    gpn_poller_deinit(&d->poller);
+    gpn_mem_free(env, d);
+}
+
+static gpn_driver *gpn_driver_new(gpn_pool *pool)
+{
+    gpn_driver *d = (gpn_driver *)gpn_mem_zalloc(pool->env, sizeof *d);
+    if (d == NULL) {
+        return NULL;
+    }
+    d->pool = pool;
+    d->muted = true;
+    if (!gpn_poller_init(&d->poller, pool->env)) {
+        gpn_mem_free(pool->env, d);
+        return NULL;
+    }
+    if (!gpn_bell_add(gpn_resolver_bell(pool->link.resolver), &d->poller)) {
+        gpn_poller_deinit(&d->poller);
+        gpn_mem_free(pool->env, d);
+        return NULL;
+    }
+    return d;
+}
+
+/* Watch the cancel flag, or not: it stays raised, and would wake for ever. */
+static bool gpn_driver_mute(gpn_driver *d, bool mute)
+{
+    if (d->muted != mute) {
+        if (!gpn_poller_set(&d->poller, gpn_flag_fd(&d->pool->cancel_flag),
+                            mute ? 0 : GPN_POLL_IN, &d->pool->cancel_flag)) {
+            return false;
+        }
+        d->muted = mute;
+    }
+    return true;
+}
+
+static bool gpn_driver_add_slot(gpn_driver *d)
+{
+    const gpn_env *env = d->pool->env;
+    gpn_slot *slot = (gpn_slot *)gpn_mem_zalloc(env, sizeof *slot);
+    if (slot == NULL) {
+        return false;
+    }
+    gpn_conn_init(&slot->conn, &d->pool->link, &d->poller, slot);
+    slot->driver = d;
+    slot->number = d->n_slots;
+    d->until[d->n_slots] = INT64_MAX;
+    d->slots[d->n_slots++] = slot;
+    return true;
+}
+
+/* Let the driver use n slots. false: it has fewer; used tells how many. */
+static bool gpn_driver_resize(gpn_driver *d, size_t n)
+{
+    const gpn_env *env = d->pool->env;
+    if (n > d->n_slots) {
+        void *slots = gpn_mem_realloc(env, d->slots, n * sizeof *d->slots);
+        void *until = NULL;
+        if (slots != NULL) {
+            d->slots = (gpn_slot **)slots;
+            until = gpn_mem_realloc(env, d->until, n * sizeof *d->until);
+        }
+        if (until != NULL) {
+            d->until = (int64_t *)until;
+            while (d->n_slots < n && gpn_driver_add_slot(d)) {
+            }
+        }
+    }
+    d->used = n < d->n_slots ? n : d->n_slots;
+    d->n_free = d->used;
+    return d->used == n;
+}
+
+static gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
+{
+    gpn_driver *d;
+    gpn_mutex_lock(&pool->lock);
+    d = pool->idle;
+    if (d != NULL) {
+        pool->idle = d->next;
+    }
+    gpn_mutex_unlock(&pool->lock);
+    return d != NULL ? d : gpn_driver_new(pool);
+}
+
+static void gpn_pool_put_driver(gpn_pool *pool, gpn_driver *d)
+{
+    size_t i;
+    for (i = 0; i < d->n_slots; i++) {
+        gpn_conn_trim(&d->slots[i]->conn);
+    }
+    d->run = NULL;
+    gpn_mutex_lock(&pool->lock);
+    d->next = pool->idle;
+    pool->idle = d;
+    gpn_mutex_unlock(&pool->lock);
+}
+
+/* --- the run: parked works, source, delivery. Names end in _locked where the
+ *     caller holds run->lock. --- */
+
+static void gpn_run_park_locked(gpn_run *run, gpn_work *work)
+{
+    gpn_work **heap = run->parked;
+    size_t i = run->n_parked++;
+    while (i > 0 && heap[(i - 1) / 2]->due_ms > work->due_ms) {
+        heap[i] = heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    heap[i] = work;
+}
+
+static gpn_work *gpn_run_unpark_locked(gpn_run *run)
+{
+    gpn_work **heap = run->parked;
+    gpn_work *top = heap[0];
+    gpn_work *last = heap[--run->n_parked];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= run->n_parked) {
+            break;
+        }
+        if (child + 1 < run->n_parked &&
+            heap[child + 1]->due_ms < heap[child]->due_ms) {
+            child++;
+        }
+        if (heap[child]->due_ms >= last->due_ms) {
+            break;
+        }
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = last;
+    return top;
+}
+
+static bool gpn_run_over_locked(const gpn_run *run)
+{
+    return run->source_ended && run->in_flight == 0 && run->n_parked == 0 &&
+           run->delivered == run->begun && !run->calling;
+}
+
+static bool gpn_run_over(gpn_run *run)
+{
+    bool over;
+    gpn_mutex_lock(&run->lock);
+    over = gpn_run_over_locked(run);
+    gpn_mutex_unlock(&run->lock);
+    return over;
+}
+
+/* Wake the drivers; their list does not change while they run. */
+static void gpn_run_wake(gpn_run *run, const gpn_driver *but)
+{
+    size_t i;
+    for (i = 0; i < run->n_drivers; i++) {
+        if (run->drivers[i] != but) {
+            gpn_poller_wake(&run->drivers[i]->poller);
+        }
+    }
+}
+
+static void gpn_run_stop(gpn_run *run, gpn_stop stop, const gptner_error *why)
+{
+    bool first;
+    gpn_mutex_lock(&run->lock);
+    first = run->stop == GPN_STOP_NONE;
+    if (first) {
+        run->why = *why;
+    }
+    if (stop > run->stop) {
+        run->stop = stop;
+    }
+    gpn_mutex_unlock(&run->lock);
+    gpn_run_wake(run, NULL);
+    if (first && why->status != GPTNER_ERR_CANCELLED) {
+        gpn_log(run->pool->env, GPTNER_LOG_ERROR, "run stopped: %s",
+                why->message);
+    }
+}
+
+/* Hand over what is next in the ring. One driver at a time does so, without
+ * the lock, and goes on as long as there is something. Who is in another
+ * callback does it afterwards. */
+static void gpn_run_deliver_locked(gpn_run *run)
+{
+    bool moved = false;
+    if (run->calling) {
+        return;
+    }
+    run->calling = true;
+    for (;;) {
+        gpn_work **place = &run->ring[run->delivered & run->mask];
+        gpn_work *work = *place;
+        bool go_on;
+        if (work == NULL) {
+            break;
+        }
+        *place = NULL;
+        run->delivered++;
+        moved = true;
+        gpn_mutex_unlock(&run->lock);
+        go_on = run->spec->ops->deliver_fn(run->spec->ctx, work);
+        if (!go_on) {
+            gptner_error why = GPN_ZERO;
+            gpn_fail(&why, GPTNER_ERR_CANCELLED,
+                     "run cancelled by the receiver of its results");
+            gpn_run_stop(run, GPN_STOP_HARD, &why);
+        }
+        gpn_mutex_lock(&run->lock);
+    }
+    run->calling = false;
+    if (moved && run->starved) {
+        run->starved = false;
+        gpn_run_wake(run, NULL);
+    }
+}
+
+/* Take a new work from the source; the lock is released meanwhile. */
+static gpn_work *gpn_run_read_locked(gpn_run *run)
+{
+    gpn_work *work = NULL;
+    gptner_error err = GPN_ZERO;
+    bool wake;
+    int got;
+    run->calling = true;
+    gpn_mutex_unlock(&run->lock);
+    got = run->spec->ops->next_fn(run->spec->ctx, &work, &err);
+    if (got < 0) {
+        gpn_run_stop(run, GPN_STOP_SOFT, &err);
+    }
+    gpn_mutex_lock(&run->lock);
+    run->calling = false;
+    if (got > 0) {
+        work->index = run->begun++;
+    } else {
+        work = NULL;
+        run->source_ended = true;
+    }
+    gpn_run_deliver_locked(run); /* what became ready meanwhile */
+    wake = run->starved || run->source_ended;
+    run->starved = false;
+    if (wake) {
+        gpn_run_wake(run, NULL);
+    }
+    return work;
+}
+
+/* A work for a free slot, or NULL; *again is then when to ask next. After a
+ * stop it hands out what there is, whatever its time, to be settled. */
+static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
+{
+    gpn_work *work = NULL;
+    *again = INT64_MAX;
+    gpn_mutex_lock(&run->lock);
+    if (run->stop != GPN_STOP_NONE && !run->spec->drain && !run->calling) {
+        run->source_ended = true;
+    }
+    if (run->n_parked > 0 &&
+        (run->parked[0]->due_ms <= now || run->stop != GPN_STOP_NONE)) {
+        work = gpn_run_unpark_locked(run);
+    } else if (!run->source_ended) {
+        if (!run->calling && run->begun - run->delivered < run->max_ahead) {
+            work = gpn_run_read_locked(run);
+        } else {
+            run->starved = true;
+        }
+    }
+    if (work != NULL) {
+        run->in_flight++;
+    } else if (run->n_parked > 0) {
+        *again = run->parked[0]->due_ms;
+    }
+    gpn_mutex_unlock(&run->lock);
+    return work;
+}
+
+static void gpn_run_count_locked(gpn_run *run, const gpn_work *work)
+{
+    if (work->ok) {
+        run->sum.ok++;
+    } else {
+        run->sum.failed++;
+    }
+    run->sum.prompt_tokens += work->prompt_tokens;
+    run->sum.completion_tokens += work->completion_tokens;
+}
+
+/* The work has its result. */
+static void gpn_run_finish(gpn_run *run, gpn_work *work)
+{
+    size_t place;
+    gpn_mutex_lock(&run->lock);
+    gpn_run_count_locked(run, work);
+    place = run->spec->as_completed ? run->finished : work->index;
+    run->finished++;
+    run->in_flight--;
+    run->ring[place & run->mask] = work;
+    gpn_run_deliver_locked(run);
+    if (gpn_run_over_locked(run)) {
+        gpn_run_wake(run, NULL);
+    }
+    gpn_mutex_unlock(&run->lock);
+}
+
+/* End a work because the run stopped. */
+static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
+{
+    gptner_error err = GPN_ZERO;
+    gptner_error why;
+    gpn_stop stop;
+    gpn_mutex_lock(&run->lock);
+    why = run->why;
+    stop = run->stop;
+    gpn_mutex_unlock(&run->lock);
+    if (work->budget.attempts > 0 && stop == GPN_STOP_HARD) {
+        err = why;
+    } else {
+        gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: the run stopped: %s",
+                 work->budget.attempts > 0 ? " again" : "", why.message);
+    }
+    run->spec->ops->settle_fn(run->spec->ctx, work, &err);
+    gpn_mutex_lock(&run->lock);
+    if (err.status == GPTNER_ERR_CANCELLED) {
+        run->sum.cancelled++;
+    } else if (work->budget.attempts == 0) {
+        run->sum.not_sent++;
+    }
+    gpn_mutex_unlock(&run->lock);
+    gpn_run_finish(run, work);
+}
+
+/* --- one attempt --- */
+
+static bool gpn_slot_may_resend(void *ctx, int64_t now)
+{
+    return gpn_gate_open(&((gpn_slot *)ctx)->driver->pool->gate, now);
+}
+
+static bool gpn_slot_divert(void *ctx, const gpn_http *http)
+{
+    gpn_slot *slot = (gpn_slot *)ctx;
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    return spec->ops->divert_fn(spec->ctx, slot->work, http);
+}
+
+static gptner_status gpn_slot_body(void *ctx, const char *data, size_t len,
+                                   gptner_error *err)
+{
+    gpn_slot *slot = (gpn_slot *)ctx;
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    return spec->ops->body_fn(spec->ctx, slot->work, data, len, err);
+}
+
+static void gpn_slot_release(gpn_slot *slot)
+{
+    gpn_driver *d = slot->driver;
+    slot->work = NULL;
+    slot->running = false;
+    d->until[slot->number] = INT64_MAX;
+    d->n_free++;
+}
+
+static void gpn_slot_finish(gpn_slot *slot)
+{
+    gpn_work *work = slot->work;
+    gpn_slot_release(slot);
+    gpn_run_finish(slot->driver->run, work);
+}
+
+static void gpn_slot_settle(gpn_slot *slot, const gptner_error *err)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    spec->ops->settle_fn(spec->ctx, slot->work, err);
+    gpn_slot_finish(slot);
+}
+
+static void gpn_slot_park(gpn_slot *slot, int64_t due_ms)
+{
+    gpn_run *run = slot->driver->run;
+    gpn_work *work = slot->work;
+    work->due_ms = due_ms;
+    gpn_slot_release(slot);
+    gpn_mutex_lock(&run->lock);
+    run->in_flight--;
+    run->sum.retries++;
+    gpn_run_park_locked(run, work);
+    gpn_mutex_unlock(&run->lock);
+}
+
+/* The attempt failed in a way that may pass. */
+static void gpn_slot_retry(gpn_slot *slot, gpn_class cls, int64_t server_ms,
+                           const gptner_error *err)
+{
+    gpn_driver *d = slot->driver;
+    gpn_work *work = slot->work;
+    const gpn_env *env = d->pool->env;
+    int64_t now = slot->conn.reply.now_ms;
+    int64_t delay = 0;
+    if (cls == GPN_CLASS_THROTTLED) {
+        d->throttled++;
+    }
+    if (!gpn_pace_retry(env, &d->pool->config.rules, &work->budget, cls,
+                        server_ms, &delay)) {
+        gpn_slot_settle(slot, err);
+        return;
+    }
+    if (cls == GPN_CLASS_THROTTLED) {
+        /* A delay that the server told is for all of us; one that we made up
+         * is this item's, the others only slow down. */
+        gpn_gate_throttled(&d->pool->gate, now,
+                           server_ms > 0 ? server_ms : delay / GPN_GATE_PART);
+    }
+    if (cls == GPN_CLASS_ADAPT) {
+        d->until[slot->number] = now; /* changed, and sent again at once */
+        return;
+    }
+    if (gpn_time_add(now, delay) >= work->deadline_ms) {
+        gpn_slot_settle(slot, err);
+        return;
+    }
+    gpn_log(env, GPTNER_LOG_INFO, "prompt %zu: again in %lld ms: %s",
+            work->index, (long long)delay, err->message);
+    gpn_slot_park(slot, gpn_time_add(now, delay));
+}
+
+/* The exchange ended: have the reply judged, and do what the verdict says. */
+static void gpn_slot_ended(gpn_slot *slot)
+{
+    gpn_driver *d = slot->driver;
+    const gpn_run_spec *spec = d->run->spec;
+    gptner_error err = GPN_ZERO;
+    int64_t server_ms = -1;
+    gpn_class cls;
+    slot->running = false;
+    cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
+                              &server_ms, &err);
+    switch (cls) {
+    case GPN_CLASS_OK:
+        gpn_gate_succeeded(&d->pool->gate);
+        gpn_slot_finish(slot);
+        return;
+    case GPN_CLASS_FAIL:
+        gpn_slot_finish(slot);
+        return;
+    case GPN_CLASS_FATAL:
+        if (!spec->single) {
+            gpn_run_stop(d->run, GPN_STOP_SOFT, &err);
+        }
+        gpn_slot_finish(slot);
+        return;
+    case GPN_CLASS_ADAPT:
+    case GPN_CLASS_THROTTLED:
+    case GPN_CLASS_TRANSIENT:
+    case GPN_CLASS_BAD_REPLY:
+        gpn_slot_retry(slot, cls, server_ms, &err);
+        return;
+    }
+}
+
+static void gpn_slot_step(gpn_slot *slot, int64_t now, unsigned ready)
+{
+    gpn_driver *d = slot->driver;
+    if (gpn_conn_step(&slot->conn, now, ready, &d->scratch)) {
+        gpn_slot_ended(slot);
+    } else {
+        d->until[slot->number] = slot->conn.until;
+    }
+}
+
+/* Start an attempt, unless the gate says later. */
+static void gpn_slot_start(gpn_slot *slot, int64_t now)
+{
+    gpn_driver *d = slot->driver;
+    gpn_pool *pool = d->pool;
+    const gpn_run_spec *spec = d->run->spec;
+    gpn_conn *conn = &slot->conn;
+    gpn_work *work = slot->work;
+    gptner_error err = GPN_ZERO;
+    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
+    if (later > now) {
+        d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
+        return;
+    }
+    if (work->started_ms == 0) {
+        work->started_ms = now;
+        work->deadline_ms = gpn_time_add(now, pool->config.item_ms);
+    }
+    gpn_buf_clear(&conn->request.head);
+    gpn_buf_clear(&conn->request.body);
+    conn->request.parts = NULL;
+    conn->request.is_head = false;
+    conn->request.repeatable = true;
+    if (spec->ops->build_fn(spec->ctx, work, &conn->request, &err) !=
+        GPTNER_OK) {
+        gpn_slot_settle(slot, &err);
+        return;
+    }
+    conn->sink.resend_fn = gpn_slot_may_resend;
+    conn->sink.divert_fn =
+        spec->ops->divert_fn != NULL ? gpn_slot_divert : NULL;
+    conn->sink.body_fn = gpn_slot_body;
+    conn->sink.ctx = slot;
+    work->budget.attempts++;
+    d->requests++;
+    slot->running = true;
+    gpn_conn_begin(conn, now,
+                   gpn_time_min(work->deadline_ms, d->run->deadline_ms));
+    gpn_slot_step(slot, now, 0);
+}
+
+/* --- a driver's loop --- */
+
+static gpn_stop gpn_run_stopped(gpn_run *run)
+{
+    gpn_stop stop;
+    gpn_mutex_lock(&run->lock);
+    stop = run->stop;
+    gpn_mutex_unlock(&run->lock);
+    return stop;
+}
+
+/* How the run is stopped, if it is: also by cancellation or its deadline. */
+static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now)
+{
+    gpn_run *run = d->run;
+    gptner_error why = GPN_ZERO;
+    gpn_stop stop = gpn_run_stopped(run);
+    if (stop == GPN_STOP_HARD) {
+        return stop;
+    }
+    if (gpn_atomic_get(&d->pool->cancelled) != 0) {
+        gpn_driver_mute(d, true);
+        gpn_fail(&why, GPTNER_ERR_CANCELLED, "cancelled");
+    } else if (now >= run->deadline_ms) {
+        gpn_fail(&why, GPTNER_ERR_TIMEOUT,
+                 "run: timed out after %lld ms (timeout_ms)",
+                 (long long)(now - run->started_ms));
+    } else {
+        return stop;
+    }
+    gpn_run_stop(run, GPN_STOP_HARD, &why);
+    return GPN_STOP_HARD;
+}
+
+/* End the works in this driver's slots: after a hard stop all of them, after a
+ * soft one those that wait to start. */
+static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
+{
+    size_t i;
+    for (i = 0; i < d->used; i++) {
+        gpn_slot *slot = d->slots[i];
+        gpn_work *work = slot->work;
+        if (work != NULL && (stop == GPN_STOP_HARD || !slot->running)) {
+            gpn_conn_abort(&slot->conn);
+            gpn_slot_release(slot);
+            gpn_run_settle_stopped(d->run, work);
+        }
+    }
+}
+
+/* Give the free slots something to do. Returns when to try again. */
+static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
+{
+    gpn_run *run = d->run;
+    int64_t again = INT64_MAX;
+    size_t i = 0;
+    while (d->n_free > 0 && i < d->used) {
+        gpn_slot *slot = d->slots[i];
+        gpn_work *work;
+        if (slot->work != NULL) {
+            i++;
+            continue;
+        }
+        work = gpn_run_take(run, now, &again);
+        if (work == NULL) {
+            break;
+        }
+        if (gpn_run_stopped(run) != GPN_STOP_NONE) {
+            gpn_run_settle_stopped(run, work);
+            continue;
+        }
+        slot->work = work;
+        d->n_free--;
+        gpn_slot_start(slot, now);
+    }
+    return again;
+}
+
+static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
+{
+    gptner_progress *p = &run->progress;
+    int64_t dt = now - run->progress_ms;
+    gpn_mutex_lock(&run->lock);
+    if (run->calling) { /* another callback is under way: later */
+        gpn_mutex_unlock(&run->lock);
+        return;
+    }
+    run->calling = true;
+    p->total = run->spec->total;
+    if (p->total < 0 && run->source_ended) {
+        p->total = (int64_t)run->begun;
+    }
+    p->done = (int64_t)run->finished;
+    p->ok = run->sum.ok;
+    p->failed = run->sum.failed;
+    p->retries = run->sum.retries;
+    p->waiting = (int64_t)run->n_parked;
+    p->in_flight = (int64_t)run->in_flight;
+    p->prompt_tokens = run->sum.prompt_tokens;
+    p->completion_tokens = run->sum.completion_tokens;
+    gpn_mutex_unlock(&run->lock);
+    p->elapsed_ms = now - run->started_ms;
+    if (dt > 0) { /* smoothed over about three seconds */
+        double seen =
+            (double)(p->done - run->progress_done) * 1000.0 / (double)dt;
+        double share = p->elapsed_ms <= dt + 3000
+                           ? (double)dt / (double)(p->elapsed_ms + 1)
+                           : (double)dt / (double)(dt + 3000);
+        p->per_second += (seen - p->per_second) * (share > 1.0 ? 1.0 : share);
+        run->progress_done = p->done;
+        run->progress_ms = now;
+    }
+    p->eta_ms = -1;
+    if (p->total >= 0 && p->per_second > 0.0) {
+        p->eta_ms =
+            (int64_t)((double)(p->total - p->done) * 1000.0 / p->per_second);
+    }
+    p->finished = finished;
+    run->spec->progress_fn(p, run->spec->progress_user);
+    gpn_mutex_lock(&run->lock);
+    run->calling = false;
+    gpn_run_deliver_locked(run);
+    if (run->starved) { /* somebody waits for the callbacks to be free */
+        run->starved = false;
+        gpn_run_wake(run, NULL);
+    }
+    gpn_mutex_unlock(&run->lock);
+}
+
+/* When this driver must look again, and the progress that is due. Only the
+ * calling thread (the first driver) reports. */
+static int64_t gpn_driver_until(gpn_driver *d, int64_t now, int64_t again)
+{
+    gpn_run *run = d->run;
+    int64_t until = gpn_time_min(again, run->deadline_ms);
+    size_t i;
+    for (i = 0; i < d->used; i++) {
+        until = gpn_time_min(until, d->until[i]);
+    }
+    if (run->spec->progress_fn != NULL && d == run->drivers[0]) {
+        int64_t every = run->spec->progress_every_ms;
+        if (now - run->progress_ms >= every) {
+            gpn_run_report(run, now, false);
+        }
+        until = gpn_time_min(until, gpn_time_add(now, every));
+    }
+    return until;
+}
+
+/* The bell may have rung for a name or a session that somebody waits for. */
+static void gpn_driver_rung(gpn_driver *d, int64_t now)
+{
+    size_t i;
+    for (i = 0; i < d->used; i++) {
+        gpn_slot *slot = d->slots[i];
+        if (slot->running && (slot->conn.phase == GPN_PHASE_CONNECT ||
+                              slot->conn.phase == GPN_PHASE_HANDSHAKE)) {
+            gpn_slot_step(slot, now, 0);
+        }
+    }
+}
+
+static void gpn_driver_handle(gpn_driver *d, const gpn_event *event,
+                              int64_t now)
+{
+    gpn_slot *slot;
+    if (event->tag == (void *)&d->pool->cancel_flag) {
+        return; /* woken; the loop looks why */
+    }
+    if (event->tag == NULL) {
+        gpn_driver_rung(d, now);
+        return;
+    }
+    slot = (gpn_slot *)event->tag;
+    if (slot->running) {
+        gpn_slot_step(slot, now, event->ready);
+    } else {
+        gpn_conn_idle_event(&slot->conn);
+    }
+}
+
+static void gpn_driver_due(gpn_driver *d, int64_t now)
+{
+    size_t i;
+    for (i = 0; i < d->used; i++) {
+        gpn_slot *slot = d->slots[i];
+        if (d->until[i] > now || slot->work == NULL) {
+            continue;
+        }
+        if (slot->running) {
+            gpn_slot_step(slot, now, 0);
+        } else {
+            gpn_slot_start(slot, now);
+        }
+    }
+}
+
+static void gpn_driver_loop(void *arg)
+{
+    gpn_driver *d = (gpn_driver *)arg;
+    gpn_run *run = d->run;
+    gpn_event events[GPN_EVENTS];
+    while (!gpn_run_over(run)) {
+        int64_t now = gpn_clock_ms(d->pool->env);
+        int64_t until;
+        gpn_stop stop;
+        int n;
+        int i;
+        stop = gpn_driver_check(d, now);
+        if (stop != GPN_STOP_NONE) {
+            gpn_driver_stop_slots(d, stop);
+        }
+        until = gpn_driver_until(d, now, gpn_driver_fill(d, now));
+        if (gpn_run_over(run)) {
+            break;
+        }
+        n = gpn_poller_wait(&d->poller, now, until, events, GPN_EVENTS);
+        now = gpn_clock_ms(d->pool->env);
+        for (i = 0; i < n; i++) {
+            gpn_driver_handle(d, &events[i], now);
+        }
+        gpn_driver_due(d, now);
+    }
+}
+
+/* --- a run --- */
+
+static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
+                         size_t workers)
+{
+    size_t size = 1;
+    memset(run, 0, sizeof *run);
+    run->pool = pool;
+    run->spec = spec;
+    run->max_ahead = spec->max_ahead;
+    if (run->max_ahead == 0) {
+        run->max_ahead = workers * 8 > 1024 ? workers * 8 : 1024;
+    }
+    if (spec->single) {
+        run->max_ahead = 1;
+    }
+    while (size < run->max_ahead) {
+        size *= 2;
+    }
+    run->mask = size - 1;
+    run->why.retry_after_ms = -1;
+    run->ring =
+        (gpn_work **)gpn_mem_zalloc(pool->env, 2 * size * sizeof *run->ring);
+    if (run->ring == NULL) {
+        return false;
+    }
+    run->parked = run->ring + size;
+    if (!gpn_mutex_init(&run->lock)) {
+        gpn_mem_free(pool->env, run->ring);
+        return false;
+    }
+    run->started_ms = gpn_clock_ms(pool->env);
+    run->progress_ms = run->started_ms;
+    run->deadline_ms = spec->timeout_ms > 0
+                           ? gpn_time_add(run->started_ms, spec->timeout_ms)
+                           : INT64_MAX;
+    return true;
+}
+
+static size_t gpn_run_threads(const gpn_pool *pool, const gpn_run_spec *spec,
+                              size_t workers)
+{
+    size_t n = (workers + 3) / 4; /* fewer slots are not worth a thread */
+    size_t most = pool->config.max_threads > 0
+                      ? (size_t)pool->config.max_threads
+                      : (size_t)gpn_cpu_count();
+    if (spec->single) {
+        return 1;
+    }
+    if (pool->config.transport != NULL) {
+        n = workers; /* its calls block */
+        most = workers;
+    }
+    n = n < most ? n : most;
+    return n < GPN_DRIVERS_MAX ? n : (size_t)GPN_DRIVERS_MAX;
+}
+
+/* Engage drivers[0] for the calling thread and up to threads-1 more. What a
+ * driver cannot take falls to the first; a run with one slot still works. */
+static bool gpn_run_engage(gpn_run *run, size_t workers, size_t threads)
+{
+    size_t share = workers / threads;
+    size_t extra = workers % threads;
+    size_t i;
+    for (i = 0; i < threads; i++) {
+        gpn_driver *d = gpn_pool_take_driver(run->pool);
+        if (d == NULL) {
+            break;
+        }
+        gpn_driver_resize(d, share + (i < extra ? 1 : 0));
+        if (d->used == 0 || !gpn_driver_mute(d, false)) {
+            gpn_pool_put_driver(run->pool, d);
+            break;
+        }
+        d->run = run;
+        d->requests = 0;
+        d->throttled = 0;
+        run->drivers[run->n_drivers++] = d;
+    }
+    return run->n_drivers > 0;
+}
+
+/* Start the threads; a driver without one gives its slots to the first. */
+static size_t gpn_run_start_threads(gpn_run *run)
+{
+    gpn_driver *first = run->drivers[0];
+    size_t n = run->n_drivers;
+    size_t started = 1;
+    while (started < n &&
+           gpn_thread_start(&run->drivers[started]->thread, gpn_driver_loop,
+                            run->drivers[started],
+                            run->pool->config.stack_bytes)) {
+        started++;
+    }
+    if (started < n && run->pool->config.transport == NULL) {
+        size_t total = first->used;
+        size_t i;
+        for (i = started; i < n; i++) {
+            total += run->drivers[i]->used;
+        }
+        gpn_driver_resize(first, total);
+    }
+    return started;
+}
+
+static void gpn_run_disengage(gpn_run *run)
+{
+    size_t k;
+    for (k = run->n_drivers; k > 0; k--) {
+        gpn_driver *d = run->drivers[k - 1];
+        size_t i;
+        for (i = 0; i < d->n_slots; i++) {
+            gpn_conn *conn = &d->slots[i]->conn;
+            run->sum.connections += conn->opened;
+            run->sum.resumed_sessions += conn->resumed;
+            run->sum.resent += conn->resent;
+            conn->opened = 0;
+            conn->resumed = 0;
+            conn->resent = 0;
+        }
+        run->sum.requests += d->requests;
+        run->sum.throttled += d->throttled;
+        gpn_pool_put_driver(run->pool, d);
+    }
+}
+
+/* Drive the run to its end with the calling thread and helpers. */
+static void gpn_run_drive(gpn_run *run)
+{
+    size_t started = gpn_run_start_threads(run);
+    size_t i;
+    gpn_driver_loop(run->drivers[0]);
+    for (i = 1; i < started; i++) {
+        gpn_thread_join(&run->drivers[i]->thread);
+    }
+    if (run->spec->progress_fn != NULL) {
+        gpn_run_report(run, gpn_clock_ms(run->pool->env), true);
+    }
+    run->sum.total = (int64_t)run->begun;
+    run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
+}
+
+/* Run spec's works. OK when all were settled by themselves, else why the run
+ * stopped. */
+static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
+                                  gptner_run_summary *summary,
+                                  gptner_error *err)
+{
+    gpn_run_spec own = *spec;
+    gpn_run run;
+    int asked =
+        spec->max_workers > 0 ? spec->max_workers : pool->config.max_workers;
+    size_t workers = spec->single ? 1 : (size_t)asked;
+    if (summary != NULL) {
+        memset(summary, 0, sizeof *summary);
+    }
+    if (own.progress_every_ms <= 0) {
+        own.progress_every_ms = 100;
+    }
+    if (!gpn_run_init(&run, pool, &own, workers)) {
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "run: out of memory");
+    }
+    if (gpn_run_engage(&run, workers, gpn_run_threads(pool, &own, workers))) {
+        gpn_run_drive(&run);
+    } else {
+        gpn_fail(&run.why, GPTNER_ERR_NO_MEMORY,
+                 "run: no memory or descriptors for a single worker");
+    }
+    gpn_run_disengage(&run);
+    gpn_mutex_deinit(&run.lock);
+    gpn_mem_free(pool->env, run.ring);
+    if (summary != NULL) {
+        *summary = run.sum;
+    }
+    if (err != NULL && run.why.status != GPTNER_OK) {
+        *err = run.why;
+    }
+    return run.why.status;
+}
+
+/* --- the pool --- */
+
+static void gpn_pool_cancel(gpn_pool *pool)
+{
+    gpn_atomic_set(&pool->cancelled, 1);
+    gpn_flag_raise(&pool->cancel_flag);
+}
+
+static void gpn_pool_reset(gpn_pool *pool)
+{
+    gpn_atomic_set(&pool->cancelled, 0);
+    gpn_flag_lower(&pool->cancel_flag);
+}
+
+static void gpn_pool_free(gpn_pool *pool)
+{
+    const gpn_env *env;
+    if (pool == NULL) {
+        return;
+    }
+    env = pool->env;
+    while (pool->idle != NULL) {
+        gpn_driver *d = pool->idle;
+        pool->idle = d->next;
+        gpn_driver_free(d);
+    }
+    gpn_tls_free(pool->link.tls);
+    gpn_resolver_free(pool->link.resolver);
+    gpn_gate_deinit(&pool->gate);
+    gpn_flag_deinit(&pool->cancel_flag);
+    gpn_mutex_deinit(&pool->lock);
+    gpn_mem_free(env, pool);
+}
+
+static gptner_status gpn_pool_start(gpn_pool *pool, gptner_error *err)
+{
+    gpn_link *link = &pool->link;
+    gptner_status status = gpn_resolver_new(pool->env, &link->resolver, err);
+    if (status != GPTNER_OK) {
+        return status;
+    }
+    return gpn_tls_new(pool->env, &pool->config.tls, &link->tls, err);
+}
+
+/* env and the strings in cfg outlive the pool. */
+static gptner_status gpn_pool_new(const gpn_env *env,
+                                  const gpn_pool_config *cfg, gpn_pool **out,
+                                  gptner_error *err)
+{
+    gpn_pool *pool = (gpn_pool *)gpn_mem_zalloc(env, sizeof *pool);
+    gptner_status status;
+    *out = NULL;
+    if (pool == NULL) {
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "client: out of memory");
+    }
+    pool->env = env;
+    pool->config = *cfg;
+    pool->link.env = env;
+    pool->link.transport = cfg->transport;
+    pool->link.times = cfg->times;
+    pool->link.http = cfg->http;
+    pool->link.max_body = cfg->max_body;
+    if (!gpn_mutex_init(&pool->lock)) {
+        gpn_mem_free(env, pool);
+        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
+    }
+    if (!gpn_gate_init(&pool->gate)) {
+        gpn_mutex_deinit(&pool->lock);
+        gpn_mem_free(env, pool);
+        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
+    }
+    if (!gpn_flag_init(&pool->cancel_flag)) {
+        gpn_gate_deinit(&pool->gate);
+        gpn_mutex_deinit(&pool->lock);
+        gpn_mem_free(env, pool);
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "client: no file descriptor for cancellation");
+    }
+    status = gpn_pool_start(pool, err);
+    if (status != GPTNER_OK) {
+        gpn_pool_free(pool);
+        return status;
+    }
+    *out = pool;
+    return GPTNER_OK;
+}
+
+/* --- the bar --- */
+
+enum { GPN_BAR_LAST, GPN_BAR_WIDTH, GPN_BAR_KIND, GPN_BAR_NEXT };
+
+/* "1:02:03" or "02:03" */
+static void gpn_bar_time(char *out, size_t cap, int64_t ms)
+{
+    int64_t s = ms / 1000;
+    if (ms < 0) {
+        gpn_format(out, cap, "?");
+    } else if (s >= 3600) {
+        gpn_format(out, cap, "%d:%02d:%02d", (int)(s / 3600),
+                   (int)(s / 60 % 60), (int)(s % 60));
+    } else {
+        gpn_format(out, cap, "%02d:%02d", (int)(s / 60), (int)(s % 60));
+    }
+}
+
+/* "950", "12.3k", "4.5M" */
+static void gpn_bar_count(char *out, size_t cap, int64_t n)
+{
+    if (n < 10000) {
+        gpn_format(out, cap, "%lld", (long long)n);
+    } else if (n < 1000000) {
+        gpn_format(out, cap, "%lld.%dk", (long long)(n / 1000),
+                   (int)(n / 100 % 10));
+    } else {
+        gpn_format(out, cap, "%lld.%dM", (long long)(n / 1000000),
+                   (int)(n / 100000 % 10));
+    }
+}
+
+/* What stands right of the bar: "37/100 [00:04<00:06, 9.1/s, ...]". */
+static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
+{
+    char elapsed[24];
+    char eta[24];
+    char tokens[24];
+    char total[24];
+    char more[64];
+    int64_t tenths = (int64_t)(p->per_second * 10.0 + 0.5);
+    gpn_bar_time(elapsed, sizeof elapsed, p->elapsed_ms);
+    gpn_bar_time(eta, sizeof eta, p->eta_ms);
+    gpn_bar_count(tokens, sizeof tokens,
+                  p->prompt_tokens + p->completion_tokens);
+    total[0] = '\0';
+    if (p->total >= 0) {
+        gpn_format(total, sizeof total, "/%lld", (long long)p->total);
+    }
+    more[0] = '\0';
+    if (p->retries > 0 || p->failed > 0) {
+        gpn_format(more, sizeof more, ", %lld retries, %lld failed",
+                   (long long)p->retries, (long long)p->failed);
+    }
+    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens]",
+                      (long long)p->done, total, elapsed, eta,
+                      (long long)(tenths / 10), (int)(tenths % 10), more,
+                      tokens);
+}
+
+/* " 37%|#####     | " of the given width; nothing when the total is unknown */
+static void gpn_bar_draw(char *out, size_t cap, const gptner_progress *p,
+                         int width)
+{
+    int filled;
+    int i;
+    size_t len;
+    out[0] = '\0';
+    if (p->total <= 0 || width < 4 || (size_t)width + 16 > cap) {
+        return;
+    }
+    filled = (int)((double)width * (double)p->done / (double)p->total);
+    len = gpn_format(out, cap, "%3d%%|",
+                     (int)(100.0 * (double)p->done / (double)p->total));
+    for (i = 0; i < width; i++) {
+        out[len++] = i < filled ? '#' : ' ';
+    }
+    gpn_format(out + len, cap - len, "| ");
+}
+
+static void gpn_bar_terminal(const gptner_progress *p, const char *label)
+{
+    char tail[256];
+    char bar[128];
+    char line[512];
+    int columns = gpn_err_columns();
+    size_t len = gpn_bar_tail(tail, sizeof tail, p);
+    int room = columns - (int)len - (int)strlen(label) - 12;
+    gpn_bar_draw(bar, sizeof bar, p, room > 60 ? 60 : room);
+    /* back to the left edge; the rest of the line is cleared */
+    len = gpn_format(line, sizeof line, "\r%s: %s%s\033[K%s", label, bar, tail,
+                     p->finished ? "\n" : "");
+    gpn_err_write(line, len);
+}
+
+static void gpn_bar_plain(const gptner_progress *p, const char *label)
+{
+    char tail[256];
+    char line[512];
+    size_t len;
+    gpn_bar_tail(tail, sizeof tail, p);
+    len = gpn_format(line, sizeof line, "%s: %s%s\n", label, tail,
+                     p->finished ? " done" : "");
+    gpn_err_write(line, len);
+}
+
+GPTNER_API void gptner_progress_bar(const gptner_progress *progress, void *user)
+{
+    gptner_bar *bar = (gptner_bar *)user;
+    const char *label =
+        bar != NULL && bar->label != NULL ? bar->label : "prompts";
+    if (bar == NULL || bar->reserved[GPN_BAR_KIND] == 1 ||
+        (bar->reserved[GPN_BAR_KIND] == 0 && gpn_err_is_terminal())) {
+        if (bar != NULL) {
+            bar->reserved[GPN_BAR_KIND] = 1;
+        }
+        gpn_bar_terminal(progress, label);
+        return;
+    }
+    bar->reserved[GPN_BAR_KIND] = 2;
+    /* without a terminal: after 5 seconds, then at growing distances */
+    if (!progress->finished &&
+        progress->elapsed_ms < bar->reserved[GPN_BAR_NEXT] + 5000) {
+        return;
+    }
+    bar->reserved[GPN_BAR_NEXT] =
+        progress->elapsed_ms + progress->elapsed_ms / 4;
+    gpn_bar_plain(progress, label);
+}
+
+/* ===========================================================================
+ * >>api        layer 8   client, request bodies, replies, runs, raw requests
+ * calls: >>pool >>pace >>http >>stream >>json >>bytes >>platform
+ *
+ * One builder and one decoder. gpn_body_write() turns a prompt into the body
+ * of a request, whoever carries it; gpn_fields_read() takes a reply apart where
+ * it lies, without memory of its own, and what it found is copied once, into
+ * the block that is the result. Errors take the same way: the views found in
+ * an error body, or none, become a result with a status.
+ *
+ * A prompt under way is a gpn_item. It holds a spare result inside, so that
+ * also a prompt for which no memory was left gets its result; the item then is
+ * the result's block.
+ * ======================================================================== */
+
+static gptner_status gpn_no_memory(gptner_error *err, const char *what)
+{
+    return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: out of memory", what);
+}
+
+/* --- results: one block each --- */
+
+/* Stands before every object that is handed out: how to free it without its
+ * client, which may be gone. */
+typedef union gpn_owner {
+    struct {
+        gptner_allocator mem;
+        void *block;
+    } own;
+    int64_t align_int;
+    double align_double;
+} gpn_owner;
+
+static void gpn_owner_set(void *object, const gpn_env *env, void *block)
+{
+    gpn_owner *owner = (gpn_owner *)object - 1;
+    owner->own.mem = env->mem;
+    owner->own.block = block;
+}
+
+/* A zeroed object of size bytes, or NULL. */
+static void *gpn_owned_new(const gpn_env *env, size_t size)
+{
+    gpn_owner *owner;
+    size_t total;
+    if (!gpn_size_add(size, sizeof *owner, &total))
+        return NULL;
+    owner = (gpn_owner *)gpn_mem_zalloc(env, total);
+    if (owner == NULL)
+        return NULL;
+    gpn_owner_set(owner + 1, env, owner);
+    return owner + 1;
+}
+
+static void gpn_owned_free(void *object)
+{
+    if (object != NULL) {
+        gpn_owner *owner = (gpn_owner *)object - 1;
+        gptner_allocator mem = owner->own.mem;
+        mem.free_fn(owner->own.block, mem.user);
+    }
+}
+
+/* A member of an object, by its offset. */
+static void *gpn_at(void *object, size_t offset)
+{
+    return (char *)object + offset;
+}
+
+/* Texts of an object, by their offsets, are copied to at, each with a NUL, or
+ * only counted if at is NULL. Returns their size. */
+static size_t gpn_pack(void *object, const uint16_t *texts, size_t n, char *at)
+{
+    size_t size = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        gptner_str *s = (gptner_str *)gpn_at(object, texts[i]);
+        if (s->ptr == NULL)
+            continue;
+        if (at != NULL) {
+            memcpy(at + size, s->ptr, s->len);
+            at[size + s->len] = '\0';
+            s->ptr = at + size;
+        }
+        size += s->len + 1;
+    }
+    return size;
+}
+
+/* What a result is made of, wherever it is: a copy is one block. */
+typedef struct gpn_result_parts {
+    gptner_result r;
+    gptner_str message; /* of r */
+} gpn_result_parts;
+
+static const uint16_t gpn_result_texts[] = {
+    offsetof(gpn_result_parts, message),
+    offsetof(gpn_result_parts, r.custom_id),
+    offsetof(gpn_result_parts, r.model),
+    offsetof(gpn_result_parts, r.id),
+    offsetof(gpn_result_parts, r.request_id),
+    offsetof(gpn_result_parts, r.system_fingerprint),
+    offsetof(gpn_result_parts, r.error_type),
+    offsetof(gpn_result_parts, r.error_code),
+    offsetof(gpn_result_parts, r.error_param),
+    offsetof(gpn_result_parts, r.error_message),
+    offsetof(gpn_result_parts, r.raw)};
+
+static const uint16_t gpn_choice_texts[] = {
+    offsetof(gptner_choice, text),
+    offsetof(gptner_choice, finish_reason),
+    offsetof(gptner_choice, refusal),
+    offsetof(gptner_choice, reasoning),
+    offsetof(gptner_choice, tool_calls_json),
+    offsetof(gptner_choice, logprobs_json)};
+
+static size_t gpn_result_pack(gpn_result_parts *p, gptner_choice *choices,
+                              char *at)
+{
+    size_t size =
+        gpn_pack(p, gpn_result_texts, GPN_COUNT(gpn_result_texts), at);
+    size_t i;
+    for (i = 0; i < p->r.n_choices; i++)
+        size +=
+            gpn_pack(&choices[i], gpn_choice_texts, GPN_COUNT(gpn_choice_texts),
+                     at != NULL ? at + size : NULL);
+    return size;
+}
+
+/* A result with copies of all that view points to; NULL: no memory. */
+static gptner_result *gpn_result_copy(const gpn_env *env,
+                                      const gptner_result *view)
+{
+    gpn_result_parts p;
+    gptner_result *copy;
+    gptner_choice *choices;
+    size_t list = view->n_choices * sizeof *choices;
+    size_t size;
+    p.r = *view;
+    p.message = gptner_str_from(view->message);
+    /* counting does not write */
+    size = gpn_result_pack(&p, (gptner_choice *)(uintptr_t)view->choices, NULL);
+    copy = (gptner_result *)gpn_owned_new(env, sizeof *copy + list + size);
+    if (copy == NULL)
+        return NULL;
+    choices = (gptner_choice *)(copy + 1);
+    if (list > 0)
+        memcpy(choices, view->choices, list);
+    gpn_result_pack(&p, choices, (char *)choices + list);
+    p.r.message = p.message.ptr;
+    if (list > 0) {
+        p.r.choices = choices;
+        p.r.text = choices[0].text;
+        p.r.finish_reason = choices[0].finish_reason;
+    }
+    *copy = p.r;
+    return copy;
+}
+
+GPTNER_API void gptner_result_free(gptner_result *result)
+{
+    gpn_owned_free(result);
+}
+
+/* All the client's, for which zero would say something. */
+static void gpn_result_blank(gptner_result *r)
+{
+    memset(r, 0, sizeof *r);
+    r->message = "";
+    r->retry_after_ms = -1;
+    r->usage.prompt_tokens = -1;
+    r->usage.completion_tokens = -1;
+    r->usage.total_tokens = -1;
+    r->usage.cached_tokens = -1;
+    r->usage.reasoning_tokens = -1;
+}
+
+/* Without the white space in front. */
+static gptner_str gpn_skip_space(gptner_str s)
+{
+    while (s.len > 0 && (unsigned char)*s.ptr <= ' ') {
+        s.ptr++;
+        s.len--;
+    }
+    return s;
+}
+
+/* --- the table of models --- */
+
+enum {
+    GPN_MODEL_NEW_LIMIT = 1,     /* only max_completion_tokens */
+    GPN_MODEL_NO_SAMPLING = 2,   /* neither temperature nor top_p */
+    GPN_MODEL_IF_NOT_EFFORT = 4, /* sampling while effort is unset or "none" */
+    GPN_MODEL_IF_NONE = 8,       /* sampling while effort "none" is sent */
+    GPN_MODEL_NO_PENALTY = 16,
+    GPN_MODEL_NO_STOP = 32,
+    GPN_MODEL_NO_EFFORT = 64,
+    GPN_MODEL_COMPLETIONS = 128,
+    GPN_MODEL_EMBEDDINGS = 256,
+    GPN_MODEL_REASONS = 1 | 16 /* new limit, no penalty */
+};
+
+typedef struct gpn_model_rule {
+    char prefix[24]; /* one that ends in '-' fits the name without it, too */
+    unsigned flags;
+} gpn_model_rule;
+
+/* The flags of a model: those of the first prefix that fits, none for others,
+ * which are chat models that take all. "ft:BASE:..." is as BASE. */
+static unsigned gpn_model_flags(const char *model)
+{
+    /* clang-format off */
+    static const gpn_model_rule rules[] = {
+        {"gpt-3.5-turbo-instruct", GPN_MODEL_COMPLETIONS},
+        {"babbage-002",     GPN_MODEL_COMPLETIONS},
+        {"davinci-002",     GPN_MODEL_COMPLETIONS},
+        {"text-davinci-",   GPN_MODEL_COMPLETIONS},
+        {"text-embedding-", GPN_MODEL_EMBEDDINGS},
+        {"gpt-3.5-",        GPN_MODEL_NO_EFFORT},
+        {"gpt-4",           GPN_MODEL_NO_EFFORT},
+        {"chatgpt-4o-",     GPN_MODEL_NO_EFFORT},
+        {"gpt-5-chat-",     GPN_MODEL_NEW_LIMIT | GPN_MODEL_NO_EFFORT},
+        {"o1-",  GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING},
+        {"o3-",  GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_STOP},
+        {"o4-",  GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_STOP},
+        {"gpt-5.1-",        GPN_MODEL_REASONS | GPN_MODEL_IF_NOT_EFFORT |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-5.2-",        GPN_MODEL_REASONS | GPN_MODEL_IF_NOT_EFFORT |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-5.",          GPN_MODEL_REASONS | GPN_MODEL_IF_NONE |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-5-",          GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-6-astra-",    GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-6.1-sol-",    GPN_MODEL_REASONS | GPN_MODEL_NO_SAMPLING |
+                            GPN_MODEL_NO_STOP},
+        {"gpt-6",           GPN_MODEL_REASONS | GPN_MODEL_IF_NONE |
+                            GPN_MODEL_NO_STOP}};
+    /* clang-format on */
+    gptner_str name = gptner_str_from(model);
+    size_t i;
+    if (gpn_str_starts(name, "openai/")) { /* as routers call them */
+        name.ptr += 7;
+        name.len -= 7;
+    }
+    if (gpn_str_starts(name, "ft:")) {
+        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
+        name.ptr += 3;
+        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
+    }
+    for (i = 0; i < GPN_COUNT(rules); i++) {
+        size_t len = strlen(rules[i].prefix);
+        if (len == name.len + 1 && rules[i].prefix[len - 1] == '-')
+            len--;
+        if (name.len >= len && memcmp(name.ptr, rules[i].prefix, len) == 0)
+            return rules[i].flags;
+    }
+    return 0;
+}
+
+static const char *gpn_model_of(const gptner_options *o)
+{
+    return o->model != NULL ? o->model : "gpt-4o-mini";
+}
+
+static gptner_endpoint gpn_model_endpoint(const gptner_options *o,
+                                          unsigned flags)
+{
+    if (o->endpoint != GPTNER_ENDPOINT_AUTO)
+        return o->endpoint;
+    if ((flags & GPN_MODEL_COMPLETIONS) != 0)
+        return GPTNER_ENDPOINT_COMPLETIONS;
+    if ((flags & GPN_MODEL_EMBEDDINGS) != 0)
+        return GPTNER_ENDPOINT_EMBEDDINGS;
+    return GPTNER_ENDPOINT_CHAT;
+}
+
+/* The flags as they stand with these options: GPN_MODEL_NO_SAMPLING,
+ * NO_PENALTY and COMPLETIONS are decided. */
+static unsigned gpn_model_resolve(const gptner_options *o, unsigned flags,
+                                  gptner_endpoint endpoint)
+{
+    unsigned both = GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_PENALTY;
+    const char *effort = o->reasoning_effort;
+    bool none = effort != NULL && strcmp(effort, "none") == 0;
+    flags &= ~(unsigned)GPN_MODEL_COMPLETIONS;
+    if (endpoint == GPTNER_ENDPOINT_COMPLETIONS)
+        flags |= GPN_MODEL_COMPLETIONS;
+    if (o->send_sampling == GPTNER_YES)
+        return flags & ~both;
+    if (o->send_sampling == GPTNER_NO)
+        return flags | both;
+    if (((flags & GPN_MODEL_IF_NOT_EFFORT) != 0 && effort != NULL && !none) ||
+        ((flags & GPN_MODEL_IF_NONE) != 0 && !none))
+        flags |= GPN_MODEL_NO_SAMPLING;
+    return flags;
+}
+
+/* --- the client --- */
+
+/* A server that requests go to: that of the base URL, or of a redirect. Lives
+ * as long as the client, for connections are told apart by their peer. */
+typedef struct gpn_origin {
+    struct gpn_origin *next;
+    gpn_url url;
+    gpn_url proxy;
+    gpn_peer peer;
+    char host[300];       /* value of the header Host */
+    char proxy_auth[512]; /* value of Proxy-Authorization */
+    bool plain_proxy;     /* requests name the whole URL (RFC 9112 3.2.2) */
+} gpn_origin;
+
+enum { GPN_ORIGINS_MAX = 16, GPN_LEARNT_MAX = 16 };
+
+/* What a server refused for a model (openai-api.md 2.2). */
+enum {
+    GPN_ADAPT_NEW_LIMIT = 1, /* max_completion_tokens instead of max_tokens */
+    GPN_ADAPT_OLD_LIMIT = 2, /* the other way round */
+    GPN_ADAPT_TEMPERATURE = 4,
+    GPN_ADAPT_TOP_P = 8,
+    GPN_ADAPT_FREQUENCY = 16,
+    GPN_ADAPT_PRESENCE = 32,
+    GPN_ADAPT_STREAM_OPTIONS = 64
+};
+
+typedef struct gpn_learnt {
+    uint64_t model; /* hash of the name; 0: free */
+    unsigned bits;  /* GPN_ADAPT_* */
+} gpn_learnt;
+
+struct gptner_client {
+    gpn_env env;
+    gpn_arena arena;
+    gptner_config cfg; /* its strings are in the arena */
+    gpn_origin home;
+    gptner_str path;       /* of the base URL, without '/' at its end */
+    gptner_str query;      /* of the base URL and api_version, without '?' */
+    gptner_str targets[2]; /* of chat and of completions */
+    gpn_buf head;          /* the header fields that every JSON request has */
+    gpn_pool *pool;
+    bool official;  /* the server is OpenAI's own */
+    bool no_memory; /* latched while the strings are copied */
+    gpn_atomic has_learnt;
+    gpn_mutex lock; /* guards all below */
+    gpn_learnt learnt[GPN_LEARNT_MAX];
+    size_t learnt_next;
+    gpn_origin *origins; /* of redirects */
+    size_t n_origins;
+};
+
+static const char *gpn_client_keep(gptner_client *c, const char *text)
+{
+    const char *copy;
+    if (text == NULL)
+        return NULL;
+    copy = gpn_arena_cstr(&c->arena, text);
+    if (copy == NULL)
+        c->no_memory = true;
+    return copy;
+}
+
+static const uint16_t gpn_config_strings[] = {
+    offsetof(gptner_config, base_url),
+    offsetof(gptner_config, api_key),
+    offsetof(gptner_config, organization),
+    offsetof(gptner_config, project),
+    offsetof(gptner_config, api_version),
+    offsetof(gptner_config, system),
+    offsetof(gptner_config, ca_file),
+    offsetof(gptner_config, ca_dir),
+    offsetof(gptner_config, client_cert_file),
+    offsetof(gptner_config, client_key_file),
+    offsetof(gptner_config, client_key_password),
+    offsetof(gptner_config, proxy),
+    offsetof(gptner_config, no_proxy),
+    offsetof(gptner_config, options.model),
+    offsetof(gptner_config, options.reasoning_effort),
+    offsetof(gptner_config, options.schema_name),
+    offsetof(gptner_config, options.schema_json),
+    offsetof(gptner_config, options.tools_json),
+    offsetof(gptner_config, options.tool_choice_json),
+    offsetof(gptner_config, options.extra_body_json)};
+
+/* Memory that lives as long as the client: a copy of size bytes at from. */
+static void *gpn_client_copy(gptner_client *c, const void *from, size_t size)
+{
+    void *copy = gpn_arena_alloc(&c->arena, size);
+    if (copy == NULL)
+        c->no_memory = true;
+    else if (from != NULL)
+        memcpy(copy, from, size);
+    return copy;
+}
+
+/* The environment fills what was not given. The first four strings. */
+static void gpn_config_complete(gptner_config *k)
+{
+    static const char names[][20] = {"OPENAI_BASE_URL", "OPENAI_API_KEY",
+                                     "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"};
+    size_t i;
+    for (i = 0; i < GPN_COUNT(names); i++) {
+        const char **s = (const char **)gpn_at(k, gpn_config_strings[i]);
+        if (*s == NULL)
+            *s = gpn_env_get(names[i]);
+    }
+    if (k->base_url == NULL)
+        k->base_url = "https://api.openai.com/v1";
+}
+
+/* Copy every string of the configuration, and what else it points to. */
+static void gpn_client_keep_config(gptner_client *c)
+{
+    gptner_config *k = &c->cfg;
+    const char **stop = NULL;
+    size_t i;
+    gpn_config_complete(k);
+    for (i = 0; i < GPN_COUNT(gpn_config_strings); i++) {
+        const char **s = (const char **)gpn_at(k, gpn_config_strings[i]);
+        *s = gpn_client_keep(c, *s);
+    }
+    if (k->ca_pem.ptr != NULL)
+        k->ca_pem.ptr =
+            (const char *)gpn_client_copy(c, k->ca_pem.ptr, k->ca_pem.len);
+    if (k->options.n_stop > 0)
+        stop = (const char **)gpn_client_copy(c, k->options.stop,
+                                              k->options.n_stop * sizeof *stop);
+    for (i = 0; stop != NULL && i < k->options.n_stop; i++)
+        stop[i] = gpn_client_keep(c, stop[i]);
+    k->options.stop = stop;
+    if (k->options.seed != NULL)
+        k->options.seed = (const int64_t *)gpn_client_copy(
+            c, k->options.seed, sizeof *k->options.seed);
+    if (k->transport != NULL)
+        k->transport = (const gptner_transport *)gpn_client_copy(
+            c, k->transport, sizeof *k->transport);
+}
+
+/* Cut white space and line ends off a copy, at both ends. */
+static char *gpn_cut(const char *text)
+{
+    char *s = (char *)(uintptr_t)text; /* a copy of ours */
+    size_t len;
+    while (*s != '\0' && (unsigned char)*s <= ' ')
+        s++;
+    len = strlen(s);
+    while (len > 0 && (unsigned char)s[len - 1] <= ' ')
+        s[--len] = '\0';
+    return s;
+}
+
+/* Trim the key where it lies and look whether it fits into a header. */
+static gptner_status gpn_client_check_key(gptner_client *c, gptner_error *err)
+{
+    gptner_config *k = &c->cfg;
+    if (k->auth == GPTNER_AUTH_NONE ||
+        (k->api_key != NULL && *k->api_key == '\0')) {
+        k->api_key = NULL;
+        return GPTNER_OK;
+    }
+    if (k->api_key != NULL)
+        k->api_key = gpn_cut(k->api_key);
+    if (k->api_key == NULL || *k->api_key == '\0')
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "api_key: not set; set OPENAI_API_KEY or "
+                        "config.api_key (\"\" for a server without keys)");
+    if (!gpn_http_value_ok(gptner_str_from(k->api_key)))
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "api_key: holds a line break or control character; "
+                        "check OPENAI_API_KEY");
+    return GPTNER_OK;
+}
+
+/* Fields that frame the message or name its target are the library's. */
+static gptner_status gpn_header_check(const gptner_header *h, gptner_error *err)
+{
+    gptner_str rest = gptner_str_from(
+        "Host,Content-Length,Transfer-Encoding,Connection,Accept-Encoding,"
+        "Upgrade,Expect,TE,Trailer,Keep-Alive");
+    gptner_str item;
+    const char *name = h->name != NULL ? h->name : "";
+    if (h->value == NULL || !gpn_http_token_ok(gptner_str_from(name)) ||
+        !gpn_http_value_ok(gptner_str_from(h->value)))
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "header \"%s\": its name is none, or its value is "
+                        "missing or holds a line break or control character",
+                        name);
+    while (gpn_list_next(&rest, &item))
+        if (gpn_str_ieq_c(item, name))
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "header \"%s\": is set by the library", name);
+    return GPTNER_OK;
+}
+
+static bool gpn_header_in(const gptner_header *list, size_t n, const char *name)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (gpn_str_ieq_c(gptner_str_from(list[i].name), name))
+            return true;
+    return false;
+}
+
+/* The headers given, then those of the environment that were not given: a
+ * line "Name: value" each. A line without a colon is none. */
+static gptner_status gpn_client_keep_headers(gptner_client *c,
+                                             const gptner_config *cfg,
+                                             gptner_error *err)
+{
+    const char *kept = gpn_client_keep(c, gpn_env_get("OPENAI_CUSTOM_HEADERS"));
+    char *line = (char *)(uintptr_t)kept; /* our copy, cut into pieces */
+    size_t given = cfg->headers != NULL ? cfg->n_headers : 0;
+    size_t room = given + 1;
+    gptner_header *all;
+    size_t n, i;
+    for (i = 0; kept != NULL && kept[i] != '\0'; i++)
+        room += kept[i] == '\n';
+    all = (gptner_header *)gpn_client_copy(c, NULL, room * sizeof *all);
+    for (n = 0; all != NULL && n < given; n++) {
+        all[n].name = gpn_client_keep(c, cfg->headers[n].name);
+        all[n].value = gpn_client_keep(c, cfg->headers[n].value);
+    }
+    while (all != NULL && line != NULL) {
+        char *end = strchr(line, '\n');
+        char *colon;
+        if (end != NULL)
+            *end++ = '\0';
+        colon = strchr(line, ':');
+        if (colon != NULL) {
+            *colon = '\0';
+            all[n].name = gpn_cut(line);
+            all[n].value = gpn_cut(colon + 1);
+            n += !gpn_header_in(all, n, all[n].name);
+        }
+        line = end;
+    }
+    for (i = 0; i < n && !c->no_memory; i++) {
+        gptner_status status = gpn_header_check(&all[i], err);
+        if (status != GPTNER_OK)
+            return status;
+    }
+    c->cfg.headers = all;
+    c->cfg.n_headers = all != NULL ? n : 0;
+    return GPTNER_OK;
+}
+
+/* --- where requests go --- */
+
+static void gpn_origin_deinit(gpn_origin *o)
+{
+    gpn_mem_wipe(o->proxy_auth, sizeof o->proxy_auth);
+    gpn_url_deinit(&o->proxy);
+    gpn_url_deinit(&o->url);
+}
+
+static gptner_status gpn_origin_set_proxy(gptner_client *c, gpn_origin *o,
+                                          gptner_error *err)
+{
+    gptner_str user = GPN_ZERO;
+    gptner_str password = GPN_ZERO;
+    gptner_status status;
+    char plain[340];
+    size_t len;
+    if (c->cfg.transport != NULL)
+        return GPTNER_OK; /* the user's own way to the server */
+    status = gpn_proxy_for(&c->env, c->cfg.proxy, c->cfg.no_proxy, &o->url,
+                           &o->proxy, err);
+    if (status != GPTNER_OK || o->proxy.host == NULL)
+        return status;
+    o->peer.proxy_host = o->proxy.host;
+    o->peer.proxy_port = o->proxy.port;
+    o->plain_proxy = !o->url.tls;
+    user = o->proxy.user;
+    password = o->proxy.password;
+    if (user.ptr == NULL)
+        return GPTNER_OK;
+    if (user.len + password.len + 1 >= sizeof plain)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "proxy %s: user name and password are too long",
+                        o->proxy.host);
+    len = user.len;
+    memcpy(plain, user.ptr, len);
+    plain[len++] = ':';
+    if (password.len > 0)
+        memcpy(plain + len, password.ptr, password.len);
+    len += password.len;
+    memcpy(o->proxy_auth, "Basic ", 6);
+    len = gpn_base64_encode(plain, len, o->proxy_auth + 6);
+    o->proxy_auth[6 + len] = '\0';
+    gpn_mem_wipe(plain, sizeof plain);
+    o->peer.proxy_auth = o->proxy_auth;
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_origin_init(gptner_client *c, gpn_origin *o,
+                                     gptner_str url, gptner_error *err)
+{
+    gptner_status status = gpn_url_parse(&c->env, url, &o->url, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (!gpn_url_header_host(&o->url, o->host, sizeof o->host))
+        return gpn_fail(err, GPTNER_ERR_CONFIG, "URL: host name too long");
+    o->peer.host = o->url.host;
+    o->peer.port = o->url.port;
+    o->peer.tls = o->url.tls;
+    o->peer.name = o->url.name;
+    return gpn_origin_set_proxy(c, o, err);
+}
+
+static bool gpn_origin_same(const gpn_url *a, const gpn_url *b)
+{
+    return a->tls == b->tls && a->port == b->port &&
+           strcmp(a->host, b->host) == 0;
+}
+
+/* The origin of url, remembered until the client is freed. */
+static gptner_status gpn_client_origin(gptner_client *c, gptner_str text,
+                                       const gpn_url *url, gpn_origin **out,
+                                       gptner_error *err)
+{
+    gpn_origin *o;
+    gptner_status status = GPTNER_OK;
+    *out = &c->home;
+    if (gpn_origin_same(&c->home.url, url))
+        return GPTNER_OK;
+    gpn_mutex_lock(&c->lock);
+    for (o = c->origins; o != NULL && !gpn_origin_same(&o->url, url);)
+        o = o->next;
+    if (o == NULL && c->n_origins >= GPN_ORIGINS_MAX) {
+        status = gpn_fail(err, GPTNER_ERR_REDIRECT,
+                          "redirect to %s: to more than %d other servers",
+                          url->host, (int)GPN_ORIGINS_MAX);
+    } else if (o == NULL) {
+        o = (gpn_origin *)gpn_mem_zalloc(&c->env, sizeof *o);
+        status = o == NULL ? gpn_no_memory(err, "redirect")
+                           : gpn_origin_init(c, o, text, err);
+        if (status == GPTNER_OK) {
+            o->next = c->origins;
+            c->origins = o;
+            c->n_origins++;
+        } else if (o != NULL) {
+            gpn_origin_deinit(o);
+            gpn_mem_free(&c->env, o);
+        }
+    }
+    gpn_mutex_unlock(&c->lock);
+    *out = o;
+    return status;
+}
+
+/* path below the base URL, with the queries of both joined. path NULL or empty:
+ * the base URL as it stands. */
+static void gpn_target_add(const gptner_client *c, gpn_buf *out,
+                           const char *path)
+{
+    bool query = path != NULL && strchr(path, '?') != NULL;
+    if (path == NULL || *path == '\0') {
+        gpn_buf_add_s(out, c->home.url.target);
+        return;
+    }
+    gpn_buf_add_str(out, c->path);
+    if (*path != '/')
+        gpn_buf_add_c(out, '/');
+    gpn_buf_add_s(out, path);
+    if (c->query.len > 0) {
+        gpn_buf_add_c(out, query ? '&' : '?');
+        gpn_buf_add_str(out, c->query);
+    }
+}
+
+static gptner_str gpn_client_target(gptner_client *c, const char *path)
+{
+    gpn_buf b;
+    gptner_str target = GPN_ZERO;
+    gpn_buf_init(&b, &c->env, 1 << 16);
+    if (c->home.plain_proxy) {
+        gpn_buf_add_s(&b, "http://");
+        gpn_buf_add_s(&b, c->home.host);
+    }
+    gpn_target_add(c, &b, path);
+    if (b.status == GPTNER_OK)
+        target = gpn_arena_str(&c->arena, gpn_str(b.data, b.len));
+    if (target.ptr == NULL)
+        c->no_memory = true;
+    gpn_buf_deinit(&b);
+    return target;
+}
+
+/* Take the base URL apart: origin, path, query (with Azure's api-version). */
+static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
+{
+    gptner_str target;
+    gptner_str host;
+    gpn_buf b;
+    size_t mark;
+    gptner_status status = gpn_origin_init(
+        c, &c->home, gpn_str_trim(gptner_str_from(c->cfg.base_url)), err);
+    if (status != GPTNER_OK)
+        return status;
+    if (c->home.url.user.ptr != NULL)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "base_url: holds a user name; give it by "
+                        "config.headers instead");
+    target = gptner_str_from(c->home.url.target);
+    mark = gpn_str_find(target, "?");
+    c->path = gpn_str(target.ptr, mark < target.len ? mark : target.len);
+    while (c->path.len > 0 && c->path.ptr[c->path.len - 1] == '/')
+        c->path.len--;
+    gpn_buf_init(&b, &c->env, 1 << 16);
+    if (mark < target.len)
+        gpn_buf_add(&b, target.ptr + mark + 1, target.len - mark - 1);
+    if (c->cfg.api_version != NULL &&
+        gpn_str_find(target, "api-version=") >= target.len) {
+        gpn_buf_add_s(&b, b.len > 0 ? "&api-version=" : "api-version=");
+        gpn_percent_encode(&b, gptner_str_from(c->cfg.api_version));
+    }
+    c->query =
+        gpn_arena_str(&c->arena, gpn_str(b.len > 0 ? b.data : "", b.len));
+    c->no_memory |= b.status != GPTNER_OK || c->query.ptr == NULL;
+    gpn_buf_deinit(&b);
+    c->targets[0] = gpn_client_target(c, "/chat/completions");
+    c->targets[1] = gpn_client_target(c, "/completions");
+    host = gptner_str_from(c->home.url.name);
+    c->official =
+        host.len >= 10 &&
+        gpn_str_eq_c(gpn_str(host.ptr + host.len - 10, 10), "openai.com");
+    return GPTNER_OK;
+}
+
+/* --- heads of requests --- */
+
+/* What a head is made of. */
+typedef struct gpn_head {
+    const gptner_client *client;
+    const gpn_origin *origin;
+    bool own; /* the client's own server: it gets the key */
+    bool has_body;
+    const char *content_type;     /* of the body */
+    const gptner_header *headers; /* of this request; they replace the rest */
+    size_t n_headers;
+} gpn_head;
+
+static bool gpn_head_replaced(const gpn_head *h, const char *name)
+{
+    const gptner_config *cfg = &h->client->cfg;
+    return gpn_header_in(h->headers, h->n_headers, name) ||
+           (h->own && gpn_header_in(cfg->headers, cfg->n_headers, name));
+}
+
+static void gpn_head_field(const gpn_head *h, gpn_buf *out, const char *name,
+                           const char *value)
+{
+    if (value != NULL && !gpn_head_replaced(h, name))
+        gpn_http_header(out, name, gptner_str_from(value));
+}
+
+/* The key, in the field that the server reads. It was checked before. */
+static void gpn_head_auth(const gpn_head *h, gpn_buf *out)
+{
+    const gptner_config *cfg = &h->client->cfg;
+    bool bearer = cfg->auth == GPTNER_AUTH_BEARER;
+    if (cfg->api_key == NULL ||
+        gpn_head_replaced(h, bearer ? "Authorization" : "api-key"))
+        return;
+    gpn_buf_add_s(out, bearer ? "Authorization: Bearer " : "api-key: ");
+    gpn_buf_add_s(out, cfg->api_key);
+    gpn_buf_add_s(out, "\r\n");
+}
+
+/* All header fields but those that depend on the body's length. A server that
+ * is not the client's own gets neither key nor anything the user added. */
+static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
+{
+    const gptner_config *cfg = &h->client->cfg;
+    size_t i;
+    gpn_http_header(out, "Host", gptner_str_from(h->origin->host));
+    if (h->origin->plain_proxy && h->origin->peer.proxy_auth != NULL)
+        gpn_http_header(out, "Proxy-Authorization",
+                        gptner_str_from(h->origin->proxy_auth));
+    gpn_head_field(h, out, "User-Agent", "gptner/" GPTNER_VERSION);
+    gpn_head_field(h, out, "Accept", "application/json");
+    gpn_http_header(out, "Accept-Encoding", gptner_str_from("identity"));
+    if (h->has_body)
+        gpn_head_field(h, out, "Content-Type", h->content_type);
+    if (!h->own)
+        return;
+    gpn_head_auth(h, out);
+    gpn_head_field(h, out, "OpenAI-Organization", cfg->organization);
+    gpn_head_field(h, out, "OpenAI-Project", cfg->project);
+    for (i = 0; i < cfg->n_headers; i++)
+        if (!gpn_header_in(h->headers, h->n_headers, cfg->headers[i].name))
+            gpn_http_header(out, cfg->headers[i].name,
+                            gptner_str_from(cfg->headers[i].value));
+    for (i = 0; i < h->n_headers; i++)
+        gpn_http_header(out, h->headers[i].name,
+                        gptner_str_from(h->headers[i].value));
+}
+
+/* More bytes than gpn_head_fields() writes: reserved at once, so that growing
+ * leaves no copies of the key behind. */
+static size_t gpn_head_room(const gpn_head *h)
+{
+    const gptner_config *cfg = &h->client->cfg;
+    size_t room = 1024 + sizeof h->origin->host + sizeof h->origin->proxy_auth;
+    size_t i;
+    room += gptner_str_from(cfg->api_key).len;
+    room += gptner_str_from(cfg->organization).len;
+    room += gptner_str_from(cfg->project).len;
+    for (i = 0; i < cfg->n_headers; i++)
+        room +=
+            strlen(cfg->headers[i].name) + strlen(cfg->headers[i].value) + 4;
+    for (i = 0; i < h->n_headers; i++)
+        room += strlen(h->headers[i].name) + strlen(h->headers[i].value) + 4;
+    return room;
+}
+
+static void gpn_head_end(gpn_buf *out, bool has_body, uint64_t length)
+{
+    if (has_body) {
+        gpn_buf_add_s(out, "Content-Length: ");
+        gpn_buf_add_u64(out, length);
+        gpn_buf_add_s(out, "\r\n");
+    }
+    gpn_http_end_head(out);
+}
+
+static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
+{
+    gpn_head h = GPN_ZERO;
+    h.client = c;
+    h.origin = &c->home;
+    h.own = true;
+    h.has_body = true;
+    h.content_type = "application/json";
+    gpn_buf_init(&c->head, &c->env, GPN_HEAD_CAP);
+    gpn_buf_reserve(&c->head, gpn_head_room(&h));
+    gpn_head_fields(&h, &c->head);
+    if (c->head.status == GPTNER_OK)
+        return GPTNER_OK;
+    return gpn_fail(err,
+                    c->head.status == GPTNER_ERR_NO_MEMORY
+                        ? GPTNER_ERR_NO_MEMORY
+                        : GPTNER_ERR_CONFIG,
+                    "headers: organization, project or another value holds a "
+                    "line break, or all together exceed 1 MiB");
+}
+
+/* --- making and ending a client --- */
+
+/* Numbers of the configuration and what 0 means for them; a negative one means
+ * no limit, or for a count none. */
+typedef struct gpn_limit {
+    uint16_t from; /* an int */
+    uint16_t to;   /* an int64_t, or an int if is_count */
+    int standard;
+    bool is_count;
+} gpn_limit;
+
+static const gpn_limit gpn_limits[] = {
+    {offsetof(gptner_config, max_retries),
+     offsetof(gpn_pool_config, rules.max_retries), 5, true},
+    {offsetof(gptner_config, max_throttle_retries),
+     offsetof(gpn_pool_config, rules.max_throttle_retries), 20, true},
+    {offsetof(gptner_config, max_bad_reply_retries),
+     offsetof(gpn_pool_config, rules.max_bad_reply_retries), 2, true},
+    {offsetof(gptner_config, max_workers),
+     offsetof(gpn_pool_config, max_workers), 10, true},
+    {offsetof(gptner_config, backoff_ms),
+     offsetof(gpn_pool_config, rules.backoff_ms), 500, false},
+    {offsetof(gptner_config, max_backoff_ms),
+     offsetof(gpn_pool_config, rules.max_backoff_ms), 8000, false},
+    {offsetof(gptner_config, max_retry_after_ms),
+     offsetof(gpn_pool_config, rules.max_retry_after_ms), 120000, false},
+    {offsetof(gptner_config, connect_timeout_ms),
+     offsetof(gpn_pool_config, times.connect_ms), 10000, false},
+    {offsetof(gptner_config, handshake_timeout_ms),
+     offsetof(gpn_pool_config, times.handshake_ms), 10000, false},
+    {offsetof(gptner_config, first_byte_timeout_ms),
+     offsetof(gpn_pool_config, times.first_byte_ms), 300000, false},
+    {offsetof(gptner_config, gap_timeout_ms),
+     offsetof(gpn_pool_config, times.gap_ms), 60000, false},
+    {offsetof(gptner_config, timeout_ms),
+     offsetof(gpn_pool_config, times.attempt_ms), 600000, false}};
+
+static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
+{
+    size_t i;
+    memset(p, 0, sizeof *p);
+    for (i = 0; i < GPN_COUNT(gpn_limits); i++) {
+        const gpn_limit *l = &gpn_limits[i];
+        int given = *(const int *)gpn_at(k, l->from);
+        if (given == 0)
+            given = l->standard;
+        if (l->is_count)
+            *(int *)gpn_at(p, l->to) = given < 0 ? 0 : given;
+        else
+            *(int64_t *)gpn_at(p, l->to) = given < 0 ? INT64_MAX : given;
+    }
+    if (p->rules.backoff_ms == INT64_MAX)
+        p->rules.backoff_ms = 0;
+    p->item_ms = k->item_timeout_ms == 0  ? 3600000
+                 : k->item_timeout_ms < 0 ? INT64_MAX
+                                          : k->item_timeout_ms;
+    p->max_threads = k->max_threads;
+    p->stack_bytes =
+        k->thread_stack_bytes > 0 ? k->thread_stack_bytes : (size_t)128 * 1024;
+    p->http.max_head = k->max_head_bytes;
+    p->http.max_headers = k->max_headers;
+    p->max_body = k->max_body_bytes;
+    p->transport = k->transport;
+    p->tls.ca_file = k->ca_file;
+    p->tls.ca_dir = k->ca_dir;
+    p->tls.ca_pem = k->ca_pem;
+    p->tls.client_cert_file = k->client_cert_file;
+    p->tls.client_key_file = k->client_key_file;
+    p->tls.client_key_password = k->client_key_password;
+    p->tls.insecure_skip_verify = k->insecure_skip_verify;
+    p->tls.no_session_reuse = k->no_session_reuse;
+}
+
+/* Whether text is one JSON value of this type. */
+static gptner_status gpn_json_require(const char *what, gptner_str text,
+                                      gptner_json_type type, gptner_error *err)
+{
+    gptner_json_reader r;
+    gptner_json_error why;
+    gptner_json_type found;
+    gptner_json_reader_init(&r, text.ptr, text.len, NULL);
+    found = gptner_json_peek(&r);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "%s: not JSON: line %d, column %d: %s", what,
+                        (int)why.line, (int)why.column, why.message);
+    if (type != GPTNER_JSON_NONE && found != type)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "%s: is not a JSON %s", what,
+                        type == GPTNER_JSON_ARRAY ? "array" : "object");
+    return GPTNER_OK;
+}
+
+/* Does the object have this member? Keys that need much decoding are not those
+ * we look for. */
+static bool gpn_json_has(const char *object, const char *name)
+{
+    const char *names[2];
+    char scratch[64];
+    size_t which;
+    gptner_json_reader r;
+    names[0] = name;
+    names[1] = NULL;
+    if (object == NULL)
+        return false;
+    gptner_json_reader_init(&r, object, strlen(object), NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    return gptner_json_enter_object(&r) &&
+           gptner_json_next_member(&r, names, &which);
+}
+
+/* The JSON texts of options, before they are taken as they stand. */
+static gptner_status gpn_options_check(const gptner_options *o,
+                                       gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    if (o->n_stop > 4 || (o->n_stop > 0 && o->stop == NULL))
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "options.stop: at most 4 texts");
+    if (o->tools_json != NULL)
+        status = gpn_json_require("options.tools_json",
+                                  gptner_str_from(o->tools_json),
+                                  GPTNER_JSON_ARRAY, err);
+    if (status == GPTNER_OK && o->tool_choice_json != NULL)
+        status = gpn_json_require("options.tool_choice_json",
+                                  gptner_str_from(o->tool_choice_json),
+                                  GPTNER_JSON_NONE, err);
+    if (status == GPTNER_OK && o->format == GPTNER_FORMAT_JSON_SCHEMA) {
+        gptner_str schema = gptner_str_from(o->schema_json);
+        if (schema.ptr == NULL)
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "options.schema_json: missing");
+        status = gpn_json_require("options.schema_json", schema,
+                                  GPTNER_JSON_OBJECT, err);
+    }
+    if (status == GPTNER_OK && o->extra_body_json != NULL)
+        status = gpn_json_require("options.extra_body_json",
+                                  gptner_str_from(o->extra_body_json),
+                                  GPTNER_JSON_OBJECT, err);
+    if (status == GPTNER_OK && gpn_json_has(o->extra_body_json, "stream"))
+        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                          "options.extra_body_json: holds \"stream\"; use "
+                          "gptner_chat_stream()");
+    return status;
+}
+
+static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
+{
+    if (k->max_workers < 0 || k->max_workers > 100000 || k->max_threads < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "max_workers, max_threads: out of range (0: default)");
+    if (k->transport != NULL &&
+        (k->transport->connect_fn == NULL || k->transport->send_fn == NULL ||
+         k->transport->recv_fn == NULL || k->transport->close_fn == NULL))
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "transport: a function is missing");
+    if ((k->client_cert_file == NULL) != (k->client_key_file == NULL))
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "client_cert_file and client_key_file: one is "
+                        "missing");
+    return gpn_options_check(&k->options, err);
+}
+
+static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
+                                     gptner_error *err)
+{
+    gpn_pool_config pool;
+    gptner_status status = gpn_client_check(cfg, err);
+    if (status != GPTNER_OK)
+        return status;
+    c->cfg = *cfg;
+    c->cfg.headers = NULL;
+    c->cfg.n_headers = 0;
+    if (cfg->max_body_bytes == 0)
+        c->cfg.max_body_bytes = (size_t)64 << 20;
+    gpn_client_keep_config(c);
+    status = gpn_client_keep_headers(c, cfg, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_check_key(c, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_set_base(c, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_set_head(c, err);
+    if (status == GPTNER_OK && c->no_memory)
+        status = gpn_no_memory(err, "client");
+    if (status != GPTNER_OK)
+        return status;
+    if (!c->home.url.tls && c->cfg.api_key != NULL &&
+        strncmp(c->home.url.host, "127.", 4) != 0 &&
+        strcmp(c->home.url.host, "localhost") != 0)
+        gpn_log(&c->env, GPTNER_LOG_WARN,
+                "base_url: http:// sends the key to %s unencrypted",
+                c->home.url.host);
+    gpn_client_pool_config(&c->cfg, &pool);
+    return gpn_pool_new(&c->env, &pool, &c->pool, err);
+}
+
+GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
+                                           gptner_client **out,
+                                           gptner_error *err)
+{
+    gptner_config none = GPN_ZERO;
+    gpn_env env;
+    gptner_client *c;
+    gptner_status status;
+    if (out == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "client: out is NULL");
+    *out = NULL;
+    if (cfg == NULL)
+        cfg = &none;
+    if (!gpn_env_init(&env, &cfg->allocator, &cfg->hooks))
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "allocator: set all three functions or none");
+    env.log_fn = cfg->log_fn;
+    env.log_user = cfg->log_user;
+    env.log_level = cfg->log_level != 0 ? cfg->log_level : GPTNER_LOG_WARN;
+    c = (gptner_client *)gpn_mem_zalloc(&env, sizeof *c);
+    if (c == NULL)
+        return gpn_no_memory(err, "client");
+    c->env = env;
+    if (!gpn_mutex_init(&c->lock)) {
+        gpn_mem_free(&env, c);
+        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
+    }
+    gpn_arena_init(&c->arena, &c->env, 2048);
+    status = gpn_client_init(c, cfg, err);
+    if (status != GPTNER_OK) {
+        gptner_client_free(c);
+        if (status == GPTNER_ERR_INVALID_ARGUMENT)
+            status = GPTNER_ERR_CONFIG;
+        if (err != NULL)
+            err->status = status;
+        return status;
+    }
+    *out = c;
+    return GPTNER_OK;
+}
+
+/* The arena has the key, passwords, and headers that may be secrets. */
+static void gpn_client_wipe(const gpn_arena *arena)
+{
+    gpn_chunk *chunk;
+    for (chunk = arena->chunks; chunk != NULL; chunk = chunk->next)
+        gpn_mem_wipe((char *)chunk + gpn_arena_round(sizeof *chunk),
+                     chunk->used);
+}
+
+GPTNER_API void gptner_client_free(gptner_client *client)
+{
+    gpn_env env;
+    if (client == NULL)
+        return;
+    env = client->env;
+    gpn_pool_free(client->pool);
+    while (client->origins != NULL) {
+        gpn_origin *o = client->origins;
+        client->origins = o->next;
+        gpn_origin_deinit(o);
+        gpn_mem_free(&env, o);
+    }
+    gpn_origin_deinit(&client->home);
+    if (client->head.data != NULL)
+        gpn_mem_wipe(client->head.data, client->head.cap);
+    gpn_buf_deinit(&client->head);
+    gpn_client_wipe(&client->arena);
+    gpn_arena_deinit(&client->arena);
+    gpn_mutex_deinit(&client->lock);
+    gpn_mem_free(&env, client);
+}
+
+GPTNER_API void gptner_client_cancel(gptner_client *client)
+{
+    gpn_pool_cancel(client->pool);
+}
+
+GPTNER_API void gptner_client_reset(gptner_client *client)
+{
+    gpn_pool_reset(client->pool);
+}
+
+/* --- what a server refused, remembered --- */
+
+/* FNV-1a. Two models with one hash would share what was learnt. */
+static uint64_t gpn_model_hash(const char *model)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (; *model != '\0'; model++)
+        hash = (hash ^ (unsigned char)*model) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+/* The bits learnt for this model, more added. When the table is full the
+ * oldest entry gives way: it is learnt again at the price of one request. */
+static unsigned gpn_adapted(gptner_client *c, const char *model, unsigned more)
+{
+    uint64_t hash;
+    gpn_learnt *l;
+    size_t i;
+    if (more == 0 && gpn_atomic_get(&c->has_learnt) == 0)
+        return 0;
+    hash = gpn_model_hash(model);
+    gpn_mutex_lock(&c->lock);
+    for (i = 0; i < GPN_LEARNT_MAX && c->learnt[i].model != hash;)
+        i++;
+    if (i == GPN_LEARNT_MAX && more != 0) {
+        i = c->learnt_next++ % GPN_LEARNT_MAX;
+        c->learnt[i].model = hash;
+        c->learnt[i].bits = 0;
+        gpn_atomic_set(&c->has_learnt, 1);
+    }
+    if (i < GPN_LEARNT_MAX) {
+        l = &c->learnt[i];
+        more |= l->bits;
+        l->bits = more;
+    }
+    gpn_mutex_unlock(&c->lock);
+    return more;
+}
+
+typedef struct gpn_adapt_rule {
+    char param[24];
+    unsigned bit;
+} gpn_adapt_rule;
+
+/* The bit that answers a refusal of param; 0: it is not ours to change. */
+static unsigned gpn_adapt_bit(const gptner_options *o, gptner_str param,
+                              bool bad_value)
+{
+    static const gpn_adapt_rule rules[] = {
+        {"max_tokens", GPN_ADAPT_NEW_LIMIT},
+        {"max_completion_tokens", GPN_ADAPT_OLD_LIMIT},
+        {"temperature", GPN_ADAPT_TEMPERATURE},
+        {"top_p", GPN_ADAPT_TOP_P},
+        {"frequency_penalty", GPN_ADAPT_FREQUENCY},
+        {"presence_penalty", GPN_ADAPT_PRESENCE},
+        {"stream_options", GPN_ADAPT_STREAM_OPTIONS}};
+    size_t i;
+    for (i = 0; i < GPN_COUNT(rules); i++) {
+        if (!gpn_str_eq_c(param, rules[i].param))
+            continue;
+        if (i < 2 && (bad_value || o->token_field != GPTNER_TOKEN_FIELD_AUTO))
+            return 0;
+        if (i >= 2 && i < 6 && o->send_sampling != GPTNER_AUTO)
+            return 0;
+        if (o->extra_body_json != NULL &&
+            gpn_json_has(o->extra_body_json, rules[i].param))
+            return 0; /* the caller's own */
+        return rules[i].bit;
+    }
+    return 0;
+}
+
+/* --- request bodies --- */
+
+/* What becomes a body. */
+typedef struct gpn_ask {
+    const gptner_client *client;
+    const gptner_prompt *prompt;
+    const gptner_options *options;
+    unsigned adapt; /* GPN_ADAPT_* */
+    bool stream;
+    gptner_endpoint endpoint; /* set by gpn_body_write() */
+} gpn_ask;
+
+/* How a member of the body comes out of the options. */
+typedef enum gpn_part {
+    GPN_PART_MODEL,
+    GPN_PART_PROMPT,      /* messages, or the prompt of a completion */
+    GPN_PART_TEMPERATURE, /* not below 0 */
+    GPN_PART_TOP_P,       /* above 0, not 1 */
+    GPN_PART_PENALTY,     /* not 0, not GPTNER_OMIT */
+    GPN_PART_LIMIT,
+    GPN_PART_COUNT, /* above 1 */
+    GPN_PART_STOP,
+    GPN_PART_SEED,
+    GPN_PART_TEXT, /* if there is one */
+    GPN_PART_JSON, /* the same */
+    GPN_PART_FORMAT,
+    GPN_PART_STREAM,
+    GPN_PART_STREAM_OPTIONS
+} gpn_part;
+
+typedef struct gpn_body_member {
+    char key[24];
+    uint16_t from;   /* offset in gptner_options */
+    uint16_t unless; /* GPN_MODEL_* that forbid it */
+    uint8_t refused; /* GPN_ADAPT_* that forbid it */
+    uint8_t part;    /* gpn_part */
+} gpn_body_member;
+
+typedef struct gpn_body {
+    gptner_json_writer w;
+    const gpn_ask *ask;
+    const gptner_options *o;
+    unsigned flags; /* GPN_MODEL_*, resolved for these options */
+    bool chat;
+} gpn_body;
+
+static bool gpn_role_leads(gptner_str role)
+{
+    return gpn_str_eq_c(role, "system") || gpn_str_eq_c(role, "developer");
+}
+
+static void gpn_body_message(gpn_body *b, gptner_str role, gptner_str content)
+{
+    gptner_json_write_object(&b->w);
+    gptner_json_put_str(&b->w, "role", role);
+    gptner_json_put_str(&b->w, "content", content);
+    gptner_json_write_end(&b->w);
+}
+
+/* The system message, unless the conversation begins with its own. */
+static void gpn_body_lead(gpn_body *b, gptner_str system, gptner_str first)
+{
+    if (system.len > 0 && !gpn_role_leads(first))
+        gpn_body_message(b, gptner_str_from("system"), system);
+}
+
+/* The items of a conversation in JSON. */
+static void gpn_body_items(gpn_body *b, gptner_str json, gptner_str system)
+{
+    static const char *const names[] = {"role", NULL};
+    char scratch[64];
+    size_t which;
+    gptner_str text = GPN_ZERO;
+    gptner_json_reader r;
+    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gptner_json_enter_array(&r);
+    if (gptner_json_next_item(&r) && gptner_json_enter_object(&r) &&
+        gptner_json_next_member(&r, names, &which))
+        gptner_json_read_str(&r, &text);
+    gpn_body_lead(b, system, text);
+    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gptner_json_enter_array(&r);
+    while (gptner_json_next_item(&r) && gptner_json_read_raw(&r, &text))
+        gptner_json_write_raw(&b->w, text);
+}
+
+static void gpn_body_messages(gpn_body *b, gptner_str system)
+{
+    const gptner_prompt *p = b->ask->prompt;
+    gptner_str none = GPN_ZERO;
+    gptner_str user = gptner_str_from("user");
+    size_t i;
+    gptner_json_write_array(&b->w);
+    if (p->n_messages > 0) {
+        gpn_body_lead(b, system, p->messages[0].role);
+        for (i = 0; i < p->n_messages; i++) {
+            const gptner_message *m = &p->messages[i];
+            if (m->json.ptr != NULL)
+                gptner_json_write_raw(&b->w, m->json);
+            else
+                gpn_body_message(b, m->role.ptr != NULL ? m->role : user,
+                                 m->content);
+        }
+    } else if (p->messages_json.ptr != NULL) {
+        gpn_body_items(b, p->messages_json, system);
+    } else {
+        gpn_body_lead(b, system, none);
+        gpn_body_message(b, user, p->text);
+    }
+    gptner_json_write_end(&b->w);
+}
+
+/* messages; for a completion the system text, an empty line, and the text. */
+static void gpn_body_prompt(gpn_body *b)
+{
+    gptner_str system = b->ask->prompt->system;
+    if (system.ptr == NULL)
+        system = gptner_str_from(b->ask->client->cfg.system);
+    gptner_json_write_key(&b->w, b->chat ? "messages" : "prompt");
+    if (b->chat) {
+        gpn_body_messages(b, system);
+        return;
+    }
+    gptner_json_write_str_begin(&b->w);
+    if (system.len > 0) {
+        gptner_json_write_str_part(&b->w, system);
+        gptner_json_write_str_part(&b->w, gpn_str("\n\n", 2));
+    }
+    gptner_json_write_str_part(&b->w, b->ask->prompt->text);
+    gptner_json_write_str_end(&b->w);
+}
+
+/* The limit of the answer, under the name that model and server read: the new
+ * one goes to OpenAI itself, the old one elsewhere, for servers are known that
+ * ignore the new one without a word (openai-api.md 2.2). */
+static void gpn_body_limit(gpn_body *b)
+{
+    const gptner_options *o = b->o;
+    bool renamed =
+        (b->flags & GPN_MODEL_NEW_LIMIT) != 0 || b->ask->client->official;
+    int limit = o->max_tokens != 0 ? o->max_tokens : 512;
+    if (o->token_field != GPTNER_TOKEN_FIELD_AUTO)
+        renamed = o->token_field == GPTNER_TOKEN_FIELD_MAX_COMPLETION_TOKENS;
+    else if ((b->ask->adapt & GPN_ADAPT_NEW_LIMIT) != 0)
+        renamed = true;
+    else if ((b->ask->adapt & GPN_ADAPT_OLD_LIMIT) != 0)
+        renamed = false;
+    if (limit > 0)
+        gptner_json_put_int64(
+            &b->w, renamed && b->chat ? "max_completion_tokens" : "max_tokens",
+            limit);
+}
+
+static void gpn_body_stop(gpn_body *b)
+{
+    size_t i;
+    gptner_json_put_array(&b->w, "stop");
+    for (i = 0; i < b->o->n_stop; i++)
+        gptner_json_write_string(&b->w, b->o->stop[i]);
+    gptner_json_write_end(&b->w);
+}
+
+static void gpn_body_format(gpn_body *b)
+{
+    const gptner_options *o = b->o;
+    bool schema = o->format == GPTNER_FORMAT_JSON_SCHEMA;
+    gptner_json_put_object(&b->w, "response_format");
+    gptner_json_put_string(&b->w, "type",
+                           schema ? "json_schema" : "json_object");
+    if (schema) {
+        gptner_json_put_object(&b->w, "json_schema");
+        gptner_json_put_string(
+            &b->w, "name", o->schema_name != NULL ? o->schema_name : "answer");
+        gptner_json_put_bool(&b->w, "strict", o->schema_strict != GPTNER_NO);
+        gptner_json_put_raw(&b->w, "schema", gptner_str_from(o->schema_json));
+        gptner_json_write_end(&b->w);
+    }
+    gptner_json_write_end(&b->w);
+}
+
+static void gpn_body_stream_options(gpn_body *b)
+{
+    gptner_json_put_object(&b->w, "stream_options");
+    gptner_json_put_bool(&b->w, "include_usage", true);
+    if (b->ask->client->official) /* random padding, which costs bytes */
+        gptner_json_put_bool(&b->w, "include_obfuscation", false);
+    gptner_json_write_end(&b->w);
+}
+
+static const gpn_body_member gpn_body_members[] = {
+    {"model", 0, 0, 0, GPN_PART_MODEL},
+    {"messages", 0, 0, 0, GPN_PART_PROMPT},
+    {"temperature", offsetof(gptner_options, temperature),
+     GPN_MODEL_NO_SAMPLING, GPN_ADAPT_TEMPERATURE, GPN_PART_TEMPERATURE},
+    {"top_p", offsetof(gptner_options, top_p), GPN_MODEL_NO_SAMPLING,
+     GPN_ADAPT_TOP_P, GPN_PART_TOP_P},
+    {"frequency_penalty", offsetof(gptner_options, frequency_penalty),
+     GPN_MODEL_NO_PENALTY, GPN_ADAPT_FREQUENCY, GPN_PART_PENALTY},
+    {"presence_penalty", offsetof(gptner_options, presence_penalty),
+     GPN_MODEL_NO_PENALTY, GPN_ADAPT_PRESENCE, GPN_PART_PENALTY},
+    {"max_tokens", 0, 0, 0, GPN_PART_LIMIT},
+    {"n", offsetof(gptner_options, n), 0, 0, GPN_PART_COUNT},
+    {"stop", 0, GPN_MODEL_NO_STOP, 0, GPN_PART_STOP},
+    {"seed", 0, 0, 0, GPN_PART_SEED},
+    {"reasoning_effort", offsetof(gptner_options, reasoning_effort),
+     GPN_MODEL_NO_EFFORT | GPN_MODEL_COMPLETIONS, 0, GPN_PART_TEXT},
+    {"response_format", 0, GPN_MODEL_COMPLETIONS, 0, GPN_PART_FORMAT},
+    {"tools", offsetof(gptner_options, tools_json), GPN_MODEL_COMPLETIONS, 0,
+     GPN_PART_JSON},
+    {"tool_choice", offsetof(gptner_options, tool_choice_json),
+     GPN_MODEL_COMPLETIONS, 0, GPN_PART_JSON},
+    {"stream", 0, 0, 0, GPN_PART_STREAM},
+    {"stream_options", 0, 0, GPN_ADAPT_STREAM_OPTIONS,
+     GPN_PART_STREAM_OPTIONS}};
+
+/* A number that is worth sending. */
+static bool gpn_body_sends(unsigned part, double v)
+{
+    if (part == GPN_PART_TEMPERATURE)
+        return !(v < 0.0); /* a NaN is refused by the writer */
+    if (part == GPN_PART_TOP_P)
+        return v > 0.0 && (v < 1.0 || v > 1.0);
+    return v > GPTNER_OMIT && (v < 0.0 || v > 0.0);
+}
+
+static void gpn_body_put(gpn_body *b, const gpn_body_member *m)
+{
+    const gptner_options *o = b->o;
+    const void *from = (const char *)o + m->from;
+    const char *text;
+    switch (m->part) {
+    case GPN_PART_MODEL:
+        gptner_json_put_string(&b->w, m->key, gpn_model_of(o));
+        break;
+    case GPN_PART_PROMPT:
+        gpn_body_prompt(b);
+        break;
+    case GPN_PART_TEMPERATURE:
+    case GPN_PART_TOP_P:
+    case GPN_PART_PENALTY:
+        if (gpn_body_sends(m->part, *(const double *)from))
+            gptner_json_put_double(&b->w, m->key, *(const double *)from);
+        break;
+    case GPN_PART_LIMIT:
+        gpn_body_limit(b);
+        break;
+    case GPN_PART_COUNT:
+        if (o->n > 1)
+            gptner_json_put_int64(&b->w, m->key, o->n);
+        break;
+    case GPN_PART_STOP:
+        if (o->n_stop > 0)
+            gpn_body_stop(b);
+        break;
+    case GPN_PART_SEED:
+        if (o->seed != NULL)
+            gptner_json_put_int64(&b->w, m->key, *o->seed);
+        break;
+    case GPN_PART_TEXT:
+    case GPN_PART_JSON:
+        text = *(const char *const *)from;
+        if (text != NULL && m->part == GPN_PART_TEXT)
+            gptner_json_put_string(&b->w, m->key, text);
+        else if (text != NULL)
+            gptner_json_put_raw(&b->w, m->key, gptner_str_from(text));
+        break;
+    case GPN_PART_FORMAT:
+        if (o->format != GPTNER_FORMAT_TEXT)
+            gpn_body_format(b);
+        break;
+    case GPN_PART_STREAM:
+        if (b->ask->stream)
+            gptner_json_put_bool(&b->w, m->key, true);
+        break;
+    default:
+        if (b->ask->stream)
+            gpn_body_stream_options(b);
+        break;
+    }
+}
+
+/* The caller's members, as they stand. */
+static void gpn_body_extra(gpn_body *b)
+{
+    char scratch[256];
+    gptner_json_reader r;
+    gptner_str key, value;
+    gptner_str extra = gptner_str_from(b->o->extra_body_json);
+    gptner_json_reader_init(&r, extra.ptr, extra.len, NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_key(&r, &key)) {
+        gptner_json_write_key_str(&b->w, key);
+        gptner_json_read_raw(&r, &value);
+        gptner_json_write_raw(&b->w, value);
+    }
+    if (r.error.status != GPTNER_OK)
+        gpn_json_w_fail(&b->w, GPTNER_ERR_INVALID_ARGUMENT,
+                        "extra_body_json: a key is too long");
+}
+
+/* Does one of the caller's extra members stand in for ours? */
+static bool gpn_body_replaced(const gpn_body *b, const gpn_body_member *m)
+{
+    const char *extra = b->o->extra_body_json;
+    if (extra == NULL)
+        return false;
+    if (m->part == GPN_PART_PROMPT && !b->chat)
+        return gpn_json_has(extra, "prompt");
+    return gpn_json_has(extra, m->key) ||
+           (m->part == GPN_PART_LIMIT &&
+            gpn_json_has(extra, "max_completion_tokens"));
+}
+
+static void gpn_body_write_members(gpn_body *b)
+{
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_body_members); i++) {
+        const gpn_body_member *m = &gpn_body_members[i];
+        if ((b->flags & m->unless) == 0 && (b->ask->adapt & m->refused) == 0 &&
+            !gpn_body_replaced(b, m))
+            gpn_body_put(b, m);
+    }
+    if (b->o->extra_body_json != NULL)
+        gpn_body_extra(b);
+}
+
+/* Which members a body of the caller's has, as they stand. */
+typedef struct gpn_body_seen {
+    gptner_str part[5]; /* messages, prompt, input, stream, stream_options */
+} gpn_body_seen;
+
+static void gpn_body_look(gptner_str body, gpn_body_seen *seen)
+{
+    static const char *const names[] = {"messages", "prompt",         "input",
+                                        "stream",   "stream_options", NULL};
+    char scratch[256];
+    gptner_json_reader r;
+    size_t which;
+    memset(seen, 0, sizeof *seen);
+    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, names, &which))
+        gptner_json_read_raw(&r, &seen->part[which]);
+}
+
+/* A body that the caller wrote. Its endpoint follows from what it holds. A
+ * stream is asked for by putting the member in front. */
+static gptner_status gpn_body_own(gpn_ask *ask, gpn_buf *out, gptner_error *err)
+{
+    gptner_str body = ask->prompt->body_json;
+    gpn_body_seen seen;
+    gptner_status status =
+        gpn_json_require("body_json", body, GPTNER_JSON_OBJECT, err);
+    if (status != GPTNER_OK)
+        return status;
+    gpn_body_look(body, &seen);
+    ask->endpoint = ask->options->endpoint;
+    if (ask->endpoint == GPTNER_ENDPOINT_AUTO)
+        ask->endpoint = seen.part[0].ptr != NULL   ? GPTNER_ENDPOINT_CHAT
+                        : seen.part[1].ptr != NULL ? GPTNER_ENDPOINT_COMPLETIONS
+                        : seen.part[2].ptr != NULL ? GPTNER_ENDPOINT_EMBEDDINGS
+                                                   : GPTNER_ENDPOINT_CHAT;
+    if (seen.part[3].ptr != NULL &&
+        gpn_str_eq_c(seen.part[3], "true") != ask->stream)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "body_json: its member \"stream\" does not fit this "
+                        "call; leave it out");
+    if (ask->stream && seen.part[3].ptr == NULL) {
+        size_t open = gpn_str_find(body, "{") + 1;
+        body = gpn_skip_space(gpn_str(body.ptr + open, body.len - open));
+        gpn_buf_add_s(out, "{\"stream\":true");
+        if (seen.part[4].ptr == NULL &&
+            (ask->adapt & GPN_ADAPT_STREAM_OPTIONS) == 0)
+            gpn_buf_add_s(out, ",\"stream_options\":{\"include_usage\":true}");
+        gpn_buf_add_s(out, *body.ptr == '}' ? "" : ",");
+    }
+    gpn_buf_add_str(out, body);
+    return out->status == GPTNER_OK ? GPTNER_OK
+                                    : gpn_no_memory(err, "request body");
+}
+
+/* JSON from the caller that goes into a body. */
+static gptner_status gpn_ask_check(const gpn_ask *ask, gptner_error *err)
+{
+    const gptner_prompt *p = ask->prompt;
+    gptner_status status = GPTNER_OK;
+    size_t i;
+    if (ask->options != &ask->client->cfg.options)
+        status = gpn_options_check(ask->options, err);
+    for (i = 0; i < p->n_messages && status == GPTNER_OK; i++)
+        if (p->messages[i].json.ptr != NULL)
+            status = gpn_json_require("a message's json", p->messages[i].json,
+                                      GPTNER_JSON_OBJECT, err);
+    if (status != GPTNER_OK || p->n_messages > 0)
+        return status;
+    if (p->messages_json.ptr != NULL)
+        return gpn_json_require("messages_json", p->messages_json,
+                                GPTNER_JSON_ARRAY, err);
+    if (p->text.ptr == NULL)
+        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                          "prompt: has neither text nor messages nor a body");
+    return status;
+}
+
+/* Append the body of the request that ask describes to out: the same text for
+ * a request now and for a line of a batch. Sets ask->endpoint. */
+static gptner_status gpn_body_write(gpn_ask *ask, gpn_buf *out,
+                                    gptner_error *err)
+{
+    const char *model = gpn_model_of(ask->options);
+    const char *wrong = NULL;
+    gpn_body b;
+    gptner_status status;
+    if (ask->prompt->body_json.ptr != NULL)
+        return gpn_body_own(ask, out, err);
+    status = gpn_ask_check(ask, err);
+    if (status != GPTNER_OK)
+        return status;
+    b.ask = ask;
+    b.o = ask->options;
+    b.flags = gpn_model_flags(model);
+    ask->endpoint = gpn_model_endpoint(b.o, b.flags);
+    b.flags = gpn_model_resolve(b.o, b.flags, ask->endpoint);
+    b.chat = ask->endpoint == GPTNER_ENDPOINT_CHAT;
+    if (ask->endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
+        wrong = "makes embeddings; use gptner_embed()";
+    else if (!b.chat && (ask->prompt->n_messages > 0 ||
+                         ask->prompt->messages_json.ptr != NULL))
+        wrong = "takes a text, no conversation; or set options.endpoint";
+    if (wrong != NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "model %s: %s", model,
+                        wrong);
+    gpn_json_writer_init(&b.w, out);
+    b.w.refuse_invalid = true;
+    b.w.trust_raw = true; /* gpn_ask_check() has seen it */
+    gptner_json_write_object(&b.w);
+    gpn_body_write_members(&b);
+    gptner_json_write_end(&b.w);
+    status = gptner_json_writer_finish(&b.w, NULL);
+    if (status == GPTNER_OK)
+        return GPTNER_OK;
+    return gpn_fail(err, status, "request body: %s",
+                    gptner_json_writer_message(&b.w));
+}
+
+/* --- replies --- */
+
+enum { GPN_CHOICES_FEW = 4, GPN_CHOICES_MAX = 1024 };
+
+/* Of an error: what its members say. */
+enum {
+    GPN_ERROR_MESSAGE,
+    GPN_ERROR_TYPE,
+    GPN_ERROR_CODE,
+    GPN_ERROR_PARAM,
+    GPN_ERROR_TEXTS
+};
+
+/* What was found in a reply, as views into it. */
+typedef struct gpn_fields {
+    const gpn_env *env;
+    char *text;         /* the reply, which is decoded in place */
+    gptner_str info[3]; /* id, model, system_fingerprint */
+    gptner_usage usage;
+    gptner_str error[GPN_ERROR_TEXTS];
+    gptner_str flat[GPN_ERROR_TEXTS]; /* of an error that is not wrapped */
+    gptner_str owned_by;
+    int64_t created;
+    /* Takes an item of the list in the reply; NULL: it is a choice. */
+    void (*item_fn)(struct gpn_fields *f, gptner_json_reader *r);
+    void *items;            /* for item_fn */
+    gptner_choice *choices; /* few, or on the heap */
+    size_t n_choices;
+    size_t room;
+    bool listed;          /* there was a list */
+    bool answered;        /* a choice had a message or a text */
+    bool failed;          /* there was an error that is true */
+    gptner_status status; /* no memory; too many choices */
+    gptner_choice few[GPN_CHOICES_FEW];
+} gpn_fields;
+
+static void gpn_fields_init(gpn_fields *f, const gpn_env *env, char *text)
+{
+    memset(f, 0, sizeof *f);
+    memset(&f->usage, 0xff, sizeof f->usage); /* -1: not told */
+    f->env = env;
+    f->text = text;
+    f->choices = f->few;
+    f->room = GPN_CHOICES_FEW;
+}
+
+static void gpn_fields_deinit(gpn_fields *f)
+{
+    if (f->choices != f->few)
+        gpn_mem_free(f->env, f->choices);
+}
+
+/* The bytes behind a view into the reply. */
+static char *gpn_fields_edit(const gpn_fields *f, gptner_str view)
+{
+    return f->text + (view.ptr - f->text);
+}
+
+static gptner_choice *gpn_fields_add(gpn_fields *f)
+{
+    gptner_choice *c;
+    if (f->n_choices == f->room) {
+        void *more = f->room < GPN_CHOICES_MAX
+                         ? gpn_mem_alloc(f->env, 4 * f->room * sizeof *c)
+                         : NULL;
+        if (more == NULL) {
+            f->status = f->room < GPN_CHOICES_MAX ? GPTNER_ERR_NO_MEMORY
+                                                  : GPTNER_ERR_LIMIT;
+            return NULL;
+        }
+        memcpy(more, f->choices, f->room * sizeof *c);
+        gpn_fields_deinit(f);
+        f->choices = (gptner_choice *)more;
+        f->room *= 4;
+    }
+    c = &f->choices[f->n_choices];
+    memset(c, 0, sizeof *c);
+    c->index = (int64_t)f->n_choices++;
+    return c;
+}
+
+/* How a member is read. The offset that stands beside is that of what it goes
+ * to; a nested object goes on from there with a table of its own. */
+typedef enum gpn_kind {
+    GPN_KIND_SKIP,
+    GPN_KIND_TEXT,  /* a string, or the text of a number: codes are either */
+    GPN_KIND_FIRST, /* a string, unless there is one */
+    GPN_KIND_JSON,  /* an array or object as it stands, unless empty */
+    GPN_KIND_COUNT, /* an integer; one below 0 or none changes nothing */
+    GPN_KIND_TIME,  /* Unix seconds as integer, fraction or string */
+    GPN_KIND_CONTENT,
+    GPN_KIND_MESSAGE,
+    GPN_KIND_USAGE,
+    GPN_KIND_CACHED,
+    GPN_KIND_REASONING,
+    GPN_KIND_LIST,
+    GPN_KIND_ERROR,
+    GPN_KIND_DETAIL,
+    GPN_KIND_FUNCTION, /* of a tool call in a stream */
+    GPN_KIND_VECTOR,   /* a string, or an array as it stands */
+    GPN_KIND_LAST      /* of an array of texts */
+} gpn_kind;
+
+typedef struct gpn_member {
+    char key[27]; /* "" ends a table */
+    uint8_t kind;
+    uint16_t to;
+} gpn_member;
+
+static const gpn_member gpn_message_members[] = {
+    {"content", GPN_KIND_CONTENT, offsetof(gptner_choice, text)},
+    {"refusal", GPN_KIND_TEXT, offsetof(gptner_choice, refusal)},
+    {"reasoning_content", GPN_KIND_FIRST, offsetof(gptner_choice, reasoning)},
+    {"reasoning", GPN_KIND_FIRST, offsetof(gptner_choice, reasoning)},
+    {"tool_calls", GPN_KIND_JSON, offsetof(gptner_choice, tool_calls_json)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_choice_members[] = {
+    {"message", GPN_KIND_MESSAGE, 0},
+    {"delta", GPN_KIND_MESSAGE, 0},
+    {"text", GPN_KIND_FIRST, offsetof(gptner_choice, text)},
+    {"finish_reason", GPN_KIND_TEXT, offsetof(gptner_choice, finish_reason)},
+    {"index", GPN_KIND_COUNT, offsetof(gptner_choice, index)},
+    {"logprobs", GPN_KIND_JSON, offsetof(gptner_choice, logprobs_json)},
+    {"error", GPN_KIND_ERROR, 0},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_usage_members[] = {
+    {"prompt_tokens", GPN_KIND_COUNT, offsetof(gptner_usage, prompt_tokens)},
+    {"input_tokens", GPN_KIND_COUNT, offsetof(gptner_usage, prompt_tokens)},
+    {"completion_tokens", GPN_KIND_COUNT,
+     offsetof(gptner_usage, completion_tokens)},
+    {"output_tokens", GPN_KIND_COUNT,
+     offsetof(gptner_usage, completion_tokens)},
+    {"total_tokens", GPN_KIND_COUNT, offsetof(gptner_usage, total_tokens)},
+    {"prompt_cache_hit_tokens", GPN_KIND_COUNT,
+     offsetof(gptner_usage, cached_tokens)},
+    {"prompt_tokens_details", GPN_KIND_CACHED, 0},
+    {"input_tokens_details", GPN_KIND_CACHED, 0},
+    {"completion_tokens_details", GPN_KIND_REASONING, 0},
+    {"output_tokens_details", GPN_KIND_REASONING, 0},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_cached_members[] = {
+    {"cached_tokens", GPN_KIND_COUNT, offsetof(gptner_usage, cached_tokens)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_reasoning_members[] = {
+    {"reasoning_tokens", GPN_KIND_COUNT,
+     offsetof(gptner_usage, reasoning_tokens)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* Of an error, and (from flat on) of a reply that is one. */
+static const gpn_member gpn_error_members[] = {
+    {"message", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
+    {"detail", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
+    {"msg", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
+    {"type", GPN_KIND_TEXT, GPN_ERROR_TYPE * sizeof(gptner_str)},
+    {"code", GPN_KIND_TEXT, GPN_ERROR_CODE * sizeof(gptner_str)},
+    {"param", GPN_KIND_TEXT, GPN_ERROR_PARAM * sizeof(gptner_str)},
+    {"loc", GPN_KIND_LAST, GPN_ERROR_PARAM * sizeof(gptner_str)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_reply_members[] = {
+    {"choices", GPN_KIND_LIST, 0},
+    {"data", GPN_KIND_LIST, 0},
+    {"usage", GPN_KIND_USAGE, offsetof(gpn_fields, usage)},
+    {"id", GPN_KIND_TEXT, offsetof(gpn_fields, info[0])},
+    {"model", GPN_KIND_TEXT, offsetof(gpn_fields, info[1])},
+    {"system_fingerprint", GPN_KIND_TEXT, offsetof(gpn_fields, info[2])},
+    {"error", GPN_KIND_ERROR, 0},
+    {"message", GPN_KIND_TEXT, offsetof(gpn_fields, flat[0])},
+    {"type", GPN_KIND_TEXT, offsetof(gpn_fields, flat[1])},
+    {"code", GPN_KIND_TEXT, offsetof(gpn_fields, flat[2])},
+    {"param", GPN_KIND_TEXT, offsetof(gpn_fields, flat[3])},
+    {"detail", GPN_KIND_DETAIL, offsetof(gpn_fields, flat)},
+    {"owned_by", GPN_KIND_TEXT, offsetof(gpn_fields, owned_by)},
+    {"created", GPN_KIND_TIME, offsetof(gpn_fields, created)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_function_members[] = {
+    {"name", GPN_KIND_TEXT, sizeof(gptner_str)}, /* GPN_STRAND_NAME */
+    {"arguments", GPN_KIND_TEXT, 2 * sizeof(gptner_str)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
+                           void *to);
+
+/* Read the next value if it is an object, by its table. */
+static bool gpn_read_object(gpn_fields *f, gptner_json_reader *r,
+                            const gpn_member *members, void *base)
+{
+    gptner_str key;
+    if (!gptner_json_enter_object(r))
+        return false;
+    while (gptner_json_next_key(r, &key)) {
+        const gpn_member *m = members;
+        while (m->key[0] != '\0' &&
+               (m->key[0] != *key.ptr || !gpn_str_eq_c(key, m->key)))
+            m++;
+        if (m->kind != GPN_KIND_SKIP)
+            gpn_read_value(f, r, m->kind, gpn_at(base, m->to));
+    }
+    return true;
+}
+
+static void gpn_read_text(gptner_json_reader *r, gptner_str *out)
+{
+    if (gptner_json_peek(r) == GPTNER_JSON_NUMBER)
+        gptner_json_read_raw(r, out);
+    else
+        gptner_json_read_str(r, out);
+}
+
+/* Append a text to out; what lies between is closed up. */
+static void gpn_read_join(const gpn_fields *f, gptner_str *out, gptner_str more)
+{
+    if (out->ptr == NULL) {
+        *out = more;
+    } else if (more.ptr != NULL) {
+        memmove(gpn_fields_edit(f, *out) + out->len, more.ptr, more.len);
+        out->len += more.len;
+    }
+}
+
+/* content: a string, or an array of parts of which the texts are joined. */
+static void gpn_read_content(gpn_fields *f, gptner_json_reader *r,
+                             gptner_str *out)
+{
+    static const gpn_member members[] = {
+        {"type", GPN_KIND_TEXT, 0},
+        {"text", GPN_KIND_TEXT, sizeof(gptner_str)},
+        {"", GPN_KIND_SKIP, 0}};
+    if (gptner_json_peek(r) != GPTNER_JSON_ARRAY) {
+        gptner_json_read_str(r, out);
+        return;
+    }
+    memset(out, 0, sizeof *out);
+    gptner_json_enter_array(r);
+    while (gptner_json_next_item(r)) {
+        gptner_str part[2]; /* type, text */
+        memset(part, 0, sizeof part);
+        if (gptner_json_peek(r) == GPTNER_JSON_STRING)
+            gptner_json_read_str(r, &part[1]);
+        else
+            gpn_read_object(f, r, members, part);
+        if (part[0].ptr == NULL || gpn_str_eq_c(part[0], "text") ||
+            gpn_str_eq_c(part[0], "output_text"))
+            gpn_read_join(f, out, part[1]);
+    }
+}
+
+/* An error: an object, a text, or something else that is true. */
+static void gpn_read_error(gpn_fields *f, gptner_json_reader *r)
+{
+    double number = 0.0;
+    bool truth = false;
+    switch (gptner_json_peek(r)) {
+    case GPTNER_JSON_STRING:
+        gptner_json_read_str(r, &f->error[GPN_ERROR_MESSAGE]);
+        truth = f->error[GPN_ERROR_MESSAGE].len > 0;
+        break;
+    case GPTNER_JSON_BOOL:
+        gptner_json_read_bool(r, &truth);
+        break;
+    case GPTNER_JSON_NUMBER:
+        gptner_json_read_double(r, &number);
+        truth = number < 0.0 || number > 0.0;
+        break;
+    default:
+        truth = gpn_read_object(f, r, gpn_error_members, f->error);
+        break;
+    }
+    f->failed |= truth;
+}
+
+static void gpn_read_list(gpn_fields *f, gptner_json_reader *r)
+{
+    if (!gptner_json_enter_array(r))
+        return;
+    f->listed = true;
+    while (gptner_json_next_item(r)) {
+        gptner_choice *c;
+        if (f->item_fn != NULL) {
+            f->item_fn(f, r);
+        } else if (gptner_json_peek(r) == GPTNER_JSON_OBJECT) {
+            c = gpn_fields_add(f);
+            if (c == NULL)
+                continue;
+            gpn_read_object(f, r, gpn_choice_members, c);
+            f->answered |= c->text.ptr != NULL;
+        }
+    }
+}
+
+/* FastAPI's detail: a text, or an array of {"loc", "msg", "type"}, of which
+ * the first is taken. */
+static void gpn_read_detail(gpn_fields *f, gptner_json_reader *r,
+                            gptner_str *to)
+{
+    if (gptner_json_peek(r) == GPTNER_JSON_STRING)
+        gptner_json_read_str(r, to);
+    else if (gptner_json_enter_array(r) && gptner_json_next_item(r)) {
+        gpn_read_object(f, r, gpn_error_members, to);
+        gptner_json_leave(r);
+    }
+}
+
+static void gpn_read_count(gptner_json_reader *r, int64_t *out)
+{
+    int64_t n;
+    if (gptner_json_read_int64(r, &n) && n >= 0)
+        *out = n;
+}
+
+static void gpn_read_time(gptner_json_reader *r, int64_t *out)
+{
+    gptner_str text = GPN_ZERO;
+    double d;
+    gpn_read_text(r, &text);
+    if (gpn_parse_double(text, &d) && d > 0.0 && d < 1e15)
+        *out = (int64_t)d;
+}
+
+/* An array or object as it stands; other kinds, [] and {} say nothing. */
+static void gpn_read_json(gptner_json_reader *r, gptner_str *out)
+{
+    gptner_json_type type = gptner_json_peek(r);
+    memset(out, 0, sizeof *out);
+    if ((type == GPTNER_JSON_ARRAY || type == GPTNER_JSON_OBJECT) &&
+        gptner_json_read_raw(r, out) && out->len == 2)
+        memset(out, 0, sizeof *out);
+}
+
+static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
+                           void *to)
+{
+    gptner_str *str = (gptner_str *)to;
+    switch (kind) {
+    case GPN_KIND_FIRST:
+        if (str->ptr != NULL)
+            return;
+        gptner_json_read_str(r, str);
+        return;
+    case GPN_KIND_JSON:
+        gpn_read_json(r, str);
+        return;
+    case GPN_KIND_COUNT:
+        gpn_read_count(r, (int64_t *)to);
+        return;
+    case GPN_KIND_TIME:
+        gpn_read_time(r, (int64_t *)to);
+        return;
+    case GPN_KIND_CONTENT:
+        gpn_read_content(f, r, str);
+        return;
+    case GPN_KIND_MESSAGE:
+        f->answered |= gpn_read_object(f, r, gpn_message_members, to);
+        return;
+    case GPN_KIND_USAGE:
+        gpn_read_object(f, r, gpn_usage_members, to);
+        return;
+    case GPN_KIND_CACHED:
+        gpn_read_object(f, r, gpn_cached_members, to);
+        return;
+    case GPN_KIND_REASONING:
+        gpn_read_object(f, r, gpn_reasoning_members, to);
+        return;
+    case GPN_KIND_FUNCTION:
+        gpn_read_object(f, r, gpn_function_members, to);
+        return;
+    case GPN_KIND_LIST:
+        gpn_read_list(f, r);
+        return;
+    case GPN_KIND_ERROR:
+        gpn_read_error(f, r);
+        return;
+    case GPN_KIND_DETAIL:
+        gpn_read_detail(f, r, str);
+        return;
+    case GPN_KIND_VECTOR:
+        if (gptner_json_peek(r) == GPTNER_JSON_ARRAY)
+            gptner_json_read_raw(r, str);
+        else
+            gptner_json_read_str(r, str);
+        return;
+    case GPN_KIND_LAST:
+        if (gptner_json_enter_array(r))
+            while (gptner_json_next_item(r))
+                gpn_read_text(r, str);
+        return;
+    default:
+        gpn_read_text(r, str);
+        return;
+    }
+}
+
+/* By index; choices that come in order cost one comparison each. */
+static void gpn_fields_sort(gpn_fields *f)
+{
+    size_t i, k;
+    for (i = 1; i < f->n_choices; i++) {
+        gptner_choice c = f->choices[i];
+        for (k = i; k > 0 && f->choices[k - 1].index > c.index; k--)
+            f->choices[k] = f->choices[k - 1];
+        f->choices[k] = c;
+    }
+}
+
+/* Take apart a reply of any endpoint, a piece of a stream, or an error in any
+ * of its forms. OK: it was JSON; why is filled otherwise. */
+static gptner_status gpn_fields_read(gpn_fields *f, size_t len,
+                                     gptner_json_error *why)
+{
+    gptner_json_reader r;
+    gptner_json_reader_init_in_place(&r, f->text, len, NULL);
+    if (gptner_json_peek(&r) == GPTNER_JSON_ARRAY) { /* some wrap errors so */
+        gptner_json_enter_array(&r);
+        gptner_json_next_item(&r);
+    }
+    gpn_read_object(f, &r, gpn_reply_members, f);
+    if (!f->failed)
+        memcpy(f->error, f->flat, sizeof f->error);
+    gpn_fields_sort(f);
+    return gptner_json_reader_finish(&r, why);
+}
+
+/* --- secrets that servers echo --- */
+
+static bool gpn_secret_char(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') ||
+           (c >= 'a' && c <= 'z') || c == '-' || c == '_' || c == '*' ||
+           c == '.';
+}
+
+/* How much of text, from its start, is (the beginning of) the key, or looks
+ * like any key of OpenAI. Keys of less than four bytes are no secrets. */
+static size_t gpn_secret_length(const char *key, gptner_str text, bool inside)
+{
+    size_t have = key != NULL ? strlen(key) : 0;
+    size_t least = have < 8 ? have : 8;
+    size_t n = 0;
+    while (n < have && n < text.len && text.ptr[n] == key[n])
+        n++;
+    if (have >= 4 && n >= least)
+        return n;
+    if (inside || !gpn_str_starts(text, "sk-"))
+        return 0;
+    for (n = 3; n < text.len && gpn_secret_char(text.ptr[n]);)
+        n++;
+    return n >= 11 ? n : 0;
+}
+
+/* Replace keys in a text of the server by '*', "sk-" excepted. */
+static void gpn_secret_mask(const gptner_client *c, char *text, size_t len)
+{
+    size_t i = 0;
+    bool inside = false; /* of a word: "task-" has no key */
+    while (i < len) {
+        gptner_str rest = gpn_str(text + i, len - i);
+        size_t n = gpn_secret_length(c->cfg.api_key, rest, inside);
+        size_t keep = n > 3 && gpn_str_starts(rest, "sk-") ? 3 : 0;
+        if (n > 0)
+            memset(text + i + keep, '*', n - keep);
+        inside = n == 0 && gpn_secret_char(text[i]) && text[i] != '.';
+        i += n > 0 ? n : 1;
+    }
+}
+
+/* --- errors of the server --- */
+
+/* The text of a body that is not JSON: the title of a page, or the beginning.
+ * The status line says the rest. */
+static gptner_str gpn_page_text(gptner_str body)
+{
+    size_t start, end;
+    body = gpn_skip_space(body);
+    if (body.len > 4096)
+        body.len = 4096;
+    start = gpn_str_ifind(body, "<title>");
+    if (start < body.len) {
+        body.ptr += start + 7;
+        body.len -= start + 7;
+        end = gpn_str_ifind(body, "</title>");
+        body.len = end < body.len ? end : 0;
+    } else if (body.len > 0 && *body.ptr == '<') {
+        body.len = 0;
+    }
+    if (body.len > 300)
+        body.len = gpn_utf8_cut(body.ptr, 300);
+    while (body.len > 0 && (unsigned char)body.ptr[body.len - 1] <= ' ')
+        body.len--;
+    return body;
+}
+
+static void gpn_fields_mask(gpn_fields *f, const gptner_client *c)
+{
+    size_t i;
+    for (i = 0; i < GPN_ERROR_TEXTS; i++)
+        if (f->error[i].len > 0)
+            gpn_secret_mask(c, gpn_fields_edit(f, f->error[i]),
+                            f->error[i].len);
+}
+
+/* Fill f from the body of an error reply, whatever it is. */
+static void gpn_fields_read_error(gpn_fields *f, const gptner_client *c,
+                                  size_t len)
+{
+    gptner_str body = gpn_str(f->text, len);
+    gptner_json_error why;
+    size_t i = 0;
+    while (i < len && ((unsigned char)body.ptr[i] <= ' ' ||
+                       (unsigned char)body.ptr[i] >= 0xBB))
+        i++; /* white space, a byte-order mark */
+    if (i < len && (body.ptr[i] == '{' || body.ptr[i] == '[')) {
+        gpn_fields_read(f, len, &why);
+        f->failed = true;
+    } else {
+        f->error[GPN_ERROR_MESSAGE] = gpn_page_text(body);
+    }
+    gpn_fields_mask(f, c);
+}
+
+static const char *gpn_status_advice(gptner_status status)
+{
+    switch (status) {
+    case GPTNER_ERR_AUTH:
+        return "; check api_key or OPENAI_API_KEY";
+    case GPTNER_ERR_QUOTA:
+        return "; check the account's plan and billing";
+    case GPTNER_ERR_NOT_FOUND:
+        return "; check model and base_url";
+    case GPTNER_ERR_CONTEXT_LENGTH:
+        return "; shorten the prompt";
+    case GPTNER_ERR_TOO_LARGE:
+        return "; shorten the prompt or lower max_tokens";
+    case GPTNER_ERR_TRUNCATED:
+        return "; raise max_tokens or lower reasoning_effort";
+    case GPTNER_ERR_REDIRECT:
+        return "; set base_url to the address it names";
+    default:
+        return "";
+    }
+}
+
+/* The server's delay, in the order of openai-api.md 7.2. */
+static int64_t gpn_reply_delay(const gpn_reply *reply, gptner_str message)
+{
+    int64_t ms = -1;
+    gptner_str value = gpn_http_find(reply->http, "retry-after-ms");
+    if (value.ptr != NULL && gpn_wait_parse_ms(value, &ms) && ms > 0)
+        return ms;
+    value = gpn_http_find(reply->http, "retry-after");
+    if (value.ptr != NULL && gpn_wait_parse(value, reply->unix_ms, &ms) &&
+        ms > 0)
+        return ms;
+    if (message.ptr != NULL && gpn_try_again_parse(message, &ms) && ms > 0)
+        return ms;
+    return -1;
+}
+
+/* The HTTP status that an error within a 2xx reply stands for. */
+static int gpn_fields_http_status(const gpn_fields *f)
+{
+    static const struct {
+        char type[20]; /* how it begins */
+        int status;
+    } known[] = {{"insufficient_quota", 429}, {"rate_limit", 429},
+                 {"requests", 429},           {"tokens", 429},
+                 {"invalid_request", 400},    {"exceed_context", 400},
+                 {"authentication", 401},     {"not_found", 404}};
+    uint64_t code;
+    size_t i;
+    if (gpn_parse_u64(f->error[GPN_ERROR_CODE], &code) && code >= 400 &&
+        code <= 599)
+        return (int)code;
+    for (i = 0; i < GPN_COUNT(known); i++)
+        if (gpn_str_starts(f->error[GPN_ERROR_TYPE], known[i].type))
+            return known[i].status;
+    return 500;
+}
+
+/* An attempt without a whole response. */
+static gpn_class gpn_judge_transport(const gpn_reply *reply, gptner_error *err)
+{
+    *err = *reply->error;
+    err->http_status = reply->http_status;
+    if (reply->status == GPTNER_ERR_CERTIFICATE ||
+        reply->status == GPTNER_ERR_CA)
+        return GPN_CLASS_FATAL; /* it will not get better */
+    if (reply->status == GPTNER_ERR_BAD_REPLY)
+        return GPN_CLASS_BAD_REPLY;
+    return gpn_pace_retryable_status(reply->status) ? GPN_CLASS_TRANSIENT
+                                                    : GPN_CLASS_FAIL;
+}
+
+/* A response that says what went wrong; f holds what it says. */
+static gpn_class gpn_judge_error(const gpn_reply *reply, const gpn_fields *f,
+                                 const char *what, int64_t *delay_ms,
+                                 gptner_error *err)
+{
+    int http = reply->http_status;
+    gptner_status status = GPTNER_ERR_HTTP;
+    gptner_str name = f->error[GPN_ERROR_CODE].ptr != NULL
+                          ? f->error[GPN_ERROR_CODE]
+                          : f->error[GPN_ERROR_TYPE];
+    gpn_class cls;
+    if (http / 100 == 2)
+        http = gpn_fields_http_status(f);
+    cls = gpn_pace_classify(
+        http, f->error[GPN_ERROR_TYPE], f->error[GPN_ERROR_CODE],
+        f->error[GPN_ERROR_MESSAGE],
+        gpn_http_find(reply->http, "x-should-retry"), &status);
+    if (gpn_str_starts(f->error[GPN_ERROR_TYPE], "exceed_context"))
+        status = GPTNER_ERR_CONTEXT_LENGTH; /* llama.cpp */
+    *delay_ms = gpn_reply_delay(reply, f->error[GPN_ERROR_MESSAGE]);
+    gpn_fail(err, status, "%s: HTTP %d%s%.*s%s%s%.*s%s", what,
+             reply->http_status, name.len > 0 ? " (" : "", (int)name.len,
+             name.len > 0 ? name.ptr : "", name.len > 0 ? ")" : "",
+             f->error[GPN_ERROR_MESSAGE].len > 0 ? ": " : "",
+             (int)(f->error[GPN_ERROR_MESSAGE].len < 300
+                       ? f->error[GPN_ERROR_MESSAGE].len
+                       : 300),
+             f->error[GPN_ERROR_MESSAGE].len > 0
+                 ? f->error[GPN_ERROR_MESSAGE].ptr
+                 : "",
+             gpn_status_advice(status));
+    err->http_status = reply->http_status;
+    err->retry_after_ms = *delay_ms;
+    return cls;
+}
+
+/* --- answers --- */
+
+/* Take a leading <think>...</think> off the text; it becomes the reasoning
+ * unless there is one. */
+static void gpn_choice_strip(gptner_choice *c)
+{
+    gptner_str text = gpn_skip_space(c->text);
+    size_t end;
+    if (!gpn_str_starts(text, "<think>"))
+        return;
+    end = gpn_str_find(text, "</think>");
+    if (end >= text.len)
+        return;
+    if (c->reasoning.ptr == NULL)
+        c->reasoning = gpn_str(text.ptr + 7, end - 7);
+    c->text = gpn_skip_space(gpn_str(text.ptr + end + 8, text.len - end - 8));
+}
+
+/* The choices are there; is the first one a whole answer? */
+static gpn_class gpn_judge_choices(const gptner_client *c, gpn_fields *f,
+                                   const char *what, gptner_error *err)
+{
+    gptner_choice *first = &f->choices[0];
+    gptner_status status = GPTNER_OK;
+    size_t i;
+    if (f->status != GPTNER_OK) {
+        gpn_fail(err, f->status, "%s: %s", what,
+                 f->status == GPTNER_ERR_LIMIT ? "more choices than 1024"
+                                               : "out of memory");
+        return GPN_CLASS_FAIL;
+    }
+    if (f->n_choices == 0 || !f->answered) {
+        gpn_fail(err, GPTNER_ERR_BAD_REPLY, "%s: reply without an answer: %s",
+                 what, f->n_choices == 0 ? "no choices" : "no message");
+        return GPN_CLASS_BAD_REPLY;
+    }
+    for (i = 0; i < f->n_choices && c->cfg.omit_reasoning; i++)
+        gpn_choice_strip(&f->choices[i]);
+    if (first->refusal.len > 0)
+        status = GPTNER_ERR_REFUSED;
+    else if (gpn_str_eq_c(first->finish_reason, "content_filter"))
+        status = GPTNER_ERR_FILTERED;
+    else if (gpn_str_eq_c(first->finish_reason, "length"))
+        status = GPTNER_ERR_TRUNCATED;
+    if (status == GPTNER_OK)
+        return GPN_CLASS_OK;
+    gpn_fail(err, status, "%s: %s%s%s", what, gptner_status_text(status),
+             first->text.len == 0 && first->refusal.len == 0
+                 ? ", and no text before that"
+                 : "",
+             gpn_status_advice(status));
+    return GPN_CLASS_FAIL;
+}
+
+/* A 2xx reply in memory. */
+static gpn_class gpn_judge_body(const gptner_client *c, const gpn_reply *reply,
+                                gpn_fields *f, const char *what,
+                                int64_t *delay_ms, gptner_error *err)
+{
+    gptner_json_error why;
+    gptner_status status = gpn_fields_read(f, reply->body_len, &why);
+    if (status != GPTNER_OK) {
+        gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                 "%s: reply is not JSON: byte %lld of %lld: %s", what,
+                 (long long)why.offset, (long long)reply->body_len,
+                 why.message);
+        return GPN_CLASS_BAD_REPLY;
+    }
+    if (f->failed) {
+        gpn_fields_mask(f, c);
+        return gpn_judge_error(reply, f, what, delay_ms, err);
+    }
+    return gpn_judge_choices(c, f, what, err);
+}
+
+/* --- a streamed answer: pieces joined again --- */
+
+enum {
+    GPN_STRAND_TEXT = 0, /* of a choice, in the order of gpn_choice_texts */
+    GPN_STRAND_FINISH,
+    GPN_STRAND_REFUSAL,
+    GPN_STRAND_REASONING,
+    GPN_STRAND_TOOLS, /* all tool calls, as a JSON array */
+    GPN_STRAND_PARTS,
+    GPN_STRAND_ID = 0, /* of a tool call; of the answer: id, model, print */
+    GPN_STRAND_NAME,
+    GPN_STRAND_ARGUMENTS,
+    GPN_STRAND_TYPE,
+    GPN_STRANDS_MAX = 4096
+};
+
+/* Texts that grow: those of a choice, of a tool call (tool >= 0), of the whole
+ * (choice -1), or of an error (choice -2). */
+typedef struct gpn_strand {
+    struct gpn_strand *next; /* by choice, then by tool */
+    int64_t choice;
+    int64_t tool;
+    gpn_buf part[GPN_STRAND_PARTS];
+} gpn_strand;
+
+typedef struct gpn_live {
+    gptner_client *client;
+    gptner_delta_fn fn;
+    void *user;
+    gpn_sse sse;
+    gpn_strand *strands;
+    size_t n_strands;
+    gptner_usage usage;
+    size_t bytes;  /* received */
+    bool diverted; /* this reply is a stream */
+    bool done;     /* the server said that it is whole */
+    bool handed;   /* a delta went to the caller */
+    bool failed;   /* an error came within */
+} gpn_live;
+
+static void gpn_live_reset(gpn_live *l)
+{
+    gptner_result blank;
+    while (l->strands != NULL) {
+        gpn_strand *s = l->strands;
+        size_t i;
+        l->strands = s->next;
+        for (i = 0; i < GPN_STRAND_PARTS; i++)
+            gpn_buf_deinit(&s->part[i]);
+        gpn_mem_free(&l->client->env, s);
+    }
+    gpn_result_blank(&blank);
+    l->usage = blank.usage;
+    l->n_strands = 0;
+    l->bytes = 0;
+    l->diverted = false;
+    l->done = false;
+    l->failed = false;
+    gpn_sse_reset(&l->sse);
+}
+
+/* The strand of a choice and tool, made if there is none; NULL: no memory, or
+ * more than any answer has. */
+static gpn_strand *gpn_live_strand(gpn_live *l, int64_t choice, int64_t tool)
+{
+    gpn_strand **at = &l->strands;
+    gpn_strand *s;
+    size_t i;
+    while (*at != NULL && ((*at)->choice < choice ||
+                           ((*at)->choice == choice && (*at)->tool < tool)))
+        at = &(*at)->next;
+    if (*at != NULL && (*at)->choice == choice && (*at)->tool == tool)
+        return *at;
+    if (l->n_strands >= GPN_STRANDS_MAX)
+        return NULL;
+    s = (gpn_strand *)gpn_mem_zalloc(&l->client->env, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    for (i = 0; i < GPN_STRAND_PARTS; i++)
+        gpn_buf_init(&s->part[i], &l->client->env,
+                     l->client->cfg.max_body_bytes);
+    s->choice = choice;
+    s->tool = tool;
+    s->next = *at;
+    *at = s;
+    l->n_strands++;
+    return s;
+}
+
+/* false: no memory. */
+static bool gpn_strand_add(gpn_strand *s, int part, gptner_str text)
+{
+    if (s == NULL)
+        return false;
+    gpn_buf_add_str(&s->part[part], text);
+    return s->part[part].status == GPTNER_OK;
+}
+
+static gptner_str gpn_strand_get(const gpn_strand *s, int part)
+{
+    const gpn_buf *b = &s->part[part];
+    return gpn_str(b->data, b->len); /* none if nothing came */
+}
+
+/* For texts that come whole, and again in every piece. */
+static bool gpn_strand_set(gpn_strand *s, int part, gptner_str text)
+{
+    if (s != NULL && (text.len == 0 || s->part[part].len > 0))
+        return true;
+    return gpn_strand_add(s, part, text);
+}
+
+/* A piece of a tool call. */
+typedef struct gpn_piece {
+    gptner_str part[4]; /* GPN_STRAND_ID ... GPN_STRAND_TYPE */
+    int64_t index;
+} gpn_piece;
+
+static const gpn_member gpn_piece_members[] = {
+    {"index", GPN_KIND_COUNT, offsetof(gpn_piece, index)},
+    {"id", GPN_KIND_TEXT, GPN_STRAND_ID * sizeof(gptner_str)},
+    {"type", GPN_KIND_TEXT, GPN_STRAND_TYPE * sizeof(gptner_str)},
+    {"function", GPN_KIND_FUNCTION, 0},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* The pieces of tool calls of one delta. */
+static bool gpn_live_tools(gpn_live *l, gpn_fields *f, const gptner_choice *c)
+{
+    gptner_json_reader r;
+    bool ok = true;
+    int64_t position = 0;
+    int i;
+    gptner_json_reader_init_in_place(&r, gpn_fields_edit(f, c->tool_calls_json),
+                                     c->tool_calls_json.len, NULL);
+    gptner_json_enter_array(&r);
+    while (gptner_json_next_item(&r)) {
+        gpn_piece piece = GPN_ZERO;
+        gpn_strand *s;
+        piece.index = position++;
+        if (!gpn_read_object(f, &r, gpn_piece_members, &piece))
+            continue;
+        s = gpn_live_strand(l, c->index, piece.index);
+        for (i = GPN_STRAND_ID; i <= GPN_STRAND_TYPE; i++)
+            ok = ok && (i == GPN_STRAND_ARGUMENTS
+                            ? gpn_strand_add(s, i, piece.part[i])
+                            : gpn_strand_set(s, i, piece.part[i]));
+    }
+    return ok;
+}
+
+/* Hand a piece to the caller, if there is something in it. */
+static bool gpn_live_hand(gpn_live *l, const gptner_choice *c)
+{
+    gptner_delta d = GPN_ZERO;
+    d.choice = c->index;
+    d.text = c->text;
+    d.reasoning = c->reasoning;
+    d.refusal = c->refusal;
+    d.tool_calls_json = c->tool_calls_json;
+    d.finish_reason = c->finish_reason;
+    if (d.text.len + d.reasoning.len + d.refusal.len + d.tool_calls_json.len +
+            d.finish_reason.len ==
+        0)
+        return true;
+    l->handed = true;
+    return l->fn == NULL || l->fn(&d, l->user);
+}
+
+static gptner_status gpn_live_stopped(gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_CANCELLED, "stream: stopped by delta_fn");
+}
+
+static gptner_status gpn_live_choice(gpn_live *l, gpn_fields *f,
+                                     const gptner_choice *c, gptner_error *err)
+{
+    gpn_strand *s = gpn_live_strand(l, c->index, -1);
+    bool ok = gpn_strand_add(s, GPN_STRAND_TEXT, c->text) &&
+              gpn_strand_add(s, GPN_STRAND_REASONING, c->reasoning) &&
+              gpn_strand_add(s, GPN_STRAND_REFUSAL, c->refusal) &&
+              gpn_strand_set(s, GPN_STRAND_FINISH, c->finish_reason);
+    if (ok && !gpn_live_hand(l, c))
+        return gpn_live_stopped(err);
+    if (ok && c->tool_calls_json.len > 0)
+        ok = gpn_live_tools(l, f, c);
+    return ok ? GPTNER_OK : gpn_no_memory(err, "stream");
+}
+
+/* One event of the stream. data may be changed. */
+static gptner_status gpn_live_event(gpn_live *l, gpn_fields *f, size_t len,
+                                    bool is_error, gptner_error *err)
+{
+    gptner_json_error why;
+    gpn_strand *s;
+    gptner_status status = GPTNER_OK;
+    size_t i;
+    int part;
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "stream: an event is not JSON: byte %d: %s",
+                        (int)why.offset, why.message);
+    if (f->failed || is_error) {
+        gpn_fields_mask(f, l->client);
+        l->failed = true;
+        s = gpn_live_strand(l, -2, -1);
+        for (part = 0; part < GPN_ERROR_TEXTS; part++)
+            gpn_strand_set(s, part, f->error[part]);
+        return GPTNER_OK;
+    }
+    s = gpn_live_strand(l, -1, -1);
+    for (part = 0; part < 3; part++)
+        if (!gpn_strand_set(s, part, f->info[part]) || f->status != GPTNER_OK)
+            return gpn_no_memory(err, "stream");
+    l->usage = f->usage;
+    for (i = 0; i < f->n_choices && status == GPTNER_OK; i++)
+        status = gpn_live_choice(l, f, &f->choices[i], err);
+    return status;
+}
+
+/* Bytes of the stream, cut anywhere. */
+static gptner_status gpn_live_body(gpn_live *l, const char *data, size_t len,
+                                   gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    size_t used = 0;
+    if (len > l->client->cfg.max_body_bytes - l->bytes)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "stream: longer than max_body_bytes");
+    l->bytes += len;
+    while (len > 0 && status == GPTNER_OK) {
+        gpn_sse_message m;
+        gpn_fields f;
+        gpn_sse_event event = gpn_sse_next(&l->sse, data, len, &used, &m, err);
+        data += used;
+        len -= used;
+        if (event == GPN_SSE_FAILED)
+            return err->status;
+        if (event != GPN_SSE_EVENT || l->done)
+            continue;
+        if (gpn_str_starts(m.data, "[DONE]")) {
+            l->done = true;
+            continue;
+        }
+        if (m.data.len == 0)
+            continue;
+        gpn_fields_init(&f, &l->client->env, l->sse.text[GPN_SSE_DATA].data);
+        f.usage = l->usage; /* what is told anew replaces it */
+        status = gpn_live_event(l, &f, m.data.len,
+                                gpn_str_eq_c(m.type, "error"), err);
+        gpn_fields_deinit(&f);
+    }
+    return status;
+}
+
+/* The tool calls of a choice, joined, as the array of a whole reply. */
+static void gpn_live_write_tools(gpn_strand *choice)
+{
+    gpn_buf *out = &choice->part[GPN_STRAND_TOOLS];
+    const gpn_strand *s = choice->next;
+    gptner_json_writer w;
+    if (s == NULL || s->choice != choice->choice)
+        return;
+    gpn_buf_clear(out);
+    gpn_json_writer_init(&w, out);
+    gptner_json_write_array(&w);
+    for (; s != NULL && s->choice == choice->choice; s = s->next) {
+        gptner_str type = gpn_strand_get(s, GPN_STRAND_TYPE);
+        gptner_str arguments;
+        gptner_json_write_object(&w);
+        gptner_json_put_str(&w, "id", gpn_strand_get(s, GPN_STRAND_ID));
+        gptner_json_put_str(&w, "type",
+                            type.len > 0 ? type : gpn_str("function", 8));
+        gptner_json_put_object(&w, "function");
+        gptner_json_put_str(&w, "name", gpn_strand_get(s, GPN_STRAND_NAME));
+        arguments = gpn_strand_get(s, GPN_STRAND_ARGUMENTS);
+        gptner_json_put_str(&w, "arguments",
+                            arguments.ptr != NULL ? arguments : gpn_str("", 0));
+        gptner_json_write_end(&w);
+        gptner_json_write_end(&w);
+    }
+    gptner_json_write_end(&w);
+    out->status = gptner_json_writer_finish(&w, NULL);
+    if (out->status != GPTNER_OK)
+        out->len = 0;
+}
+
+/* Everything that came, as if it had been one reply. *whole: each choice has
+ * its finish_reason. */
+static void gpn_live_collect(gpn_live *l, gpn_fields *f, bool *whole)
+{
+    gpn_strand *s;
+    int i;
+    *whole = false;
+    f->usage = l->usage;
+    for (s = l->strands; s != NULL; s = s->next) {
+        gptner_choice *c;
+        if (s->tool >= 0)
+            continue;
+        if (s->choice == -2) {
+            f->failed = true;
+            for (i = 0; i < GPN_ERROR_TEXTS; i++)
+                f->error[i] = gpn_strand_get(s, i);
+            continue;
+        }
+        if (s->choice == -1) {
+            for (i = 0; i < 3; i++)
+                f->info[i] = gpn_strand_get(s, i);
+            continue;
+        }
+        c = gpn_fields_add(f);
+        if (c == NULL)
+            return;
+        gpn_live_write_tools(s);
+        *whole =
+            (f->n_choices == 1 || *whole) && s->part[GPN_STRAND_FINISH].len > 0;
+        f->answered = true;
+        c->index = s->choice;
+        for (i = 0; i < GPN_STRAND_PARTS; i++)
+            *(gptner_str *)gpn_at(c, gpn_choice_texts[i]) =
+                gpn_strand_get(s, i);
+    }
+}
+
+/* The stream has ended: was it whole? (openai-api.md 2.6) */
+static gpn_class gpn_live_judge(gpn_live *l, const gpn_reply *reply,
+                                gpn_fields *f, const char *what,
+                                int64_t *delay_ms, gptner_error *err)
+{
+    gpn_class cls;
+    bool whole;
+    gpn_live_collect(l, f, &whole);
+    if (l->failed)
+        cls = gpn_judge_error(reply, f, what, delay_ms, err);
+    else if (reply->status != GPTNER_OK &&
+             (reply->status == GPTNER_ERR_CANCELLED || (!l->done && !whole)))
+        cls = gpn_judge_transport(reply, err);
+    else if (l->done || whole)
+        cls = gpn_judge_choices(l->client, f, what, err);
+    else {
+        gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
+                 "%s: the stream ended before the answer did", what);
+        cls = GPN_CLASS_TRANSIENT;
+    }
+    if (l->handed && cls != GPN_CLASS_OK && cls != GPN_CLASS_FATAL)
+        cls = GPN_CLASS_FAIL; /* a second start would repeat text */
+    return cls;
+}
+
+/* --- prompts under way --- */
+
+typedef struct gpn_twin gpn_twin;
+
+typedef struct gpn_item {
+    gpn_work work;         /* first: the pool's pointer is this item's */
+    struct gpn_item *next; /* in the queue of followers */
+    gptner_prompt prompt;
+    const gptner_options *options;
+    gptner_result *result; /* what there is so far, or &spare */
+    gpn_twin *twin;
+    size_t index;
+    unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
+    gptner_endpoint endpoint;
+    uint64_t line;   /* of the input; 0: not from a file */
+    const char *bad; /* why the line is no prompt; NULL: it is one */
+    char spare_text[128];
+    gpn_owner owner; /* directly before spare */
+    gptner_result spare;
+    /* texts follow */
+} gpn_item;
+
+static gpn_item *gpn_item_alloc(const gpn_env *env, size_t room)
+{
+    gpn_item *it = NULL;
+    size_t size;
+    if (gpn_size_add(sizeof *it, room, &size))
+        it = (gpn_item *)gpn_mem_alloc(env, size);
+    if (it == NULL)
+        return NULL;
+    memset(it, 0, sizeof *it);
+    gpn_owner_set(&it->spare, env, it);
+    return it;
+}
+
+/* Where the texts of an item begin. */
+static char *gpn_item_room(gpn_item *it)
+{
+    return (char *)(it + 1);
+}
+
+static const uint16_t gpn_message_texts[] = {offsetof(gptner_message, role),
+                                             offsetof(gptner_message, content),
+                                             offsetof(gptner_message, json)};
+
+static const uint16_t gpn_prompt_texts[] = {
+    offsetof(gptner_prompt, custom_id), offsetof(gptner_prompt, text),
+    offsetof(gptner_prompt, system), offsetof(gptner_prompt, messages_json),
+    offsetof(gptner_prompt, body_json)};
+
+static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
+{
+    size_t size = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        size += gpn_pack(&list[i], gpn_message_texts, 3,
+                         at != NULL ? at + size : NULL);
+    }
+    return size;
+}
+
+/* An item for a prompt, whose texts are copied if they will not last. The
+ * custom_id is always, for the spare result may outlive the prompt. */
+static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
+                              bool copy)
+{
+    gptner_prompt p = *prompt;
+    size_t n = copy ? GPN_COUNT(gpn_prompt_texts) : 1;
+    size_t list = 0;
+    size_t size = gpn_pack(&p, gpn_prompt_texts, n, NULL);
+    gptner_message *messages;
+    gpn_item *it;
+    if (p.messages == NULL)
+        p.n_messages = 0;
+    if (copy) {
+        list = p.n_messages * sizeof *messages;
+        size += gpn_messages_pack((gptner_message *)(uintptr_t)p.messages,
+                                  p.n_messages, NULL); /* only counts */
+    }
+    it = gpn_item_alloc(env, list + size);
+    if (it == NULL)
+        return NULL;
+    messages = (gptner_message *)(void *)gpn_item_room(it);
+    size = gpn_pack(&p, gpn_prompt_texts, n, (char *)messages + list);
+    if (list > 0) {
+        memcpy(messages, p.messages, list);
+        p.messages = messages;
+        gpn_messages_pack(messages, p.n_messages,
+                          (char *)messages + list + size);
+    }
+    it->prompt = p;
+    return it;
+}
+
+/* The item ends. What its result is made of stays until that is freed. */
+static void gpn_item_free(const gpn_env *env, gpn_item *it)
+{
+    if (it->result != &it->spare)
+        gpn_mem_free(env, it);
+}
+
+/* What every result says about its prompt. */
+static void gpn_item_describe(const gpn_item *it, int64_t now, gptner_result *r)
+{
+    r->index = it->index;
+    r->custom_id = it->prompt.custom_id;
+    r->tag = it->prompt.tag;
+    r->attempts = it->work.budget.attempts;
+    r->total_ms = it->work.started_ms != 0 ? now - it->work.started_ms : 0;
+}
+
+/* Give the item an error result; needs no memory. */
+static void gpn_item_set_spare(gpn_item *it, int64_t now,
+                               const gptner_error *err)
+{
+    gptner_result *r = &it->spare;
+    if (it->result != r)
+        gpn_owned_free(it->result);
+    gpn_result_blank(r);
+    gpn_item_describe(it, now, r);
+    gpn_format(it->spare_text, sizeof it->spare_text, "%s", err->message);
+    r->status = err->status;
+    r->message = it->spare_text;
+    r->http_status = err->http_status;
+    r->retry_after_ms = err->retry_after_ms;
+    it->result = r;
+}
+
+/* --- a task: prompts from a source, results to their places --- */
+
+typedef struct gpn_out {
+    gpn_whole whole;
+    gpn_file std;
+    gpn_buf buffer; /* before std; its memory is there from the start */
+    gpn_buf piece;  /* of JSON; the same */
+    bool open;
+    bool to_std;
+    bool jsonl;
+    int oserr;
+} gpn_out;
+
+/* An answer that equal prompts share. */
+struct gpn_twin {
+    unsigned char key[16]; /* of SHA-256 over endpoint and body */
+    gptner_result *result;
+    size_t waiting; /* followers that have not had it yet */
+    bool used;
+    bool done;   /* result is there */
+    bool shares; /* and good for prompts still to come */
+    bool owned;  /* to be freed with the twin */
+};
+
+enum {
+    GPN_TWIN_WAYS = 4,
+    GPN_TWINS_MAX = 65536,      /* different requests remembered */
+    GPN_FOLLOWERS_MAX = 16384,  /* equal prompts waiting for delivery */
+    GPN_TWIN_BYTES = 64 << 20,  /* answers remembered, about */
+    GPN_TWIN_BYTES_EACH = 1024, /* beside its text, about */
+    GPN_LINE_READ = 65536       /* bytes read from the input at once */
+};
+
+typedef struct gpn_task {
+    gptner_client *client;
+    const gptner_run_config *cfg;
+    const gptner_prompt *one; /* instead of cfg: a single prompt */
+    gpn_live *live;           /* its stream */
+    /* the source */
+    size_t read; /* prompts taken; the index of the next */
+    bool jsonl;
+    bool input_ended;
+    bool input_failed;
+    uint64_t line;
+    gpn_file input;
+    gpn_buf lines; /* read ahead, from lines_at on */
+    size_t lines_at;
+    /* the places */
+    gpn_out out;
+    gptner_result **results;
+    size_t room;      /* of results */
+    size_t delivered; /* prompts, in order */
+    gptner_result *single;
+    gptner_error failure; /* of a place; status OK: none */
+    /* equal prompts */
+    gpn_mutex lock; /* guards all below, results, room */
+    gpn_twin *twins;
+    size_t n_twins;
+    size_t twin_bytes;
+    gpn_item *first;
+    gpn_item *last;
+    size_t followers;
+    int64_t shared; /* followers read */
+    int64_t shared_ok;
+    int64_t shared_failed;
+    gpn_buf body;
+} gpn_task;
+
+static const char *gpn_item_what(const gpn_item *it)
+{
+    return it->endpoint == GPTNER_ENDPOINT_COMPLETIONS ? "completions"
+                                                       : "chat/completions";
+}
+
+static void gpn_item_ask(const gpn_task *t, const gpn_item *it, gpn_ask *ask)
+{
+    memset(ask, 0, sizeof *ask);
+    ask->client = t->client;
+    ask->prompt = &it->prompt;
+    ask->options = it->options;
+    ask->stream = t->live != NULL;
+    ask->adapt = it->adapt;
+}
+
+static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
+                                    gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    gptner_client *c = t->client;
+    gptner_status status;
+    gpn_ask ask;
+    if (it->bad != NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s, line %lld: %s",
+                        t->cfg->input_path, (long long)it->line, it->bad);
+    it->adapt |= gpn_adapted(c, gpn_model_of(it->options), 0);
+    gpn_item_ask(t, it, &ask);
+    status = gpn_body_write(&ask, &q->body, err);
+    if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
+        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                          "body_json: asks for embeddings; use gptner_embed()");
+    if (status != GPTNER_OK)
+        return status;
+    it->endpoint = ask.endpoint;
+    if (t->live != NULL)
+        gpn_live_reset(t->live);
+    q->peer = &c->home.peer;
+    gpn_buf_reserve(&q->head, GPN_RECORD); /* once: copies hold the key */
+    gpn_http_begin(&q->head, "POST",
+                   c->targets[it->endpoint == GPTNER_ENDPOINT_COMPLETIONS]);
+    gpn_buf_add(&q->head, c->head.data, c->head.len);
+    gpn_head_end(&q->head, true, q->body.len);
+    if (q->head.status != GPTNER_OK)
+        return gpn_fail(err, q->head.status, "request: out of memory");
+    return GPTNER_OK;
+}
+
+static bool gpn_item_divert(void *ctx, gpn_work *work, const gpn_http *http)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gptner_str type = gpn_http_find(http, "content-type");
+    GPN_UNUSED(work);
+    t->live->diverted =
+        http->status / 100 == 2 && !gpn_str_istarts(type, "application/json");
+    return t->live->diverted;
+}
+
+static gptner_status gpn_item_body(void *ctx, gpn_work *work, const char *data,
+                                   size_t len, gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    GPN_UNUSED(work);
+    return gpn_live_body(t->live, data, len, err);
+}
+
+/* A 400 about a field that we chose ourselves: send it otherwise, once. What
+ * was learnt helps the prompts to come. */
+static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
+                           const gpn_fields *f)
+{
+    const char *model = gpn_model_of(it->options);
+    bool value = gpn_str_eq_c(f->error[GPN_ERROR_CODE], "unsupported_value");
+    unsigned limit = GPN_ADAPT_NEW_LIMIT | GPN_ADAPT_OLD_LIMIT;
+    unsigned bit;
+    if (reply->http_status != 400 || it->prompt.body_json.ptr != NULL ||
+        (!value &&
+         !gpn_str_eq_c(f->error[GPN_ERROR_CODE], "unsupported_parameter")))
+        return false;
+    bit = gpn_adapt_bit(it->options, f->error[GPN_ERROR_PARAM], value);
+    if ((bit & limit) == 0)
+        limit = bit;
+    if (bit == 0 || (it->adapt & limit) != 0)
+        return false;
+    it->adapt |= bit;
+    gpn_adapted(t->client, model, bit);
+    gpn_log(&t->client->env, GPTNER_LOG_INFO, "model %s: refuses %.*s; adapted",
+            model, (int)f->error[GPN_ERROR_PARAM].len,
+            f->error[GPN_ERROR_PARAM].ptr);
+    return true;
+}
+
+/* Keep what an attempt came to. false: no memory for it. */
+static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
+                          const gptner_result *view)
+{
+    gptner_result *r = gpn_result_copy(env, view);
+    if (it->result != &it->spare)
+        gpn_owned_free(it->result);
+    it->result = r;
+    return r != NULL;
+}
+
+static void gpn_view_fill(gptner_result *v, const gpn_fields *f,
+                          const gpn_reply *reply)
+{
+    v->usage = f->usage;
+    v->id = f->info[0];
+    v->model = f->info[1];
+    v->system_fingerprint = f->info[2];
+    v->choices = f->choices;
+    v->n_choices = f->n_choices;
+    v->latency_ms = reply->latency_ms;
+    v->http_status = reply->http_status;
+    if (reply->http_status != 0)
+        v->request_id = gpn_http_find(reply->http, "x-request-id");
+    v->error_type = f->error[GPN_ERROR_TYPE];
+    v->error_code = f->error[GPN_ERROR_CODE];
+    v->error_param = f->error[GPN_ERROR_PARAM];
+    v->error_message = f->error[GPN_ERROR_MESSAGE];
+}
+
+static gpn_class gpn_item_decide(gpn_task *t, gpn_item *it, gpn_reply *reply,
+                                 gpn_fields *f, int64_t *delay_ms,
+                                 gptner_error *err)
+{
+    const char *what = gpn_item_what(it);
+    gpn_live *live = t->live;
+    gpn_class cls;
+    size_t i;
+    if (live != NULL && live->diverted)
+        return gpn_live_judge(live, reply, f, what, delay_ms, err);
+    if (reply->status != GPTNER_OK)
+        return gpn_judge_transport(reply, err);
+    if (reply->http_status / 100 != 2) {
+        gpn_fields_read_error(f, t->client, reply->body_len);
+        cls = gpn_judge_error(reply, f, what, delay_ms, err);
+        if (cls == GPN_CLASS_FAIL && gpn_item_adapt(t, it, reply, f))
+            cls = GPN_CLASS_ADAPT;
+        return cls;
+    }
+    cls = gpn_judge_body(t->client, reply, f, what, delay_ms, err);
+    if (live != NULL && (cls == GPN_CLASS_OK || f->n_choices > 0)) {
+        for (i = 0; i < f->n_choices; i++) /* a server that cannot stream */
+            if (!gpn_live_hand(live, &f->choices[i])) {
+                gpn_live_stopped(err);
+                return GPN_CLASS_FAIL;
+            }
+        if (live->handed && cls != GPN_CLASS_OK)
+            cls = GPN_CLASS_FAIL;
+    }
+    return cls;
+}
+
+static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
+                                int64_t *delay_ms, gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    const gpn_env *env = &t->client->env;
+    gpn_fields f;
+    gptner_result view;
+    gpn_class cls;
+    char *raw = NULL;
+    size_t raw_len = reply->body_len;
+    if (t->client->cfg.keep_raw && raw_len > 0) {
+        raw = gpn_str_dup(env, gpn_str(reply->body, raw_len));
+        if (raw != NULL && reply->http_status / 100 != 2)
+            gpn_secret_mask(t->client, raw, raw_len);
+    }
+    gpn_fields_init(&f, env, reply->body);
+    cls = gpn_item_decide(t, it, reply, &f, delay_ms, err);
+    gpn_result_blank(&view);
+    gpn_item_describe(it, reply->now_ms, &view);
+    gpn_view_fill(&view, &f, reply);
+    view.raw = gpn_str(raw, raw != NULL ? raw_len : 0);
+    work->ok = cls == GPN_CLASS_OK;
+    if (cls != GPN_CLASS_OK) {
+        view.status = err->status;
+        view.message = err->message;
+        view.retry_after_ms = err->retry_after_ms;
+    }
+    if (!gpn_item_keep(env, it, &view) && cls == GPN_CLASS_OK) {
+        gpn_fail(err, GPTNER_ERR_NO_MEMORY, "no memory for the result");
+        gpn_item_set_spare(it, reply->now_ms, err);
+        work->ok = false;
+        cls = GPN_CLASS_FAIL;
+    } else if (it->result == NULL) {
+        gpn_item_set_spare(it, reply->now_ms, err);
+    }
+    work->prompt_tokens = f.usage.prompt_tokens > 0 ? f.usage.prompt_tokens : 0;
+    work->completion_tokens =
+        f.usage.completion_tokens > 0 ? f.usage.completion_tokens : 0;
+    gpn_fields_deinit(&f);
+    gpn_mem_free(env, raw);
+    return cls;
+}
+
+/* The item ends without a further attempt. What the last one said stays in
+ * the result beside the reason of the end. */
+static void gpn_item_settle(void *ctx, gpn_work *work, const gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    const gpn_env *env = &t->client->env;
+    int64_t now = gpn_clock_ms(env);
+    work->ok = false;
+    if (it->result == NULL || it->result == &it->spare) {
+        gpn_item_set_spare(it, now, err);
+        return;
+    }
+    if (it->result->status != err->status ||
+        strcmp(it->result->message, err->message) != 0) {
+        gptner_result view = *it->result;
+        gptner_result *r;
+        view.status = err->status;
+        view.message = err->message;
+        r = gpn_result_copy(env, &view);
+        if (r == NULL) {
+            gpn_item_set_spare(it, now, err);
+            return;
+        }
+        gpn_owned_free(it->result);
+        it->result = r;
+    }
+    it->result->attempts = work->budget.attempts;
+    it->result->total_ms = work->started_ms != 0 ? now - work->started_ms : 0;
+}
+
+/* --- sources --- */
+
+/* The next line without its end; one CR before the LF goes, too. 1, 0 or -1.
+ * The view is good until the next call. */
+static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
+{
+    gpn_buf *b = &t->lines;
+    size_t seen = 0; /* bytes without an LF */
+    for (;;) {
+        const char *from = b->data + t->lines_at;
+        size_t have = b->len - t->lines_at;
+        const char *lf =
+            have > seen ? (const char *)memchr(from + seen, '\n', have - seen)
+                        : NULL;
+        int64_t got;
+        int oserr = 0;
+        if (lf != NULL || (t->input_ended && have > 0)) {
+            size_t len = lf != NULL ? (size_t)(lf - from) : have;
+            t->lines_at += len + (lf != NULL);
+            t->line++;
+            *line = gpn_str(from, len);
+            if (len > 0 && from[len - 1] == '\r')
+                line->len--;
+            return 1;
+        }
+        if (t->input_ended)
+            return 0;
+        seen = have;
+        gpn_buf_drop(b, t->lines_at);
+        t->lines_at = 0;
+        if (!gpn_buf_reserve(b, GPN_LINE_READ)) {
+            gpn_fail(err, b->status, "%s: line %lld: %s", t->cfg->input_path,
+                     (long long)(t->line + 1),
+                     b->status == GPTNER_ERR_LIMIT
+                         ? "longer than max_body_bytes"
+                         : "out of memory");
+            return -1;
+        }
+        got = gpn_file_read(&t->input, b->data + b->len, GPN_LINE_READ, &oserr);
+        if (got < 0) {
+            char why[64];
+            gpn_fail(err, GPTNER_ERR_FILE, "%s: reading failed: %s",
+                     t->cfg->input_path, gpn_os_text(oserr, why, sizeof why));
+            return -1;
+        }
+        if (t->line == 0 && b->len == 0 && got >= 3 &&
+            memcmp(b->data, "\xEF\xBB\xBF", 3) == 0)
+            t->lines_at = 3;
+        b->len += (size_t)got;
+        t->input_ended = got == 0;
+    }
+}
+
+static const gpn_member gpn_line_members[] = {
+    {"prompt", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
+    {"messages", GPN_KIND_JSON, offsetof(gptner_prompt, messages_json)},
+    {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
+    {"system", GPN_KIND_TEXT, offsetof(gptner_prompt, system)},
+    {"custom_id", GPN_KIND_TEXT, offsetof(gptner_prompt, custom_id)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* Take a line of JSON apart where it lies in the item. */
+static void gpn_item_parse(gpn_item *it, char *text, size_t len)
+{
+    gptner_prompt *p = &it->prompt;
+    gptner_json_reader r;
+    gptner_json_error why;
+    bool object;
+    gptner_json_reader_init_in_place(&r, text, len, NULL);
+    object = gpn_read_object(NULL, &r, gpn_line_members, p);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        it->bad = why.message;
+    else if (!object || (p->text.ptr == NULL && p->messages_json.ptr == NULL &&
+                         p->body_json.ptr == NULL))
+        it->bad = "not an object with a text \"prompt\", an array "
+                  "\"messages\" or an object \"body\"";
+}
+
+/* A prompt from the input file. Lines without text are no prompts. */
+static int gpn_task_read_file(gpn_task *t, gpn_item **out, gptner_error *err)
+{
+    gptner_str line;
+    gpn_item *it;
+    char *room;
+    int got;
+    do {
+        got = gpn_task_line(t, &line, err);
+    } while (got > 0 && gpn_str_trim(line).len == 0);
+    if (got <= 0)
+        return got;
+    it = gpn_item_alloc(&t->client->env, line.len + 1);
+    if (it == NULL) {
+        gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: line %lld: out of memory",
+                 t->cfg->input_path, (long long)t->line);
+        return -1;
+    }
+    room = gpn_item_room(it);
+    memcpy(room, line.ptr, line.len);
+    room[line.len] = '\0';
+    it->line = t->line;
+    if (t->jsonl)
+        gpn_item_parse(it, room, line.len);
+    else
+        it->prompt.text = gpn_str(room, line.len);
+    *out = it;
+    return 1;
+}
+
+/* A prompt from the program. */
+static int gpn_task_read_given(gpn_task *t, gpn_item **out, gptner_error *err)
+{
+    const gptner_run_config *cfg = t->cfg;
+    gptner_prompt p = GPN_ZERO;
+    bool copy = false;
+    if (t->one != NULL || cfg->prompts != NULL || cfg->texts != NULL) {
+        if (t->read >= (t->one != NULL ? 1 : cfg->n_prompts))
+            return 0;
+        if (t->one != NULL)
+            p = *t->one;
+        else if (cfg->prompts != NULL)
+            p = cfg->prompts[t->read];
+        else
+            p.text = gptner_str_from(cfg->texts[t->read]);
+    } else if (cfg->next_fn != NULL) {
+        int got = cfg->next_fn(&p, err, cfg->next_user);
+        if (got < 0 && err->status == GPTNER_OK)
+            gpn_fail(err, GPTNER_ERR_FILE, "next_fn failed");
+        if (got <= 0)
+            return got < 0 ? -1 : 0;
+        copy = true;
+    } else {
+        return 0;
+    }
+    *out = gpn_item_new(&t->client->env, &p, copy);
+    if (*out != NULL)
+        return 1;
+    gpn_fail(err, GPTNER_ERR_NO_MEMORY, "prompt %lld: out of memory",
+             (long long)t->read);
+    return -1;
+}
+
+static bool gpn_task_has_array(const gpn_task *t)
+{
+    return t->cfg != NULL && t->cfg->results != NULL;
+}
+
+/* A place for the result of the next prompt, before that is read. */
+static bool gpn_task_make_room(gpn_task *t)
+{
+    gptner_result **more, **old;
+    size_t room = t->room > 0 ? 2 * t->room : 64;
+    if (!gpn_task_has_array(t) || t->read < t->room)
+        return true;
+    if (t->room == 0 && t->cfg->n_prompts > 0)
+        room = t->cfg->n_prompts;
+    if (room > SIZE_MAX / sizeof *more)
+        return false;
+    more =
+        (gptner_result **)gpn_owned_new(&t->client->env, room * sizeof *more);
+    if (more == NULL)
+        return false;
+    gpn_mutex_lock(&t->lock); /* results arrive meanwhile */
+    if (t->room > 0)
+        memcpy(more, t->results, t->room * sizeof *more);
+    old = t->results;
+    t->results = more;
+    t->room = room;
+    gpn_mutex_unlock(&t->lock);
+    gpn_owned_free(old);
+    return true;
+}
+
+/* The next prompt of the source, whatever that is. */
+static int gpn_task_read(gpn_task *t, gpn_item **out, gptner_error *err)
+{
+    gpn_item *it = NULL;
+    int got;
+    if (!gpn_task_make_room(t)) {
+        gpn_no_memory(err, "results");
+        got = -1;
+    } else if (t->input.is_open) {
+        got = gpn_task_read_file(t, &it, err);
+    } else {
+        got = gpn_task_read_given(t, &it, err);
+    }
+    t->input_failed |= got < 0;
+    if (got <= 0)
+        return got;
+    it->index = t->read++;
+    it->options = it->prompt.options != NULL ? it->prompt.options
+                                             : &t->client->cfg.options;
+    *out = it;
+    return 1;
+}
+
+/* --- places --- */
+
+static bool gpn_out_direct(gpn_out *o, const char *data, size_t len)
+{
+    return gpn_file_write(&o->std, data, len, &o->oserr);
+}
+
+static bool gpn_out_write(gpn_out *o, const char *data, size_t len)
+{
+    if (o->oserr != 0)
+        return false;
+    if (!o->to_std)
+        return gpn_whole_write(&o->whole, data, len, &o->oserr);
+    if (o->buffer.len + len > o->buffer.cap) {
+        if (!gpn_out_direct(o, o->buffer.data, o->buffer.len))
+            return false;
+        gpn_buf_clear(&o->buffer);
+        if (len > o->buffer.cap)
+            return gpn_out_direct(o, data, len);
+    }
+    gpn_buf_add(&o->buffer, data, len);
+    return true;
+}
+
+static bool gpn_out_piece(const char *data, size_t len, void *user)
+{
+    return gpn_out_write((gpn_out *)user, data, len);
+}
+
+/* One line: line breaks and backslashes are escaped, so that lines of output
+ * and prompts correspond. */
+static void gpn_out_escaped(gpn_out *o, gptner_str text)
+{
+    size_t from = 0;
+    size_t i;
+    for (i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c != '\n' && c != '\r' && c != '\\')
+            continue;
+        gpn_out_write(o, text.ptr + from, i - from);
+        gpn_out_write(o, c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\\\", 2);
+        from = i + 1;
+    }
+    if (text.len > from)
+        gpn_out_write(o, text.ptr + from, text.len - from);
+}
+
+/* "TIMEOUT" for GPTNER_ERR_TIMEOUT. */
+static const char *gpn_status_short(gptner_status status)
+{
+    const char *name = gptner_status_name(status);
+    return name + (status == GPTNER_OK ? 7 : 11);
+}
+
+static void gpn_out_text(gpn_out *o, const gptner_result *r)
+{
+    if (r->status != GPTNER_OK) {
+        const char *name = gpn_status_short(r->status);
+        gpn_out_write(o, "ERROR: ", 7);
+        gpn_out_write(o, name, strlen(name));
+        gpn_out_write(o, ": ", 2);
+        gpn_out_escaped(o, gptner_str_from(r->message));
+    } else {
+        gpn_out_escaped(o, r->text);
+    }
+    gpn_out_write(o, "\n", 1);
+}
+
+/* How a member of a line is written; what is not known is left out. */
+enum {
+    GPN_OUT_END,
+    GPN_OUT_TEXT,
+    GPN_OUT_JSON,
+    GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
+    GPN_OUT_NUMBER, /* an int, known unless 0 */
+    GPN_OUT_CHOICES,
+    GPN_OUT_USAGE,
+    GPN_OUT_ERROR
+};
+
+static const gpn_member gpn_out_choice[] = {
+    {"index", GPN_OUT_COUNT, offsetof(gptner_choice, index)},
+    {"text", GPN_OUT_TEXT, offsetof(gptner_choice, text)},
+    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_choice, finish_reason)},
+    {"refusal", GPN_OUT_TEXT, offsetof(gptner_choice, refusal)},
+    {"reasoning", GPN_OUT_TEXT, offsetof(gptner_choice, reasoning)},
+    {"tool_calls", GPN_OUT_JSON, offsetof(gptner_choice, tool_calls_json)},
+    {"logprobs", GPN_OUT_JSON, offsetof(gptner_choice, logprobs_json)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_usage[] = {
+    {"prompt_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, prompt_tokens)},
+    {"completion_tokens", GPN_OUT_COUNT,
+     offsetof(gptner_usage, completion_tokens)},
+    {"total_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, total_tokens)},
+    {"cached_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, cached_tokens)},
+    {"reasoning_tokens", GPN_OUT_COUNT,
+     offsetof(gptner_usage, reasoning_tokens)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_error[] = {
+    {"message", GPN_OUT_TEXT, offsetof(gptner_result, error_message)},
+    {"type", GPN_OUT_TEXT, offsetof(gptner_result, error_type)},
+    {"code", GPN_OUT_TEXT, offsetof(gptner_result, error_code)},
+    {"param", GPN_OUT_TEXT, offsetof(gptner_result, error_param)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_members[] = {
+    {"text", GPN_OUT_TEXT, offsetof(gptner_result, text)},
+    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_result, finish_reason)},
+    {"choices", GPN_OUT_CHOICES, 0},
+    {"usage", GPN_OUT_USAGE, offsetof(gptner_result, usage)},
+    {"model", GPN_OUT_TEXT, offsetof(gptner_result, model)},
+    {"id", GPN_OUT_TEXT, offsetof(gptner_result, id)},
+    {"request_id", GPN_OUT_TEXT, offsetof(gptner_result, request_id)},
+    {"system_fingerprint", GPN_OUT_TEXT,
+     offsetof(gptner_result, system_fingerprint)},
+    {"attempts", GPN_OUT_NUMBER, offsetof(gptner_result, attempts)},
+    {"latency_ms", GPN_OUT_COUNT, offsetof(gptner_result, latency_ms)},
+    {"total_ms", GPN_OUT_COUNT, offsetof(gptner_result, total_ms)},
+    {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
+    {"error", GPN_OUT_ERROR, 0},
+    {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
+    {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
+    {"", GPN_OUT_END, 0}};
+
+static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
+                        const void *base)
+{
+    for (; m->kind != GPN_OUT_END; m++) {
+        const void *from = (const char *)base + m->to;
+        const gptner_result *r = (const gptner_result *)base;
+        const gptner_str *str = (const gptner_str *)from;
+        size_t i;
+        switch (m->kind) {
+        case GPN_OUT_TEXT:
+            if (str->ptr != NULL)
+                gptner_json_put_str(w, m->key, *str);
+            break;
+        case GPN_OUT_JSON:
+            if (str->len > 0)
+                gptner_json_put_raw(w, m->key, *str);
+            break;
+        case GPN_OUT_COUNT:
+            if (*(const int64_t *)from >= 0)
+                gptner_json_put_int64(w, m->key, *(const int64_t *)from);
+            break;
+        case GPN_OUT_NUMBER:
+            if (*(const int *)from != 0)
+                gptner_json_put_int64(w, m->key, *(const int *)from);
+            break;
+        case GPN_OUT_CHOICES:
+            gptner_json_put_array(w, m->key);
+            for (i = 0; i < r->n_choices; i++) {
+                gptner_json_write_object(w);
+                gpn_out_put(w, gpn_out_choice, &r->choices[i]);
+                gptner_json_write_end(w);
+            }
+            gptner_json_write_end(w);
+            break;
+        default:
+            if (m->kind == GPN_OUT_ERROR && r->error_message.ptr == NULL &&
+                r->error_type.ptr == NULL && r->error_code.ptr == NULL)
+                break;
+            gptner_json_put_object(w, m->key);
+            gpn_out_put(
+                w, m->kind == GPN_OUT_ERROR ? gpn_out_error : gpn_out_usage,
+                from);
+            gptner_json_write_end(w);
+            break;
+        }
+    }
+}
+
+static void gpn_out_result(gpn_out *o, const gptner_result *r)
+{
+    gptner_json_writer w;
+    if (!o->jsonl) {
+        gpn_out_text(o, r);
+        return;
+    }
+    gpn_buf_clear(&o->piece);
+    gpn_json_writer_init(&w, &o->piece);
+    w.write_fn = gpn_out_piece;
+    w.write_user = o;
+    gptner_json_write_object(&w);
+    gptner_json_put_uint64(&w, "index", r->index);
+    if (r->custom_id.ptr != NULL)
+        gptner_json_put_str(&w, "custom_id", r->custom_id);
+    gptner_json_put_string(&w, "status", gpn_status_short(r->status));
+    if (r->message[0] != '\0')
+        gptner_json_put_string(&w, "message", r->message);
+    if (r->shared)
+        gptner_json_put_bool(&w, "shared", true);
+    gpn_out_put(&w, gpn_out_members, r);
+    gptner_json_write_end(&w);
+    gptner_json_writer_finish(&w, NULL);
+    gpn_out_write(o, "\n", 1);
+}
+
+static bool gpn_path_is_jsonl(const char *path)
+{
+    size_t len = strlen(path);
+    return len >= 6 && gpn_str_ieq_c(gpn_str(path + len - 6, 6), ".jsonl");
+}
+
+static gptner_status gpn_out_open(gpn_out *o, const gpn_env *env,
+                                  const char *path, gptner_error *err)
+{
+    char why[64];
+    o->jsonl = gpn_path_is_jsonl(path);
+    o->to_std = strcmp(path, "-") == 0;
+    gpn_buf_init(&o->piece, env, GPN_JSON_PIECE);
+    gpn_buf_init(&o->buffer, env, GPN_JSON_PIECE);
+    if ((o->jsonl && !gpn_buf_reserve(&o->piece, GPN_JSON_PIECE)) ||
+        (o->to_std && !gpn_buf_reserve(&o->buffer, GPN_JSON_PIECE)))
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: out of memory", path);
+    if (o->to_std)
+        gpn_file_std(&o->std, 1);
+    else if (!gpn_whole_begin(&o->whole, env, path, &o->oserr))
+        return gpn_fail(err, GPTNER_ERR_FILE, "%s: cannot be created: %s", path,
+                        gpn_os_text(o->oserr, why, sizeof why));
+    o->open = true;
+    return GPTNER_OK;
+}
+
+/* keep: the file takes its place; otherwise nothing is left of it. */
+static bool gpn_out_close(gpn_out *o, bool keep)
+{
+    bool ok = o->oserr == 0;
+    if (o->open && o->to_std)
+        ok = ok && gpn_out_direct(o, o->buffer.data, o->buffer.len);
+    else if (o->open && keep && ok)
+        ok = gpn_whole_commit(&o->whole, &o->oserr);
+    else if (o->open)
+        gpn_whole_abort(&o->whole);
+    o->open = false;
+    gpn_buf_deinit(&o->buffer);
+    gpn_buf_deinit(&o->piece);
+    return ok;
+}
+
+/* Hand a result to the places that only look at it. */
+static bool gpn_task_show(gpn_task *t, const gptner_result *r)
+{
+    const gptner_run_config *cfg = t->cfg;
+    t->delivered++;
+    if (cfg == NULL)
+        return true;
+    if (t->out.open && t->failure.status == GPTNER_OK) {
+        char why[64];
+        gpn_out_result(&t->out, r);
+        if (t->out.oserr != 0)
+            gpn_fail(&t->failure, GPTNER_ERR_FILE, "%s: writing failed: %s",
+                     cfg->output_path,
+                     gpn_os_text(t->out.oserr, why, sizeof why));
+    }
+    if (cfg->result_fn != NULL && !cfg->result_fn(r, cfg->result_user))
+        return false;
+    return t->failure.status == GPTNER_OK;
+}
+
+/* --- equal prompts --- */
+
+static size_t gpn_twin_bytes(const gptner_result *r)
+{
+    return GPN_TWIN_BYTES_EACH + r->text.len + r->raw.len;
+}
+
+static void gpn_twin_drop(gpn_task *t, gpn_twin *twin)
+{
+    if (twin->owned) {
+        t->twin_bytes -= gpn_twin_bytes(twin->result);
+        gpn_owned_free(twin->result);
+    }
+    memset(twin, 0, sizeof *twin);
+}
+
+/* The twin of this request. *follows: another prompt makes it. NULL: all that
+ * the request could be remembered in are busy. Lock held. */
+static gpn_twin *gpn_twin_find_locked(gpn_task *t, const unsigned char key[32],
+                                      bool *follows)
+{
+    size_t at =
+        ((size_t)key[16] | (size_t)key[17] << 8 | (size_t)key[18] << 16) %
+        (t->n_twins / GPN_TWIN_WAYS);
+    gpn_twin *set = &t->twins[at * GPN_TWIN_WAYS];
+    gpn_twin *place = NULL;
+    size_t i;
+    *follows = false;
+    for (i = 0; i < GPN_TWIN_WAYS; i++) {
+        gpn_twin *w = &set[i];
+        if (w->used && (!w->done || w->shares) &&
+            memcmp(w->key, key, sizeof w->key) == 0) {
+            *follows = true;
+            return w;
+        }
+        if (place == NULL || place->used)
+            place = !w->used || (w->done && w->waiting == 0) ? w : place;
+    }
+    if (place != NULL) {
+        gpn_twin_drop(t, place);
+        place->used = true;
+        memcpy(place->key, key, sizeof place->key);
+    }
+    return place;
+}
+
+/* Is the item's request the same as an earlier one's? Then it waits in the
+ * queue of followers, and true is returned. */
+static bool gpn_task_follow(gpn_task *t, gpn_item *it)
+{
+    unsigned char key[32];
+    gpn_sha256_state sha;
+    gpn_twin *twin;
+    bool follows = false;
+    gpn_ask ask;
+    char endpoint;
+    if (it->bad != NULL)
+        return false;
+    gpn_item_ask(t, it, &ask);
+    gpn_buf_clear(&t->body);
+    if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
+        return false; /* its own request fails the same way, and says why */
+    endpoint = (char)ask.endpoint;
+    gpn_sha256_init(&sha);
+    gpn_sha256_update(&sha, &endpoint, 1);
+    gpn_sha256_update(&sha, t->body.data, t->body.len);
+    gpn_sha256_final(&sha, key);
+    gpn_mutex_lock(&t->lock);
+    twin = gpn_twin_find_locked(t, key, &follows);
+    if (follows && t->followers >= GPN_FOLLOWERS_MAX) {
+        follows = false;
+        twin = NULL;
+    }
+    it->twin = twin;
+    if (follows) {
+        twin->waiting++;
+        if (t->last != NULL)
+            t->last->next = it;
+        else
+            t->first = it;
+        t->last = it;
+        t->followers++;
+        t->shared++;
+    }
+    gpn_mutex_unlock(&t->lock);
+    return follows;
+}
+
+/* Whether followers may have this answer: also a refusal is one. */
+static bool gpn_result_shares(const gptner_result *r)
+{
+    return r->status == GPTNER_OK || r->status == GPTNER_ERR_REFUSED ||
+           r->status == GPTNER_ERR_FILTERED ||
+           r->status == GPTNER_ERR_TRUNCATED;
+}
+
+/* A result was shown: it goes to its twin, to the array, or away. */
+static void gpn_task_store(gpn_task *t, gpn_item *it)
+{
+    gpn_twin *twin = it->twin;
+    gptner_result *r = it->result;
+    bool kept = false;
+    if (gpn_task_has_array(t)) {
+        gpn_mutex_lock(&t->lock);
+        t->results[it->index] = r;
+        gpn_mutex_unlock(&t->lock);
+        kept = true;
+    } else if (t->one != NULL) {
+        t->single = r;
+        kept = true;
+    }
+    if (twin != NULL) {
+        gpn_mutex_lock(&t->lock);
+        twin->done = true;
+        twin->result = r;
+        twin->shares =
+            gpn_result_shares(r) &&
+            (kept || t->twin_bytes + gpn_twin_bytes(r) <= GPN_TWIN_BYTES);
+        if (!kept && (twin->shares || twin->waiting > 0)) {
+            twin->owned = true;
+            t->twin_bytes += gpn_twin_bytes(r);
+            kept = true;
+        } else if (!kept) {
+            memset(twin, 0, sizeof *twin);
+        }
+        gpn_mutex_unlock(&t->lock);
+    }
+    gpn_item_free(&t->client->env, it); /* unless it is the result */
+    if (!kept)
+        gpn_owned_free(r);
+}
+
+/* The first follower, if its time has come: when its answer is there, and, in
+ * order, when all before it were delivered. */
+static gpn_item *gpn_task_next_follower(gpn_task *t, bool in_order)
+{
+    gpn_item *it;
+    gpn_mutex_lock(&t->lock);
+    it = t->first;
+    if (it != NULL &&
+        (!it->twin->done || (in_order && it->index != t->delivered)))
+        it = NULL;
+    if (it != NULL) {
+        t->first = it->next;
+        if (t->first == NULL)
+            t->last = NULL;
+        t->followers--;
+    }
+    gpn_mutex_unlock(&t->lock);
+    return it;
+}
+
+/* Give a follower its copy of the answer and deliver it. */
+static bool gpn_task_share(gpn_task *t, gpn_item *it)
+{
+    const gpn_env *env = &t->client->env;
+    gpn_twin *twin = it->twin;
+    gptner_result view = *twin->result;
+    bool go_on;
+    gpn_item_describe(it, 0, &view);
+    view.shared = true;
+    it->twin = NULL;
+    if (gpn_task_has_array(t)) {
+        if (!gpn_item_keep(env, it, &view)) {
+            gptner_error err = GPN_ZERO;
+            gpn_fail(&err, GPTNER_ERR_NO_MEMORY, "no memory for the result");
+            gpn_item_set_spare(it, 0, &err);
+        }
+        go_on = gpn_task_show(t, it->result);
+    } else {
+        go_on = gpn_task_show(t, &view);
+    }
+    gpn_mutex_lock(&t->lock);
+    if (view.status == GPTNER_OK)
+        t->shared_ok++;
+    else
+        t->shared_failed++;
+    twin->waiting--;
+    if (twin->waiting == 0 && !twin->shares)
+        gpn_twin_drop(t, twin);
+    gpn_mutex_unlock(&t->lock);
+    if (it->result != NULL)
+        gpn_task_store(t, it);
+    else
+        gpn_mem_free(env, it);
+    return go_on;
+}
+
+static bool gpn_task_share_due(gpn_task *t, bool in_order)
+{
+    bool go_on = true;
+    gpn_item *it;
+    if (t->twins == NULL)
+        return true;
+    while ((it = gpn_task_next_follower(t, in_order)) != NULL)
+        go_on = gpn_task_share(t, it) && go_on;
+    return go_on;
+}
+
+static gptner_status gpn_task_open_twins(gpn_task *t, gptner_error *err)
+{
+    size_t n = 1024;
+    int64_t total = t->cfg->n_prompts > 0 ? (int64_t)t->cfg->n_prompts
+                    : t->cfg->total > 0   ? t->cfg->total
+                                          : 16384;
+    while (n < GPN_TWINS_MAX && (int64_t)n < total)
+        n *= 2;
+    gpn_buf_init(&t->body, &t->client->env, SIZE_MAX / 2);
+    t->twins =
+        (gpn_twin *)gpn_mem_zalloc(&t->client->env, n * sizeof *t->twins);
+    t->n_twins = n;
+    if (t->twins == NULL)
+        return gpn_no_memory(err, "dedupe");
+    return GPTNER_OK;
+}
+
+static void gpn_task_close_twins(gpn_task *t)
+{
+    size_t i;
+    if (t->twins == NULL)
+        return;
+    for (i = 0; i < t->n_twins; i++)
+        gpn_twin_drop(t, &t->twins[i]);
+    gpn_mem_free(&t->client->env, t->twins);
+    gpn_buf_deinit(&t->body);
+}
+
+/* --- what the pool asks --- */
+
+static int gpn_task_next(void *ctx, gpn_work **work, gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = NULL;
+    int got;
+    do {
+        got = gpn_task_read(t, &it, err);
+    } while (got > 0 && t->twins != NULL && gpn_task_follow(t, it));
+    if (got > 0)
+        *work = &it->work;
+    return got;
+}
+
+static bool gpn_task_deliver(void *ctx, gpn_work *work)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    bool in_order = t->cfg == NULL || !t->cfg->as_completed;
+    bool go_on = gpn_task_show(t, it->result);
+    gpn_task_store(t, it);
+    return gpn_task_share_due(t, in_order) && go_on;
+}
+
+static const gpn_work_ops gpn_task_ops = {
+    gpn_task_next,   gpn_item_build,  NULL, NULL, gpn_item_judge,
+    gpn_item_settle, gpn_task_deliver};
+
+static const gpn_work_ops gpn_live_ops = {
+    gpn_task_next,  gpn_item_build,  gpn_item_divert, gpn_item_body,
+    gpn_item_judge, gpn_item_settle, gpn_task_deliver};
+
+/* One work, in the calling thread. */
+static gptner_status gpn_run_single(gptner_client *c, const gpn_work_ops *ops,
+                                    void *ctx, gptner_error *err)
+{
+    gpn_run_spec spec;
+    memset(&spec, 0, sizeof spec);
+    spec.ops = ops;
+    spec.ctx = ctx;
+    spec.single = true;
+    spec.total = 1;
+    return gpn_pool_run(c->pool, &spec, NULL, err);
+}
+
+/* --- one prompt --- */
+
+static void gpn_result_to_error(const gptner_result *r, gptner_error *err)
+{
+    if (err == NULL)
+        return;
+    gpn_fail(err, r->status, "%s", r->message);
+    err->http_status = r->http_status;
+    err->retry_after_ms = r->retry_after_ms;
+}
+
+static gptner_status gpn_task_single(gptner_client *client,
+                                     const gptner_prompt *prompt,
+                                     gpn_live *live, gptner_result **out,
+                                     gptner_error *err)
+{
+    gpn_task t;
+    gptner_error why = GPN_ZERO;
+    gptner_status status;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || prompt == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "chat: client or prompt is NULL");
+    memset(&t, 0, sizeof t);
+    t.client = client;
+    t.one = prompt;
+    t.live = live;
+    status = gpn_run_single(
+        client, live != NULL ? &gpn_live_ops : &gpn_task_ops, &t, &why);
+    if (t.single == NULL) { /* nothing was begun */
+        gptner_result view;
+        gpn_result_blank(&view);
+        view.status = status;
+        view.message = why.message;
+        view.custom_id = prompt->custom_id;
+        view.tag = prompt->tag;
+        t.single = gpn_result_copy(&client->env, &view);
+    }
+    if (t.single == NULL)
+        return gpn_fail(err, status, "%s", why.message);
+    status = t.single->status;
+    gpn_result_to_error(t.single, err);
+    if (out != NULL)
+        *out = t.single;
+    else
+        gptner_result_free(t.single);
+    return status;
+}
+
+GPTNER_API gptner_status gptner_chat(gptner_client *client,
+                                     const gptner_prompt *prompt,
+                                     gptner_result **out, gptner_error *err)
+{
+    return gpn_task_single(client, prompt, NULL, out, err);
+}
+
+GPTNER_API gptner_status gptner_ask(gptner_client *client, const char *text,
+                                    gptner_result **out, gptner_error *err)
+{
+    gptner_prompt prompt = GPN_ZERO;
+    prompt.text = gptner_str_from(text);
+    return gpn_task_single(client, &prompt, NULL, out, err);
+}
+
+GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
+                                            const gptner_prompt *prompt,
+                                            gptner_delta_fn delta_fn,
+                                            void *user, gptner_result **out,
+                                            gptner_error *err)
+{
+    gpn_live live;
+    gptner_status status;
+    if (client == NULL)
+        return gpn_task_single(client, prompt, NULL, out, err);
+    memset(&live, 0, sizeof live);
+    live.client = client;
+    live.fn = delta_fn;
+    live.user = user;
+    gpn_sse_init(&live.sse, &client->env, client->cfg.max_body_bytes);
+    status = gpn_task_single(client, prompt, &live, out, err);
+    gpn_live_reset(&live);
+    gpn_sse_deinit(&live.sse);
+    return status;
+}
+
+/* --- many prompts --- */
+
+static gptner_status gpn_task_check(const gptner_run_config *cfg,
+                                    gptner_error *err)
+{
+    if (cfg->max_workers < 0 || cfg->max_workers > 100000)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "run: max_workers out of range (0: the client's)");
+    if (cfg->as_completed && cfg->output_path != NULL &&
+        !gpn_path_is_jsonl(cfg->output_path))
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "run: as_completed needs an output_path that ends in "
+                        ".jsonl, for lines of text have no index");
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
+{
+    const gptner_run_config *cfg = t->cfg;
+    const gpn_env *env = &t->client->env;
+    gptner_status status = GPTNER_OK;
+    int oserr = 0;
+    if (cfg->prompts == NULL && cfg->texts == NULL && cfg->input_path != NULL) {
+        char why[64];
+        t->jsonl = gpn_path_is_jsonl(cfg->input_path);
+        if (strcmp(cfg->input_path, "-") == 0)
+            gpn_file_std(&t->input, 0);
+        else if (!gpn_file_open_read(&t->input, env, cfg->input_path, &oserr))
+            return gpn_fail(err, GPTNER_ERR_FILE, "%s: cannot be read: %s",
+                            cfg->input_path,
+                            gpn_os_text(oserr, why, sizeof why));
+        gpn_buf_init(&t->lines, env,
+                     t->client->cfg.max_body_bytes + GPN_LINE_READ);
+    }
+    if (cfg->dedupe)
+        status = gpn_task_open_twins(t, err);
+    if (status == GPTNER_OK && cfg->output_path != NULL)
+        status = gpn_out_open(&t->out, env, cfg->output_path, err);
+    return status;
+}
+
+static void gpn_task_close(gpn_task *t)
+{
+    int oserr;
+    gpn_task_close_twins(t);
+    if (t->input.is_open)
+        gpn_file_close(&t->input, &oserr); /* was only read */
+    gpn_buf_deinit(&t->lines);
+    gpn_mutex_deinit(&t->lock);
+}
+
+/* The pool's numbers know nothing of prompts that share an answer. */
+static void gpn_task_progress(const gptner_progress *progress, void *user)
+{
+    gpn_task *t = (gpn_task *)user;
+    gptner_progress p = *progress;
+    gpn_mutex_lock(&t->lock);
+    if (p.total >= 0)
+        p.total += t->shared;
+    p.done += t->shared_ok + t->shared_failed;
+    p.ok += t->shared_ok;
+    p.failed += t->shared_failed;
+    gpn_mutex_unlock(&t->lock);
+    if (t->cfg->n_prompts > 0)
+        p.total = (int64_t)t->cfg->n_prompts;
+    t->cfg->progress_fn(&p, t->cfg->progress_user);
+}
+
+static void gpn_task_spec(gpn_task *t, gpn_run_spec *spec)
+{
+    const gptner_run_config *cfg = t->cfg;
+    bool array = cfg->prompts != NULL || cfg->texts != NULL;
+    memset(spec, 0, sizeof *spec);
+    spec->ops = &gpn_task_ops;
+    spec->ctx = t;
+    spec->max_workers = cfg->max_workers;
+    spec->max_ahead = cfg->max_ahead;
+    spec->as_completed = cfg->as_completed;
+    spec->timeout_ms = cfg->timeout_ms;
+    spec->total = array ? (int64_t)cfg->n_prompts : -1;
+    if (!array && !t->input.is_open && cfg->total > 0)
+        spec->total = cfg->total;
+    /* what is known to end is read to its end, a result for each prompt */
+    spec->drain = array || (t->input.is_open && !t->input.is_borrowed);
+    spec->progress_fn = cfg->progress_fn;
+    spec->progress_user = cfg->progress_user;
+    spec->progress_every_ms = cfg->progress_every_ms;
+    if (t->twins != NULL) {
+        spec->total = -1;
+        if (cfg->progress_fn != NULL) {
+            spec->progress_fn = gpn_task_progress;
+            spec->progress_user = t;
+        }
+    }
+}
+
+/* Give the results away and make up the books. */
+static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
+                                     gptner_run_summary *sum, gptner_error *err)
+{
+    bool keep = !t->input_failed && t->failure.status == GPTNER_OK;
+    gpn_task_share_due(t, false);
+    if (sum != NULL) {
+        sum->total += t->shared;
+        sum->ok += t->shared_ok;
+        sum->failed += t->shared_failed;
+    }
+    if (!gpn_out_close(&t->out, keep) && t->failure.status == GPTNER_OK) {
+        char why[64];
+        gpn_fail(&t->failure, GPTNER_ERR_FILE, "%s: writing failed: %s",
+                 t->cfg->output_path,
+                 gpn_os_text(t->out.oserr, why, sizeof why));
+    }
+    if (t->failure.status != GPTNER_OK) {
+        status = t->failure.status;
+        if (err != NULL)
+            *err = t->failure;
+    }
+    if (t->cfg->results != NULL)
+        *t->cfg->results = t->results;
+    if (t->cfg->n_results != NULL)
+        *t->cfg->n_results = t->cfg->results != NULL ? t->read : 0;
+    return status;
+}
+
+GPTNER_API gptner_status gptner_run(gptner_client *client,
+                                    const gptner_run_config *run,
+                                    gptner_run_summary *summary,
+                                    gptner_error *err)
+{
+    gpn_task t;
+    gpn_run_spec spec;
+    gptner_status status;
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    if (run != NULL && run->results != NULL)
+        *run->results = NULL;
+    if (run != NULL && run->n_results != NULL)
+        *run->n_results = 0;
+    if (client == NULL || run == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "run: client or configuration is NULL");
+    status = gpn_task_check(run, err);
+    if (status != GPTNER_OK)
+        return status;
+    memset(&t, 0, sizeof t);
+    t.client = client;
+    t.cfg = run;
+    if (!gpn_mutex_init(&t.lock))
+        return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
+    status = gpn_task_open(&t, err);
+    if (status == GPTNER_OK) {
+        gpn_task_spec(&t, &spec);
+        if (err != NULL)
+            memset(err, 0, sizeof *err);
+        status = gpn_pool_run(client->pool, &spec, summary, err);
+        status = gpn_task_finish(&t, status, summary, err);
+    } else {
+        gpn_out_close(&t.out, false);
+    }
+    gpn_task_close(&t);
+    return status;
+}
+
+GPTNER_API void gptner_results_free(gptner_result **results, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n && results != NULL; i++)
+        gptner_result_free(results[i]);
+    gpn_owned_free(results);
+}
+
+/* --- any request --- */
+
+typedef struct gpn_call gpn_call;
+
+/* A request that is no prompt. */
+struct gpn_call {
+    gpn_work work; /* first: the pool's pointer is this call's */
+    gptner_client *client;
+    const gptner_raw_request *raw;
+    const char *method;
+    const char *content_type;
+    const gpn_origin *origin;
+    gpn_buf target;
+    gpn_multipart *parts; /* &form, if there are any */
+    gpn_multipart form;
+    char form_type[96];
+    gpn_sse sse;
+    gpn_whole whole;
+    bool saving; /* whole is open */
+    bool own;    /* the server is the client's own */
+    bool has_body;
+    bool taken;  /* by the pool */
+    bool handed; /* a piece went to the caller */
+    /* Takes a 2xx body that is in memory, which it may change. */
+    gptner_status (*decode_fn)(gpn_call *call, char *body, size_t len,
+                               gptner_error *err);
+    void *product; /* of decode_fn */
+    gptner_response *response;
+    gptner_status status;
+    gptner_error error;
+};
+
+static int gpn_call_next(void *ctx, gpn_work **work, gptner_error *err)
+{
+    gpn_call *call = (gpn_call *)ctx;
+    GPN_UNUSED(err);
+    *work = &call->work;
+    if (call->taken)
+        return 0;
+    call->taken = true;
+    return 1;
+}
+
+static void gpn_call_drop_file(gpn_call *call)
+{
+    if (call->saving)
+        gpn_whole_abort(&call->whole);
+    call->saving = false;
+}
+
+static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
+                                    gptner_error *err)
+{
+    gpn_call *call = (gpn_call *)ctx;
+    const gptner_raw_request *raw = call->raw;
+    gpn_head h;
+    size_t room;
+    GPN_UNUSED(work);
+    gpn_call_drop_file(call);
+    gpn_sse_reset(&call->sse);
+    h.client = call->client;
+    h.origin = call->origin;
+    h.own = call->own;
+    h.has_body = call->has_body;
+    h.content_type = call->content_type;
+    h.headers = raw->headers;
+    h.n_headers = call->own ? raw->n_headers : 0;
+    room = gpn_head_room(&h) + call->target.len;
+    gpn_buf_reserve(&q->head,
+                    room > (size_t)GPN_RECORD ? room : (size_t)GPN_RECORD);
+    gpn_http_begin(&q->head, call->method,
+                   gpn_str(call->target.data, call->target.len));
+    gpn_head_fields(&h, &q->head);
+    gpn_head_end(&q->head, call->has_body,
+                 call->parts != NULL ? (uint64_t)call->parts->length
+                                     : raw->body.len);
+    gpn_buf_add_str(&q->body, raw->body);
+    q->peer = &call->origin->peer;
+    q->is_head = strcmp(call->method, "HEAD") == 0;
+    q->repeatable = !raw->no_retry;
+    q->parts = call->parts;
+    if (q->head.status == GPTNER_ERR_INVALID_ARGUMENT)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "request: method, path or a header holds a character "
+                        "that does not belong there");
+    if (q->head.status != GPTNER_OK || q->body.status != GPTNER_OK)
+        return gpn_no_memory(err, "request");
+    return GPTNER_OK;
+}
+
+static bool gpn_call_divert(void *ctx, gpn_work *work, const gpn_http *http)
+{
+    const gpn_call *call = (const gpn_call *)ctx;
+    const gptner_raw_request *raw = call->raw;
+    GPN_UNUSED(work);
+    return http->status / 100 == 2 &&
+           (raw->save_path != NULL || raw->body_fn != NULL ||
+            raw->event_fn != NULL);
+}
+
+static gptner_status gpn_call_file_error(const gpn_call *call, int oserr,
+                                         gptner_error *err)
+{
+    char why[64];
+    return gpn_fail(err, GPTNER_ERR_FILE, "%s: writing failed: %s",
+                    call->raw->save_path, gpn_os_text(oserr, why, sizeof why));
+}
+
+static gptner_status gpn_call_save(gpn_call *call, const char *data, size_t len,
+                                   gptner_error *err)
+{
+    int oserr = 0;
+    if (!call->saving)
+        call->saving = gpn_whole_begin(&call->whole, &call->client->env,
+                                       call->raw->save_path, &oserr);
+    if (!call->saving || !gpn_whole_write(&call->whole, data, len, &oserr))
+        return gpn_call_file_error(call, oserr, err);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_call_stopped(gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_CANCELLED,
+                    "request: stopped by its callback");
+}
+
+static gptner_status gpn_call_events(gpn_call *call, const char *data,
+                                     size_t len, gptner_error *err)
+{
+    while (len > 0) {
+        gpn_sse_message m;
+        size_t used = 0;
+        gpn_sse_event event =
+            gpn_sse_next(&call->sse, data, len, &used, &m, err);
+        data += used;
+        len -= used;
+        if (event == GPN_SSE_FAILED)
+            return err->status;
+        if (event == GPN_SSE_EVENT &&
+            !call->raw->event_fn(m.type, m.data, m.id, call->raw->user))
+            return gpn_call_stopped(err);
+    }
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_call_body(void *ctx, gpn_work *work, const char *data,
+                                   size_t len, gptner_error *err)
+{
+    gpn_call *call = (gpn_call *)ctx;
+    const gptner_raw_request *raw = call->raw;
+    GPN_UNUSED(work);
+    if (raw->save_path != NULL)
+        return gpn_call_save(call, data, len, err);
+    call->handed = true;
+    if (raw->event_fn != NULL)
+        return gpn_call_events(call, data, len, err);
+    return raw->body_fn(data, len, raw->user) ? GPTNER_OK
+                                              : gpn_call_stopped(err);
+}
+
+/* Names and values in turn. */
+static gptner_str gpn_response_text(const gpn_http *http, size_t i)
+{
+    return i % 2 == 0 ? gpn_http_name(http, i / 2)
+                      : gpn_http_value(http, i / 2);
+}
+
+/* The response as the caller sees it, in one block; NULL: no memory. */
+static gptner_response *gpn_response_new(const gptner_client *c,
+                                         const gpn_reply *reply)
+{
+    const gpn_http *http = reply->http;
+    size_t n = http->n_headers;
+    size_t size = n * sizeof(gptner_header) + reply->body_len + 1;
+    gptner_response *r;
+    char *at;
+    size_t i;
+    for (i = 0; i < 2 * n; i++)
+        size += gpn_response_text(http, i).len + 1;
+    r = (gptner_response *)gpn_owned_new(&c->env, sizeof *r + size);
+    if (r == NULL)
+        return NULL;
+    r->status = reply->http_status;
+    r->headers = (gptner_header *)(r + 1);
+    r->n_headers = n;
+    at = (char *)(r->headers + n);
+    for (i = 0; i < 2 * n; i++) {
+        gptner_str text = gpn_response_text(http, i);
+        if (text.len > 0)
+            memcpy(at, text.ptr, text.len); /* the NUL is there */
+        *(i % 2 == 0 ? &r->headers[i / 2].name : &r->headers[i / 2].value) = at;
+        at += text.len + 1;
+    }
+    memcpy(at, reply->body, reply->body_len);
+    r->body = gpn_str(at, reply->body_len);
+    if (reply->http_status / 100 != 2)
+        gpn_secret_mask(c, at, reply->body_len);
+    r->body_bytes = reply->body_bytes;
+    r->reused = reply->reused;
+    r->reusable = reply->reusable;
+    return r;
+}
+
+/* A 2xx response is there: see that it arrives where it is wanted. */
+static gptner_status gpn_call_finish(gpn_call *call, gpn_reply *reply,
+                                     gptner_error *err)
+{
+    int oserr = 0;
+    gptner_status status = GPTNER_OK;
+    if (call->decode_fn != NULL)
+        return call->decode_fn(call, reply->body, reply->body_len, err);
+    if (call->raw->save_path == NULL)
+        return GPTNER_OK;
+    status = gpn_call_save(call, "", 0, err); /* the body may be empty */
+    if (status != GPTNER_OK)
+        return status;
+    call->saving = false;
+    return gpn_whole_commit(&call->whole, &oserr)
+               ? GPTNER_OK
+               : gpn_call_file_error(call, oserr, err);
+}
+
+static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
+                                 int64_t *delay_ms, gptner_error *err)
+{
+    gpn_fields f;
+    gpn_class cls;
+    char what[160];
+    if (reply->status != GPTNER_OK)
+        return gpn_judge_transport(reply, err);
+    if (call->decode_fn == NULL) {
+        call->response = gpn_response_new(call->client, reply);
+        if (call->response == NULL) {
+            gpn_no_memory(err, "response");
+            return GPN_CLASS_FAIL;
+        }
+    }
+    if (reply->http_status / 100 == 2) {
+        gptner_status status = gpn_call_finish(call, reply, err);
+        if (status != GPTNER_OK)
+            err->http_status = reply->http_status;
+        return status == GPTNER_OK              ? GPN_CLASS_OK
+               : status == GPTNER_ERR_BAD_REPLY ? GPN_CLASS_BAD_REPLY
+                                                : GPN_CLASS_FAIL;
+    }
+    gpn_format(what, sizeof what, "%s %.*s", call->method,
+               (int)(call->target.len < 120 ? call->target.len : 120),
+               call->target.data);
+    gpn_fields_init(&f, &call->client->env, reply->body);
+    gpn_fields_read_error(&f, call->client, reply->body_len);
+    cls = gpn_judge_error(reply, &f, what, delay_ms, err);
+    gpn_fields_deinit(&f);
+    return cls;
+}
+
+static gpn_class gpn_call_judge(void *ctx, gpn_work *work, gpn_reply *reply,
+                                int64_t *delay_ms, gptner_error *err)
+{
+    gpn_call *call = (gpn_call *)ctx;
+    gpn_class cls;
+    gpn_owned_free(call->response);
+    call->response = NULL;
+    cls = gpn_call_decide(call, reply, delay_ms, err);
+    if ((call->handed || call->raw->no_retry) && cls != GPN_CLASS_OK)
+        cls = GPN_CLASS_FAIL;
+    if (call->response != NULL)
+        call->response->attempts = work->budget.attempts;
+    work->ok = cls == GPN_CLASS_OK;
+    call->status = work->ok ? GPTNER_OK : err->status;
+    if (!work->ok)
+        call->error = *err;
+    return cls;
+}
+
+static void gpn_call_settle(void *ctx, gpn_work *work, const gptner_error *err)
+{
+    gpn_call *call = (gpn_call *)ctx;
+    work->ok = false;
+    call->status = err->status;
+    call->error = *err;
+}
+
+static bool gpn_call_deliver(void *ctx, gpn_work *work)
+{
+    GPN_UNUSED(ctx);
+    GPN_UNUSED(work);
+    return true;
+}
+
+/* Prepare a call; gpn_call_deinit() follows in any case. */
+static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
+                                   const gptner_raw_request *raw,
+                                   gptner_error *err)
+{
+    bool form = raw->parts != NULL;
+    size_t i;
+    memset(call, 0, sizeof *call);
+    call->client = c;
+    call->raw = raw;
+    call->origin = &c->home;
+    call->own = true;
+    call->method = raw->method;
+    if (call->method == NULL)
+        call->method = form || raw->body.ptr != NULL ? "POST" : "GET";
+    call->has_body =
+        form || raw->body.ptr != NULL || strcmp(call->method, "POST") == 0 ||
+        strcmp(call->method, "PUT") == 0 || strcmp(call->method, "PATCH") == 0;
+    call->content_type = raw->content_type;
+    if (call->content_type == NULL && raw->body.ptr != NULL)
+        call->content_type = "application/json";
+    gpn_buf_init(&call->target, &c->env, GPN_URL_MAX);
+    gpn_sse_init(&call->sse, &c->env, c->cfg.max_body_bytes);
+    for (i = 0; i < raw->n_headers; i++) {
+        gptner_status status = gpn_header_check(&raw->headers[i], err);
+        if (status != GPTNER_OK)
+            return status;
+    }
+    if (c->home.plain_proxy) {
+        gpn_buf_add_s(&call->target, "http://");
+        gpn_buf_add_s(&call->target, c->home.host);
+    }
+    gpn_target_add(c, &call->target, raw->path);
+    if (call->target.status != GPTNER_OK)
+        return gpn_fail(err, call->target.status, "request: path too long");
+    if (form) {
+        gptner_status status = gpn_multipart_init(
+            &call->form, &c->env, raw->parts, raw->n_parts, err);
+        if (status != GPTNER_OK)
+            return status;
+        call->parts = &call->form;
+        gpn_format(call->form_type, sizeof call->form_type,
+                   "multipart/form-data; boundary=%s", call->form.boundary);
+        call->content_type = call->form_type;
+    }
+    return GPTNER_OK;
+}
+
+static void gpn_call_deinit(gpn_call *call)
+{
+    gpn_call_drop_file(call);
+    if (call->parts != NULL)
+        gpn_multipart_deinit(&call->form);
+    gpn_sse_deinit(&call->sse);
+    gpn_buf_deinit(&call->target);
+}
+
+static const gpn_work_ops gpn_call_ops = {
+    gpn_call_next,  gpn_call_build,  gpn_call_divert, gpn_call_body,
+    gpn_call_judge, gpn_call_settle, gpn_call_deliver};
+
+static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
+{
+    gptner_status status;
+    memset(&call->work, 0, sizeof call->work);
+    call->taken = false;
+    call->status = GPTNER_OK;
+    status = gpn_run_single(call->client, &gpn_call_ops, call, &call->error);
+    if (!call->taken)
+        call->status = status;
+    if (call->status != GPTNER_OK && err != NULL)
+        *err = call->error;
+    return call->status;
+}
+
+/* --- redirects (RFC 9110 15.4, RFC 3986 5.2) --- */
+
+/* Remove "." and ".." from the path that begins at from; it ends before '?'. */
+static void gpn_path_normalize(gpn_buf *b, size_t from)
+{
+    size_t in = from, out = from;
+    while (in < b->len && b->data[in] != '?') {
+        size_t end = in + 1;
+        gptner_str segment;
+        while (end < b->len && b->data[end] != '/' && b->data[end] != '?')
+            end++;
+        segment = gpn_str(b->data + in, end - in);
+        if (gpn_str_eq_c(segment, "/..")) {
+            while (out > from && b->data[--out] != '/') {
+            }
+        }
+        if (gpn_str_eq_c(segment, "/..") || gpn_str_eq_c(segment, "/.")) {
+            if (end >= b->len || b->data[end] == '?')
+                b->data[out++] = '/';
+        } else {
+            memmove(b->data + out, b->data + in, end - in);
+            out += end - in;
+        }
+        in = end;
+    }
+    memmove(b->data + out, b->data + in, b->len - in);
+    b->len -= in - out;
+}
+
+/* The whole URL that location means when url sent it. */
+static void gpn_url_resolve(const gpn_url *url, gptner_str location,
+                            gpn_buf *out)
+{
+    const char *hash =
+        location.len > 0 ? (const char *)memchr(location.ptr, '#', location.len)
+                         : NULL;
+    size_t path;
+    char host[300];
+    if (hash != NULL)
+        location.len = (size_t)(hash - location.ptr);
+    if (gpn_str_istarts(location, "http://") ||
+        gpn_str_istarts(location, "https://")) {
+        gpn_buf_add_str(out, location);
+        return;
+    }
+    gpn_buf_add_s(out, url->scheme);
+    gpn_buf_add_c(out, ':');
+    if (gpn_str_starts(location, "//")) {
+        gpn_buf_add_str(out, location);
+        return;
+    }
+    gpn_buf_add_s(out, "//");
+    if (gpn_url_header_host(url, host, sizeof host))
+        gpn_buf_add_s(out, host);
+    path = out->len;
+    if (!gpn_str_starts(location, "/")) {
+        gptner_str base = gptner_str_from(url->target);
+        size_t query = gpn_str_find(base, "?");
+        if (query < base.len)
+            base.len = query;
+        while (!gpn_str_starts(location, "?") && location.len > 0 &&
+               base.len > 1 && base.ptr[base.len - 1] != '/')
+            base.len--;
+        gpn_buf_add_str(out, base);
+    }
+    gpn_buf_add_str(out, location);
+    if (out->status == GPTNER_OK)
+        gpn_path_normalize(out, path);
+}
+
+/* Point the call to where its redirect leads. *url is where it was, and will
+ * be. Without the key for another server, and never from https to http. */
+static gptner_status gpn_call_redirect(gpn_call *call, gpn_url *url,
+                                       gptner_error *err)
+{
+    gptner_client *c = call->client;
+    gpn_origin *origin = NULL;
+    gpn_url next;
+    gpn_buf text;
+    gptner_status status;
+    gpn_buf_init(&text, &c->env, GPN_URL_MAX);
+    gpn_url_resolve(url,
+                    gpn_str_trim(gptner_str_from(
+                        gptner_response_header(call->response, "Location"))),
+                    &text);
+    memset(&next, 0, sizeof next);
+    status = text.status;
+    if (status == GPTNER_OK)
+        status =
+            gpn_url_parse(&c->env, gpn_str(text.data, text.len), &next, err);
+    if (status == GPTNER_ERR_INVALID_ARGUMENT || status == GPTNER_ERR_LIMIT)
+        status = gpn_fail(err, GPTNER_ERR_REDIRECT,
+                          "redirect: its Location is no http or https URL");
+    else if (status == GPTNER_OK && url->tls && !next.tls)
+        status = gpn_fail(err, GPTNER_ERR_REDIRECT,
+                          "redirect to http://%s refused: it leads from https "
+                          "to http",
+                          next.host);
+    if (status == GPTNER_OK)
+        status = gpn_client_origin(c, gpn_str(text.data, text.len), &next,
+                                   &origin, err);
+    gpn_buf_deinit(&text);
+    if (status != GPTNER_OK) {
+        gpn_url_deinit(&next);
+        return status;
+    }
+    call->own = call->own && origin == &c->home;
+    call->origin = origin;
+    gpn_url_deinit(url);
+    *url = next;
+    gpn_buf_clear(&call->target);
+    if (origin->plain_proxy) {
+        gpn_buf_add_s(&call->target, "http://");
+        gpn_buf_add_s(&call->target, origin->host);
+    }
+    gpn_buf_add_s(&call->target, next.target);
+    return call->target.status;
+}
+
+/* Run the call, and again for every redirect that may be followed. */
+static gptner_status gpn_call_follow(gpn_call *call, gptner_error *err)
+{
+    gptner_status status = gpn_call_run(call, err);
+    int left = call->raw->max_redirects;
+    gptner_client *c = call->client;
+    gpn_url url;
+    gpn_buf text;
+    if (status != GPTNER_ERR_REDIRECT || left <= 0 ||
+        (strcmp(call->method, "GET") != 0 && strcmp(call->method, "HEAD") != 0))
+        return status;
+    gpn_buf_init(&text, &c->env, GPN_URL_MAX);
+    gpn_buf_add_s(&text, c->home.url.scheme);
+    gpn_buf_add_s(&text, "://");
+    gpn_buf_add_s(&text, c->home.host);
+    gpn_target_add(c, &text, call->raw->path);
+    memset(&url, 0, sizeof url);
+    if (text.status != GPTNER_OK ||
+        gpn_url_parse(&c->env, gpn_str(text.data, text.len), &url, err) !=
+            GPTNER_OK)
+        left = 0;
+    gpn_buf_deinit(&text);
+    for (; status == GPTNER_ERR_REDIRECT && left > 0; left--) {
+        if (call->response == NULL || call->response->status == 304 ||
+            gptner_response_header(call->response, "Location") == NULL)
+            break;
+        status = gpn_call_redirect(call, &url, err);
+        if (status == GPTNER_OK)
+            status = gpn_call_run(call, err);
+        else
+            break;
+    }
+    gpn_url_deinit(&url);
+    return status;
+}
+
+GPTNER_API const char *gptner_response_header(const gptner_response *response,
+                                              const char *name)
+{
+    size_t i;
+    for (i = 0; response != NULL && name != NULL && i < response->n_headers;
+         i++)
+        if (gpn_str_ieq_c(gptner_str_from(response->headers[i].name), name))
+            return response->headers[i].value;
+    return NULL;
+}
+
+GPTNER_API void gptner_response_free(gptner_response *response)
+{
+    gpn_owned_free(response);
+}
+
+GPTNER_API gptner_status gptner_raw(gptner_client *client,
+                                    const gptner_raw_request *request,
+                                    gptner_response **out, gptner_error *err)
+{
+    gpn_call call;
+    gptner_status status;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || request == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "raw: client or request is NULL");
+    status = gpn_call_init(&call, client, request, err);
+    if (status == GPTNER_OK)
+        status = gpn_call_follow(&call, err);
+    gpn_call_deinit(&call);
+    if (out != NULL)
+        *out = call.response;
+    else
+        gptner_response_free(call.response);
+    return status;
+}
+
+/* A call whose reply decode_fn turns into *product. */
+static gptner_status gpn_call_decoded(
+    gptner_client *client, const gptner_raw_request *raw,
+    gptner_status (*decode_fn)(gpn_call *, char *, size_t, gptner_error *),
+    void **product, gptner_error *err)
+{
+    gpn_call call;
+    gptner_status status = gpn_call_init(&call, client, raw, err);
+    call.decode_fn = decode_fn;
+    call.product = *product;
+    if (status == GPTNER_OK)
+        status = gpn_call_run(&call, err);
+    gpn_call_deinit(&call);
+    *product = status == GPTNER_OK ? call.product : NULL;
+    return status;
+}
+
+/* Read the reply of a call into f, which is ready for it. */
+static gptner_status gpn_call_read(gpn_call *call, gpn_fields *f, size_t len,
+                                   gptner_error *err)
+{
+    gptner_json_error why;
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY, "%s: reply is not JSON: %s",
+                        call->raw->path, why.message);
+    if (f->failed) {
+        gpn_fields_mask(f, call->client);
+        return gpn_fail(err, GPTNER_ERR_SERVER, "%s: %.*s", call->raw->path,
+                        (int)f->error[GPN_ERROR_MESSAGE].len,
+                        f->error[GPN_ERROR_MESSAGE].len > 0
+                            ? f->error[GPN_ERROR_MESSAGE].ptr
+                            : "");
+    }
+    return GPTNER_OK;
+}
+
+/* --- embeddings --- */
+
+enum { GPN_EMBED_MAX = 2048, GPN_EMBED_DIMENSIONS_MAX = 1 << 20 };
+
+typedef struct gpn_row {
+    int64_t index;
+    gptner_str vector; /* base64, or the text of an array */
+} gpn_row;
+
+/* The vectors as they stand in the reply, by index. */
+typedef struct gpn_rows {
+    size_t n;
+    int64_t position;  /* of the next item */
+    bool wrong;        /* an index is out of range or there twice */
+    gptner_str row[1]; /* n */
+} gpn_rows;
+
+static void gpn_rows_add(gpn_fields *f, gptner_json_reader *r)
+{
+    static const gpn_member members[] = {
+        {"index", GPN_KIND_COUNT, offsetof(gpn_row, index)},
+        {"embedding", GPN_KIND_VECTOR, offsetof(gpn_row, vector)},
+        {"", GPN_KIND_SKIP, 0}};
+    gpn_rows *rows = (gpn_rows *)f->items;
+    gpn_row row = GPN_ZERO;
+    row.index = rows->position++;
+    if (!gpn_read_object(f, r, members, &row))
+        return;
+    if (row.index >= (int64_t)rows->n || rows->row[row.index].ptr != NULL)
+        rows->wrong = true;
+    else
+        rows->row[row.index] = row.vector;
+}
+
+/* The values of a row: little-endian binary32 in base64, or numbers. out NULL:
+ * only counts (base64 may be counted one too high by a broken length; reading
+ * then fails). false: not exactly n of them. */
+static bool gpn_row_read(gptner_str row, float *out, size_t *n)
+{
+    gptner_json_reader r;
+    size_t i = 0;
+    if (*row.ptr != '[') {
+        unsigned char *bytes = (unsigned char *)out;
+        size_t len = row.len;
+        if (out == NULL) {
+            while (len > 0 && row.ptr[len - 1] == '=')
+                len--;
+            *n = len / 16 * 3 + len % 16 * 3 / 16;
+            return true;
+        }
+        if (!gpn_base64_decode(row, bytes, *n * 4, &len) || len != *n * 4)
+            return false;
+        for (; i < *n; i++) {
+            const unsigned char *b = bytes + 4 * i;
+            uint32_t bits = (uint32_t)b[0] | (uint32_t)b[1] << 8 |
+                            (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+            memcpy(&out[i], &bits, sizeof bits);
+        }
+        return true;
+    }
+    gptner_json_reader_init(&r, row.ptr, row.len, NULL);
+    gptner_json_enter_array(&r);
+    while (gptner_json_next_item(&r)) {
+        double d = 0.0;
+        if (out != NULL && (i >= *n || !gptner_json_read_double(&r, &d)))
+            return false;
+        if (out != NULL)
+            out[i] = (float)d;
+        i++;
+    }
+    if (out == NULL)
+        *n = i;
+    return i == *n;
+}
+
+static gptner_status gpn_embed_decode(gpn_call *call, char *body, size_t len,
+                                      gptner_error *err)
+{
+    static const uint16_t texts[] = {offsetof(gptner_embeddings, model)};
+    gpn_rows *rows = (gpn_rows *)call->product;
+    gptner_embeddings *e;
+    size_t dimensions = 0;
+    size_t i = 0;
+    gpn_fields f;
+    gptner_status status;
+    memset(rows->row, 0, rows->n * sizeof rows->row[0]);
+    rows->position = 0;
+    rows->wrong = false;
+    gpn_fields_init(&f, &call->client->env, body);
+    f.item_fn = gpn_rows_add;
+    f.items = rows;
+    status = gpn_call_read(call, &f, len, err);
+    if (status != GPTNER_OK)
+        return status;
+    while (i < rows->n && rows->row[i].len > 0)
+        i++;
+    if (i == rows->n && !rows->wrong)
+        gpn_row_read(rows->row[0], NULL, &dimensions);
+    if (dimensions == 0 || dimensions > GPN_EMBED_DIMENSIONS_MAX)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "embeddings: vectors are missing, empty or twice "
+                        "there");
+    e = (gptner_embeddings *)gpn_owned_new(
+        f.env,
+        sizeof *e + rows->n * dimensions * sizeof(float) + f.info[1].len + 1);
+    if (e == NULL)
+        return gpn_no_memory(err, "embeddings");
+    e->values = (float *)(void *)(e + 1);
+    e->count = rows->n;
+    e->dimensions = dimensions;
+    e->usage = f.usage;
+    e->model = f.info[1];
+    gpn_pack(e, texts, 1, (char *)(e->values + rows->n * dimensions));
+    for (i = 0; i < rows->n; i++)
+        if (!gpn_row_read(rows->row[i], e->values + i * dimensions,
+                          &dimensions)) {
+            gpn_owned_free(e);
+            return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                            "embeddings: vectors of different or broken form");
+        }
+    call->product = e;
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_embed_write(gpn_buf *out, const char *model,
+                                     const gptner_str *texts, size_t n,
+                                     int dimensions, gptner_error *err)
+{
+    gptner_json_writer w;
+    gptner_status status;
+    size_t i;
+    gpn_json_writer_init(&w, out);
+    w.refuse_invalid = true;
+    gptner_json_write_object(&w);
+    gptner_json_put_string(&w, "model", model);
+    gptner_json_put_array(&w, "input");
+    for (i = 0; i < n; i++) {
+        if (texts[i].len == 0)
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "embed: text %d is empty", (int)i);
+        gptner_json_write_str(&w, texts[i]);
+    }
+    gptner_json_write_end(&w);
+    gptner_json_put_string(&w, "encoding_format", "base64");
+    if (dimensions > 0)
+        gptner_json_put_int64(&w, "dimensions", dimensions);
+    gptner_json_write_end(&w);
+    status = gptner_json_writer_finish(&w, NULL);
+    if (status == GPTNER_OK)
+        return GPTNER_OK;
+    return gpn_fail(err, status, "embed: %s", gptner_json_writer_message(&w));
+}
+
+GPTNER_API gptner_status gptner_embed(gptner_client *client, const char *model,
+                                      const gptner_str *texts, size_t n,
+                                      int dimensions, gptner_embeddings **out,
+                                      gptner_error *err)
+{
+    gptner_raw_request raw = GPN_ZERO;
+    gpn_rows *rows;
+    void *product;
+    gptner_status status;
+    gpn_buf body;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || out == NULL || texts == NULL || n == 0 ||
+        n > GPN_EMBED_MAX)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "embed: needs client, out, and 1 to 2048 texts");
+    rows = (gpn_rows *)gpn_mem_zalloc(&client->env,
+                                      sizeof *rows + n * sizeof rows->row[0]);
+    if (rows == NULL)
+        return gpn_no_memory(err, "embed");
+    rows->n = n;
+    gpn_buf_init(&body, &client->env, SIZE_MAX / 2);
+    status =
+        gpn_embed_write(&body, model != NULL ? model : "text-embedding-3-small",
+                        texts, n, dimensions, err);
+    if (status == GPTNER_OK) {
+        raw.path = "/embeddings";
+        raw.body = gpn_str(body.data, body.len);
+        product = rows;
+        status =
+            gpn_call_decoded(client, &raw, gpn_embed_decode, &product, err);
+        *out = (gptner_embeddings *)product;
+    }
+    gpn_buf_deinit(&body);
+    gpn_mem_free(&client->env, rows);
+    return status;
+}
+
+GPTNER_API void gptner_embeddings_free(gptner_embeddings *embeddings)
+{
+    gpn_owned_free(embeddings);
+}
+
+/* --- models --- */
+
+/* Counts the models of a list; with room behind m they are kept. */
+static void gpn_models_add(gpn_fields *f, gptner_json_reader *r)
+{
+    static const gpn_member members[] = {
+        {"id", GPN_KIND_TEXT, offsetof(gptner_model, id)},
+        {"owned_by", GPN_KIND_TEXT, offsetof(gptner_model, owned_by)},
+        {"created", GPN_KIND_TIME, offsetof(gptner_model, created)},
+        {"", GPN_KIND_SKIP, 0}};
+    gptner_models *m = (gptner_models *)f->items;
+    gptner_model *one = &m->items[m->count];
+    if (gpn_read_object(f, r, members, one) && one->id.ptr != NULL)
+        m->count++;
+    else
+        memset(one, 0, sizeof *one);
+}
+
+/* The reply is copied behind the list, and decoded there. No model takes less
+ * than the ten bytes of {"id":"x"}. */
+static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
+                                       gptner_error *err)
+{
+    size_t room = len / 10 + 1;
+    gptner_models *m = (gptner_models *)gpn_owned_new(
+        &call->client->env, sizeof *m + room * sizeof *m->items + len + 1);
+    char *text;
+    gpn_fields f;
+    gptner_status status;
+    if (m == NULL)
+        return gpn_no_memory(err, "models");
+    m->items = (gptner_model *)(m + 1);
+    text = (char *)(m->items + room);
+    memcpy(text, body, len);
+    gpn_fields_init(&f, &call->client->env, text);
+    f.item_fn = gpn_models_add;
+    f.items = m;
+    status = gpn_call_read(call, &f, len, err);
+    if (status == GPTNER_OK && !f.listed) {
+        m->items[0].id = f.info[0];
+        m->items[0].owned_by = f.owned_by;
+        m->items[0].created = f.created;
+        m->count = f.info[0].ptr != NULL;
+        if (m->count == 0)
+            status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                              "models: no model in the reply");
+    }
+    if (status != GPTNER_OK)
+        gpn_owned_free(m);
+    else
+        call->product = m;
+    return status;
+}
+
+static gptner_status gpn_models_fetch(gptner_client *client, const char *id,
+                                      gptner_models **out, gptner_error *err)
+{
+    gptner_raw_request raw = GPN_ZERO;
+    void *product = NULL;
+    gptner_status status;
+    gpn_buf path;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || out == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "models: client or out is NULL");
+    gpn_buf_init(&path, &client->env, GPN_URL_MAX);
+    gpn_buf_add_s(&path, "/models");
+    if (id != NULL) {
+        gpn_buf_add_c(&path, '/');
+        gpn_percent_encode(&path, gptner_str_from(id));
+    }
+    gpn_buf_add_c(&path, '\0');
+    status = path.status;
+    if (status == GPTNER_OK) {
+        raw.path = path.data;
+        status =
+            gpn_call_decoded(client, &raw, gpn_models_decode, &product, err);
+        *out = (gptner_models *)product;
+    } else {
+        gpn_fail(err, status, "models: id too long, or out of memory");
+    }
+    gpn_buf_deinit(&path);
+    return status;
+}
+
+GPTNER_API gptner_status gptner_models_list(gptner_client *client,
+                                            gptner_models **out,
+                                            gptner_error *err)
+{
+    return gpn_models_fetch(client, NULL, out, err);
+}
+
+GPTNER_API gptner_status gptner_models_get(gptner_client *client,
+                                           const char *id, gptner_models **out,
+                                           gptner_error *err)
+{
+    if (id == NULL || *id == '\0') {
+        if (out != NULL)
+            *out = NULL;
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "models: id is missing");
+    }
+    return gpn_models_fetch(client, id, out, err);
+}
+
+GPTNER_API void gptner_models_free(gptner_models *models)
+{
+    gpn_owned_free(models);
+}
+
+#endif /* GPTNER_IMPLEMENTATION_DONE */
+#endif /* GPTNER_IMPLEMENTATION */
+
+/* ---------------------------------------------------------------------------
+MIT License
+
+Copyright (c) 2026 the gptner.h authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+ * ------------------------------------------------------------------------ */

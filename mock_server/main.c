@@ -1,0 +1,269 @@
+/* mock_server: the mock of mock_openai.h as a command.
+ *
+ *     cc -o mock_server main.c -lmbedtls -lmbedx509 -lmbedcrypto -lpthread
+ *
+ * Prints one line when it is ready and runs until SIGTERM or SIGINT. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+#define MOCK_OPENAI_STATIC
+#define MOCK_OPENAI_IMPLEMENTATION
+#include "mock_openai.h"
+
+#include <sys/resource.h>
+
+static const char usage[] =
+    "usage: mock_server [options]\n"
+    "An OpenAI-compatible server that answers without a model, for tests.\n"
+    "\n"
+    "  --port N               listen on port N; 0 (default): any free one\n"
+    "  --host ADDRESS         listen on ADDRESS (default 127.0.0.1)\n"
+    "  --tls                  HTTPS with a certificate made at the start\n"
+    "  --ca-out FILE          write the CA that signed it, as PEM\n"
+    "  --cert FILE --key FILE HTTPS with this certificate chain and key\n"
+    "  --names A,B            more host names, also for the certificate\n"
+    "  --api-key K            answer 401 to any other key\n"
+    "  --latency MS[:JITTER]  wait before each answer\n"
+    "  --reply echo|hash|ner|FILE.jsonl   what to answer (default echo)\n"
+    "  --fault SPEC           what goes wrong; may be repeated:\n"
+    "                         429:0.05  500@3  reset@every=10  slow:0.1,ms=5\n"
+    "                         (all kinds: see the top of mock_openai.h)\n"
+    "  --seed N               other faults, the same each time\n"
+    "  --rpm N  --tpm N       requests and tokens a minute\n"
+    "  --model-profiles       refuse what the real models refuse\n"
+    "  --expect-connections N report more open connections than N\n"
+    "  --expect-repeats N     one prompt may occur N times (-1: any)\n"
+    "  --idle MS              close connections idle for so long\n"
+    "  --data-dir DIR         where batches live\n"
+    "  --log FILE             append one JSON line a request\n"
+    "  --help  --version\n"
+    "\n"
+    "Prints \"listening on URL\" when ready. Counters: GET /mock/stats;\n"
+    "report card on the client: GET /mock/report. SIGTERM ends it.\n";
+
+typedef struct main_options {
+    mock_options mock;
+    const char *ca_out;
+    const char **faults;
+    bool leave; /* --help or --version: done */
+} main_options;
+
+static bool usage_error(const char *what, const char *arg)
+{
+    fprintf(stderr, "mock_server: %s: %s (--help shows the options)\n", what,
+            arg);
+    return false;
+}
+
+static bool read_number(const char *text, int64_t lo, int64_t hi, int64_t *out)
+{
+    bool minus = text[0] == '-';
+    uint64_t v = 0;
+
+    if (!mki_u64(mki_sc(text + (minus ? 1 : 0)), &v) || v > (uint64_t)hi) {
+        return false;
+    }
+    *out = minus ? -(int64_t)v : (int64_t)v;
+    return *out >= lo;
+}
+
+static bool read_latency(const char *text, mock_options *o)
+{
+    char first[24];
+    size_t n = strcspn(text, ":");
+    int64_t ms = 0;
+    int64_t jitter = 0;
+
+    mki_copy(first, sizeof first, mki_s(text, n));
+    if (!read_number(first, 0, 86400000, &ms) ||
+        (text[n] == ':' && !read_number(text + n + 1, 0, 86400000, &jitter))) {
+        return false;
+    }
+    o->latency_ms = (int)ms;
+    o->latency_jitter_ms = (int)jitter;
+    return true;
+}
+
+/* An option whose value is a text: where it goes; NULL: not one. */
+static const char **text_option(main_options *m, const char *name)
+{
+    mock_options *o = &m->mock;
+
+    return strcmp(name, "--host") == 0       ? &o->host
+           : strcmp(name, "--cert") == 0     ? &o->cert_file
+           : strcmp(name, "--key") == 0      ? &o->key_file
+           : strcmp(name, "--names") == 0    ? &o->names
+           : strcmp(name, "--api-key") == 0  ? &o->api_key
+           : strcmp(name, "--reply") == 0    ? &o->reply
+           : strcmp(name, "--data-dir") == 0 ? &o->data_dir
+           : strcmp(name, "--log") == 0      ? &o->log_file
+           : strcmp(name, "--ca-out") == 0   ? &m->ca_out
+                                             : NULL;
+}
+
+/* true: a number, and stored. *known: it is such an option. */
+static bool number_option(main_options *m, const char *name, const char *value,
+                          bool *known)
+{
+    mock_options *o = &m->mock;
+    int64_t v = 0;
+    bool ok = true;
+
+    *known = true;
+    if (strcmp(name, "--port") == 0) {
+        ok = read_number(value, 0, 65535, &v);
+        o->port = (int)v;
+    } else if (strcmp(name, "--seed") == 0) {
+        ok = read_number(value, 0, INT64_MAX, &v);
+        o->seed = (uint64_t)v;
+    } else if (strcmp(name, "--rpm") == 0) {
+        ok = read_number(value, 0, INT_MAX, &v);
+        o->rpm = (int)v;
+    } else if (strcmp(name, "--tpm") == 0) {
+        ok = read_number(value, 0, INT64_MAX / 1000, &v);
+        o->tpm = v;
+    } else if (strcmp(name, "--idle") == 0) {
+        ok = read_number(value, 0, INT_MAX, &v);
+        o->idle_ms = (int)v;
+    } else if (strcmp(name, "--expect-connections") == 0) {
+        ok = read_number(value, 0, 1000000, &v);
+        o->expect_connections = (int)v;
+    } else if (strcmp(name, "--expect-repeats") == 0) {
+        ok = read_number(value, -1, INT_MAX, &v);
+        o->expect_repeats = (int)v;
+    } else if (strcmp(name, "--latency") == 0) {
+        ok = read_latency(value, o);
+    } else {
+        *known = false;
+    }
+    return ok;
+}
+
+/* One option at argv[*i]; moves *i over its value. */
+static bool read_option(main_options *m, int argc, char **argv, int *i)
+{
+    const char *name = argv[*i];
+    const char *value = *i + 1 < argc ? argv[*i + 1] : NULL;
+    const char **text = text_option(m, name);
+    bool known = false;
+
+    if (strcmp(name, "--help") == 0) {
+        fputs(usage, stdout);
+        m->leave = true;
+        return true;
+    }
+    if (strcmp(name, "--version") == 0) {
+        puts("mock_server " MOCK_OPENAI_VERSION);
+        m->leave = true;
+        return true;
+    }
+    if (strcmp(name, "--tls") == 0) {
+        m->mock.tls = true;
+        return true;
+    }
+    if (strcmp(name, "--model-profiles") == 0) {
+        m->mock.model_profiles = true;
+        return true;
+    }
+    if (text == NULL && strcmp(name, "--fault") != 0 &&
+        (number_option(m, name, "0", &known), !known)) {
+        return usage_error("unknown option", name);
+    }
+    if (value == NULL) {
+        return usage_error("value missing for", name);
+    }
+    ++*i;
+    if (text != NULL) {
+        *text = value;
+        return true;
+    }
+    if (strcmp(name, "--fault") == 0) {
+        m->faults[m->mock.n_faults++] = value;
+        return true;
+    }
+    return number_option(m, name, value, &known) ||
+           usage_error("not a valid value", value);
+}
+
+static bool read_options(main_options *m, int argc, char **argv)
+{
+    int i;
+
+    for (i = 1; i < argc && !m->leave; i++) {
+        if (!read_option(m, argc, argv, &i)) {
+            return false;
+        }
+    }
+    m->mock.faults = m->faults;
+    if ((m->mock.cert_file == NULL) != (m->mock.key_file == NULL)) {
+        return usage_error("--cert and --key", "one without the other");
+    }
+    if (m->ca_out != NULL && (!m->mock.tls || m->mock.cert_file != NULL)) {
+        return usage_error("--ca-out", "needs --tls without --cert");
+    }
+    return true;
+}
+
+static bool write_ca(const char *path, const char *pem)
+{
+    FILE *f = fopen(path, "wb");
+    bool ok = f != NULL && fputs(pem, f) >= 0;
+
+    ok = f != NULL && fclose(f) == 0 && ok;
+    if (!ok) {
+        fprintf(stderr, "mock_server: cannot write %s\n", path);
+    }
+    return ok;
+}
+
+/* As many connections as the system lets us have. */
+static void raise_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int run(const main_options *m)
+{
+    mock_server *server = NULL;
+    char why[256];
+    sigset_t ends;
+    int signal_number = 0;
+
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &ends, NULL);
+    raise_limit();
+    if (!mock_server_start(&m->mock, &server, why, sizeof why)) {
+        fprintf(stderr, "mock_server: %s\n", why);
+        return 2;
+    }
+    if (m->ca_out != NULL && !write_ca(m->ca_out, mock_server_ca_pem(server))) {
+        mock_server_stop(server);
+        return 2;
+    }
+    printf("listening on %s\n", mock_server_base_url(server));
+    fflush(stdout);
+    sigwait(&ends, &signal_number);
+    mock_server_stop(server);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    main_options m;
+    int status = 2;
+
+    memset(&m, 0, sizeof m);
+    m.faults = (const char **)calloc((size_t)argc + 1, sizeof *m.faults);
+    if (m.faults != NULL && read_options(&m, argc, argv)) {
+        status = m.leave ? 0 : run(&m);
+    }
+    free((void *)m.faults);
+    return status;
+}
