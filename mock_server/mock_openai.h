@@ -5164,6 +5164,7 @@ static void mki_instance_number(mki_buf *b, const mki_json *s)
     const mki_json *above = mki_get_set(s, "exclusiveMinimum");
     const mki_json *most = mki_get_set(s, "maximum");
     const mki_json *step = mki_get_set(s, "multipleOf");
+    const int64_t big = (int64_t)1 << 60; /* beyond it sums could overflow */
     int64_t v = 0;
 
     if (least != NULL && least->type == MKI_NUMBER && least->d > 0) {
@@ -5172,13 +5173,14 @@ static void mki_instance_number(mki_buf *b, const mki_json *s)
     }
     if (least != NULL && least->type == MKI_INT && least->i > 0) {
         v = least->i;
-    } else if (above != NULL && above->type == MKI_INT && above->i >= 0) {
+    } else if (above != NULL && above->type == MKI_INT && above->i >= 0 &&
+               above->i < big) {
         v = above->i + 1;
     } else if (most != NULL && most->type == MKI_INT && most->i < 0) {
         v = most->i;
     }
-    if (step != NULL && step->type == MKI_INT && step->i > 0 &&
-        v % step->i != 0) {
+    if (step != NULL && step->type == MKI_INT && step->i > 0 && step->i < big &&
+        v > -big && v < big && v % step->i != 0) {
         v += v > 0 ? step->i - v % step->i : -(v % step->i) - step->i;
     }
     mki_buf_i64(b, v);
@@ -6811,6 +6813,7 @@ static bool mki_admitted(mki_call *call)
     int64_t limit = mki_limit(call->body, 0);
     int64_t wait;
 
+    limit = limit > INT32_MAX ? INT32_MAX : limit; /* whatever was asked for */
     limit *= mki_get_int(call->body, "n", 1);
     asked = limit > asked ? limit : asked;
     mki_bucket_fill(&s->requests, call->now);
