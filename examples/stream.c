@@ -9,7 +9,9 @@
 static bool print_piece(const gptner_delta *delta, void *user)
 {
     (void)user;
-    fwrite(delta->text.ptr, 1, delta->text.len, stdout);
+    if (delta->text.len > 0) { /* a piece may be of another kind */
+        fwrite(delta->text.ptr, 1, delta->text.len, stdout);
+    }
     return fflush(stdout) == 0; /* nobody listens: stop paying */
 }
 
