@@ -1204,7 +1204,8 @@ typedef struct gptner_raw_request {
     void *user;
     bool no_retry; /* not repeatable: one attempt, and no resend after a byte
                       was written */
-    int max_redirects; /* GET and HEAD only; 0: none */
+    int max_redirects; /* GET and HEAD only; 0: none. To a whole URL or an
+                          absolute path; others are GPTNER_ERR_REDIRECT */
 } gptner_raw_request;
 
 typedef struct gptner_response {
@@ -11180,39 +11181,39 @@ typedef struct gpn_conn {
     gpn_stream stream;
     const gpn_peer *peer; /* of the open connection; NULL: closed */
     gpn_phase phase;
-    gpn_request request;
-    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
-    gpn_http http;
-    gpn_buf body;
-    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
-    gpn_reply reply;
-    gptner_error error;
+    int reopened;    /* within this attempt */
+    unsigned served; /* exchanges over this connection */
+    bool whole;      /* the response is complete */
+    bool diverted;
+    bool early;    /* the response came before the request was sent */
+    bool was_open; /* the exchange began on a kept connection */
+    bool must_probe;
+    char nothing[1]; /* an empty body */
     /* the part of the request that is being sent */
     const char *out;
     size_t out_len;
     size_t body_sent;
     /* times: gpn_clock_ms() */
-    int64_t until; /* step at the latest then; INT64_MAX: never */
     int64_t started_ms;
     int64_t phase_ms;    /* when the phase began */
     int64_t progress_ms; /* last byte that moved */
     int64_t sent_ms;     /* first byte of the request */
-    int64_t hard_ms;     /* caller's limit */
+    int64_t received;    /* bytes of this exchange's response */
     int64_t idle_ms;     /* since when it is idle */
+    int64_t until;       /* step at the latest then; INT64_MAX: never */
+    int64_t hard_ms;     /* caller's limit */
     int64_t idle_limit_ms;
-    int64_t received; /* bytes of this exchange's response */
-    char nothing[1];  /* an empty body */
-    int reopened;     /* within this attempt */
-    unsigned served;  /* exchanges over this connection */
-    bool whole;       /* the response is complete */
-    bool diverted;
-    bool early;    /* the response came before the request was sent */
-    bool was_open; /* the exchange began on a kept connection */
-    bool must_probe;
     /* counted for the run's summary, cleared by the pool */
     unsigned opened;
     unsigned resumed;
     unsigned resent;
+    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
+    gpn_request request;
+    gpn_reply reply;
+    gpn_buf body;
+    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
+    gpn_http http;
+    gptner_error error;
 } gpn_conn;
 
 static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
@@ -12622,7 +12623,14 @@ typedef struct gpn_pool {
     gpn_flag cancel_flag; /* wakes every driver's poller */
     gpn_mutex lock;       /* guards idle */
     gpn_driver *idle;
+    int made; /* parts that are to be unmade: lock, gate, flag */
 } gpn_pool;
+
+enum {
+    GPN_EVENTS = 64,
+    GPN_DRIVERS_MAX = 64,
+    GPN_GATE_PART = 8 /* of an item's own back-off, for all the others */
+};
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
@@ -12633,7 +12641,6 @@ typedef struct gpn_run {
     int64_t deadline_ms;
     size_t max_ahead;
     size_t mask; /* of ring; its size is a power of two, >= max_ahead */
-    gpn_driver *drivers[64];
     size_t n_drivers;
     gpn_mutex lock; /* guards all below */
     gpn_work **ring;
@@ -12647,19 +12654,21 @@ typedef struct gpn_run {
     bool source_ended;
     bool starved; /* a driver waits for the source or the window */
     gpn_stop stop;
-    gptner_error why; /* of the stop */
     gptner_run_summary sum;
-    gptner_progress progress; /* used by the calling thread alone */
+    gptner_error why; /* of the stop */
+    /* used by the calling thread alone */
     int64_t progress_ms;
     int64_t progress_done;
+    gptner_progress progress;
+    gpn_driver *drivers[GPN_DRIVERS_MAX]; /* does not change meanwhile */
 } gpn_run;
 
 typedef struct gpn_slot {
-    gpn_conn conn;
     gpn_driver *driver;
     size_t number;  /* in driver->slots */
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
+    gpn_conn conn;
 } gpn_slot;
 
 struct gpn_driver {
@@ -12677,12 +12686,6 @@ struct gpn_driver {
     int64_t throttled;
     bool muted; /* the cancel flag was seen, and is not watched any more */
     gpn_scratch scratch;
-};
-
-enum {
-    GPN_EVENTS = 64,
-    GPN_DRIVERS_MAX = 64,
-    GPN_GATE_PART = 8 /* of an item's own back-off, for all the others */
 };
 
 /* --- drivers and slots --- */
@@ -12852,13 +12855,11 @@ static bool gpn_run_over(gpn_run *run)
 }
 
 /* Wake the drivers; their list does not change while they run. */
-static void gpn_run_wake(gpn_run *run, const gpn_driver *but)
+static void gpn_run_wake(gpn_run *run)
 {
     size_t i;
     for (i = 0; i < run->n_drivers; i++) {
-        if (run->drivers[i] != but) {
-            gpn_poller_wake(&run->drivers[i]->poller);
-        }
+        gpn_poller_wake(&run->drivers[i]->poller);
     }
 }
 
@@ -12874,7 +12875,7 @@ static void gpn_run_stop(gpn_run *run, gpn_stop stop, const gptner_error *why)
         run->stop = stop;
     }
     gpn_mutex_unlock(&run->lock);
-    gpn_run_wake(run, NULL);
+    gpn_run_wake(run);
     if (first && why->status != GPTNER_ERR_CANCELLED) {
         gpn_log(run->pool->env, GPTNER_LOG_ERROR, "run stopped: %s",
                 why->message);
@@ -12914,7 +12915,7 @@ static void gpn_run_deliver_locked(gpn_run *run)
     run->calling = false;
     if (moved && run->starved) {
         run->starved = false;
-        gpn_run_wake(run, NULL);
+        gpn_run_wake(run);
     }
 }
 
@@ -12943,7 +12944,7 @@ static gpn_work *gpn_run_read_locked(gpn_run *run)
     wake = run->starved || run->source_ended;
     run->starved = false;
     if (wake) {
-        gpn_run_wake(run, NULL);
+        gpn_run_wake(run);
     }
     return work;
 }
@@ -13000,7 +13001,7 @@ static void gpn_run_finish(gpn_run *run, gpn_work *work)
     run->ring[place & run->mask] = work;
     gpn_run_deliver_locked(run);
     if (gpn_run_over_locked(run)) {
-        gpn_run_wake(run, NULL);
+        gpn_run_wake(run);
     }
     gpn_mutex_unlock(&run->lock);
 }
@@ -13278,13 +13279,16 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
         if (work == NULL) {
             break;
         }
-        if (gpn_run_stopped(run) != GPN_STOP_NONE) {
+        if (gpn_driver_check(d, now) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
             continue;
         }
         slot->work = work;
         d->n_free--;
         gpn_slot_start(slot, now);
+        if (slot->work == NULL) { /* a transport that blocks has done it all */
+            now = gpn_clock_ms(d->pool->env);
+        }
     }
     return again;
 }
@@ -13293,6 +13297,7 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
 {
     gptner_progress *p = &run->progress;
     int64_t dt = now - run->progress_ms;
+    int64_t window;
     gpn_mutex_lock(&run->lock);
     if (run->calling) { /* another callback is under way: later */
         gpn_mutex_unlock(&run->lock);
@@ -13314,12 +13319,10 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     gpn_mutex_unlock(&run->lock);
     p->elapsed_ms = now - run->started_ms;
     if (dt > 0) { /* smoothed over about three seconds */
-        double seen =
-            (double)(p->done - run->progress_done) * 1000.0 / (double)dt;
-        double share = p->elapsed_ms <= dt + 3000
-                           ? (double)dt / (double)(p->elapsed_ms + 1)
-                           : (double)dt / (double)(dt + 3000);
-        p->per_second += (seen - p->per_second) * (share > 1.0 ? 1.0 : share);
+        window = gpn_time_min(p->elapsed_ms, dt + 3000);
+        p->per_second += ((double)(p->done - run->progress_done) * 1000.0 -
+                          p->per_second * (double)dt) /
+                         (double)window;
         run->progress_done = p->done;
         run->progress_ms = now;
     }
@@ -13335,7 +13338,7 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     gpn_run_deliver_locked(run);
     if (run->starved) { /* somebody waits for the callbacks to be free */
         run->starved = false;
-        gpn_run_wake(run, NULL);
+        gpn_run_wake(run);
     }
     gpn_mutex_unlock(&run->lock);
 }
@@ -13644,20 +13647,32 @@ static void gpn_pool_free(gpn_pool *pool)
     }
     gpn_tls_free(pool->link.tls);
     gpn_resolver_free(pool->link.resolver);
-    gpn_gate_deinit(&pool->gate);
-    gpn_flag_deinit(&pool->cancel_flag);
-    gpn_mutex_deinit(&pool->lock);
+    if (pool->made > 2)
+        gpn_flag_deinit(&pool->cancel_flag);
+    if (pool->made > 1)
+        gpn_gate_deinit(&pool->gate);
+    if (pool->made > 0)
+        gpn_mutex_deinit(&pool->lock);
     gpn_mem_free(env, pool);
 }
 
 static gptner_status gpn_pool_start(gpn_pool *pool, gptner_error *err)
 {
     gpn_link *link = &pool->link;
-    gptner_status status = gpn_resolver_new(pool->env, &link->resolver, err);
-    if (status != GPTNER_OK) {
-        return status;
-    }
-    return gpn_tls_new(pool->env, &pool->config.tls, &link->tls, err);
+    gptner_status status;
+    pool->made += gpn_mutex_init(&pool->lock);
+    if (pool->made == 1)
+        pool->made += gpn_gate_init(&pool->gate);
+    if (pool->made < 2)
+        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
+    if (!gpn_flag_init(&pool->cancel_flag))
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "client: no file descriptor for cancellation");
+    pool->made++;
+    status = gpn_resolver_new(pool->env, &link->resolver, err);
+    if (status == GPTNER_OK)
+        status = gpn_tls_new(pool->env, &pool->config.tls, &link->tls, err);
+    return status;
 }
 
 /* env and the strings in cfg outlive the pool. */
@@ -13678,22 +13693,6 @@ static gptner_status gpn_pool_new(const gpn_env *env,
     pool->link.times = cfg->times;
     pool->link.http = cfg->http;
     pool->link.max_body = cfg->max_body;
-    if (!gpn_mutex_init(&pool->lock)) {
-        gpn_mem_free(env, pool);
-        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
-    }
-    if (!gpn_gate_init(&pool->gate)) {
-        gpn_mutex_deinit(&pool->lock);
-        gpn_mem_free(env, pool);
-        return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
-    }
-    if (!gpn_flag_init(&pool->cancel_flag)) {
-        gpn_gate_deinit(&pool->gate);
-        gpn_mutex_deinit(&pool->lock);
-        gpn_mem_free(env, pool);
-        return gpn_fail(err, GPTNER_ERR_LIMIT,
-                        "client: no file descriptor for cancellation");
-    }
     status = gpn_pool_start(pool, err);
     if (status != GPTNER_OK) {
         gpn_pool_free(pool);
@@ -13724,14 +13723,13 @@ static void gpn_bar_time(char *out, size_t cap, int64_t ms)
 /* "950", "12.3k", "4.5M" */
 static void gpn_bar_count(char *out, size_t cap, int64_t n)
 {
+    bool kilo = n < 1000000;
+    int64_t tenths = n / (kilo ? 100 : 100000);
     if (n < 10000) {
-        gpn_format(out, cap, "%lld", (long long)n);
-    } else if (n < 1000000) {
-        gpn_format(out, cap, "%lld.%dk", (long long)(n / 1000),
-                   (int)(n / 100 % 10));
+        gpn_format(out, cap, "%d", (int)n);
     } else {
-        gpn_format(out, cap, "%lld.%dM", (long long)(n / 1000000),
-                   (int)(n / 100000 % 10));
+        gpn_format(out, cap, "%lld.%d%c", (long long)(tenths / 10),
+                   (int)(tenths % 10), kilo ? 'k' : 'M');
     }
 }
 
@@ -13783,29 +13781,24 @@ static void gpn_bar_draw(char *out, size_t cap, const gptner_progress *p,
     gpn_format(out + len, cap - len, "| ");
 }
 
-static void gpn_bar_terminal(const gptner_progress *p, const char *label)
+static void gpn_bar_write(const gptner_progress *p, const char *label,
+                          bool terminal)
 {
     char tail[256];
     char bar[128];
     char line[512];
-    int columns = gpn_err_columns();
     size_t len = gpn_bar_tail(tail, sizeof tail, p);
-    int room = columns - (int)len - (int)strlen(label) - 12;
-    gpn_bar_draw(bar, sizeof bar, p, room > 60 ? 60 : room);
-    /* back to the left edge; the rest of the line is cleared */
-    len = gpn_format(line, sizeof line, "\r%s: %s%s\033[K%s", label, bar, tail,
-                     p->finished ? "\n" : "");
-    gpn_err_write(line, len);
-}
-
-static void gpn_bar_plain(const gptner_progress *p, const char *label)
-{
-    char tail[256];
-    char line[512];
-    size_t len;
-    gpn_bar_tail(tail, sizeof tail, p);
-    len = gpn_format(line, sizeof line, "%s: %s%s\n", label, tail,
-                     p->finished ? " done" : "");
+    int room;
+    if (!terminal) {
+        len = gpn_format(line, sizeof line, "%s: %s%s\n", label, tail,
+                         p->finished ? " done" : "");
+    } else {
+        room = gpn_err_columns() - (int)len - (int)strlen(label) - 12;
+        gpn_bar_draw(bar, sizeof bar, p, room > 60 ? 60 : room);
+        /* back to the left edge; the rest of the line is cleared */
+        len = gpn_format(line, sizeof line, "\r%s: %s%s\033[K%s", label, bar,
+                         tail, p->finished ? "\n" : "");
+    }
     gpn_err_write(line, len);
 }
 
@@ -13819,7 +13812,7 @@ GPTNER_API void gptner_progress_bar(const gptner_progress *progress, void *user)
         if (bar != NULL) {
             bar->reserved[GPN_BAR_KIND] = 1;
         }
-        gpn_bar_terminal(progress, label);
+        gpn_bar_write(progress, label, true);
         return;
     }
     bar->reserved[GPN_BAR_KIND] = 2;
@@ -13830,7 +13823,7 @@ GPTNER_API void gptner_progress_bar(const gptner_progress *progress, void *user)
     }
     bar->reserved[GPN_BAR_NEXT] =
         progress->elapsed_ms + progress->elapsed_ms / 4;
-    gpn_bar_plain(progress, label);
+    gpn_bar_write(progress, label, false);
 }
 
 /* ===========================================================================
@@ -13851,6 +13844,20 @@ GPTNER_API void gptner_progress_bar(const gptner_progress *progress, void *user)
 static gptner_status gpn_no_memory(gptner_error *err, const char *what)
 {
     return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: out of memory", what);
+}
+
+/* An argument that is wrong. */
+static gptner_status gpn_refuse(gptner_error *err, const char *text)
+{
+    return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s", text);
+}
+
+static gptner_status gpn_file_fail(gptner_error *err, const char *path,
+                                   const char *what, int oserr)
+{
+    char why[64];
+    return gpn_fail(err, GPTNER_ERR_FILE, "%s: %s: %s", path, what,
+                    gpn_os_text(oserr, why, sizeof why));
 }
 
 /* --- results: one block each --- */
@@ -14003,11 +14010,7 @@ static void gpn_result_blank(gptner_result *r)
     memset(r, 0, sizeof *r);
     r->message = "";
     r->retry_after_ms = -1;
-    r->usage.prompt_tokens = -1;
-    r->usage.completion_tokens = -1;
-    r->usage.total_tokens = -1;
-    r->usage.cached_tokens = -1;
-    r->usage.reasoning_tokens = -1;
+    memset(&r->usage, 0xff, sizeof r->usage); /* -1: not told */
 }
 
 /* Without the white space in front. */
@@ -14018,6 +14021,14 @@ static gptner_str gpn_skip_space(gptner_str s)
         s.len--;
     }
     return s;
+}
+
+/* Case does not matter. */
+static bool gpn_text_ends(const char *text, const char *end)
+{
+    size_t len = strlen(text);
+    size_t tail = strlen(end);
+    return len >= tail && gpn_str_ieq_c(gpn_str(text + len - tail, tail), end);
 }
 
 /* --- the table of models --- */
@@ -14164,19 +14175,19 @@ typedef struct gpn_learnt {
     unsigned bits;  /* GPN_ADAPT_* */
 } gpn_learnt;
 
-struct gptner_client {
+struct gptner_client { /* the large members last: short offsets */
     gpn_env env;
-    gpn_arena arena;
-    gptner_config cfg; /* its strings are in the arena */
-    gpn_origin home;
-    gptner_str path;       /* of the base URL, without '/' at its end */
-    gptner_str query;      /* of the base URL and api_version, without '?' */
-    gptner_str targets[2]; /* of chat and of completions */
-    gpn_buf head;          /* the header fields that every JSON request has */
     gpn_pool *pool;
     bool official;  /* the server is OpenAI's own */
     bool no_memory; /* latched while the strings are copied */
     gpn_atomic has_learnt;
+    gptner_config cfg; /* its strings are in the arena */
+    gpn_arena arena;
+    gptner_str path;       /* of the base URL, without '/' at its end */
+    gptner_str query;      /* of the base URL and api_version, without '?' */
+    gptner_str targets[2]; /* of chat and of completions */
+    gpn_buf head;          /* the header fields that every JSON request has */
+    gpn_origin home;
     gpn_mutex lock; /* guards all below */
     gpn_learnt learnt[GPN_LEARNT_MAX];
     size_t learnt_next;
@@ -14391,8 +14402,7 @@ static void gpn_origin_deinit(gpn_origin *o)
 static gptner_status gpn_origin_set_proxy(gptner_client *c, gpn_origin *o,
                                           gptner_error *err)
 {
-    gptner_str user = GPN_ZERO;
-    gptner_str password = GPN_ZERO;
+    gptner_str user, password;
     gptner_status status;
     char plain[340];
     size_t len;
@@ -14413,12 +14423,8 @@ static gptner_status gpn_origin_set_proxy(gptner_client *c, gpn_origin *o,
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "proxy %s: user name and password are too long",
                         o->proxy.host);
-    len = user.len;
-    memcpy(plain, user.ptr, len);
-    plain[len++] = ':';
-    if (password.len > 0)
-        memcpy(plain + len, password.ptr, password.len);
-    len += password.len;
+    len = gpn_format(plain, sizeof plain, "%.*s:%.*s", (int)user.len, user.ptr,
+                     (int)password.len, password.len > 0 ? password.ptr : "");
     memcpy(o->proxy_auth, "Basic ", 6);
     len = gpn_base64_encode(plain, len, o->proxy_auth + 6);
     o->proxy_auth[6 + len] = '\0';
@@ -14442,44 +14448,68 @@ static gptner_status gpn_origin_init(gptner_client *c, gpn_origin *o,
     return gpn_origin_set_proxy(c, o, err);
 }
 
+/* What stands before the target of a request there. */
+static void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
+{
+    if (o->plain_proxy) {
+        gpn_buf_add_s(target, "http://");
+        gpn_buf_add_s(target, o->host);
+    }
+}
+
+static void gpn_origin_free(const gptner_client *c, gpn_origin *o)
+{
+    gpn_origin_deinit(o);
+    gpn_mem_free(&c->env, o);
+}
+
 static bool gpn_origin_same(const gpn_url *a, const gpn_url *b)
 {
     return a->tls == b->tls && a->port == b->port &&
            strcmp(a->host, b->host) == 0;
 }
 
-/* The origin of url, remembered until the client is freed. */
-static gptner_status gpn_client_origin(gptner_client *c, gptner_str text,
-                                       const gpn_url *url, gpn_origin **out,
-                                       gptner_error *err)
+/* Where url leads: its origin, remembered until the client is freed, and the
+ * target that a request there names. */
+static gptner_status gpn_client_origin(gptner_client *c, gptner_str url,
+                                       bool from_tls, const gpn_origin **out,
+                                       gpn_buf *target, gptner_error *err)
 {
-    gpn_origin *o;
-    gptner_status status = GPTNER_OK;
-    *out = &c->home;
-    if (gpn_origin_same(&c->home.url, url))
-        return GPTNER_OK;
-    gpn_mutex_lock(&c->lock);
-    for (o = c->origins; o != NULL && !gpn_origin_same(&o->url, url);)
-        o = o->next;
-    if (o == NULL && c->n_origins >= GPN_ORIGINS_MAX) {
+    gpn_origin *fresh = (gpn_origin *)gpn_mem_zalloc(&c->env, sizeof *fresh);
+    const gpn_origin *o = &c->home;
+    gptner_status status;
+    if (fresh == NULL)
+        return gpn_no_memory(err, "redirect");
+    status = gpn_origin_init(c, fresh, url, err);
+    if (status == GPTNER_ERR_INVALID_ARGUMENT || status == GPTNER_ERR_LIMIT ||
+        (status == GPTNER_OK && from_tls && !fresh->url.tls))
         status = gpn_fail(err, GPTNER_ERR_REDIRECT,
-                          "redirect to %s: to more than %d other servers",
-                          url->host, (int)GPN_ORIGINS_MAX);
-    } else if (o == NULL) {
-        o = (gpn_origin *)gpn_mem_zalloc(&c->env, sizeof *o);
-        status = o == NULL ? gpn_no_memory(err, "redirect")
-                           : gpn_origin_init(c, o, text, err);
-        if (status == GPTNER_OK) {
-            o->next = c->origins;
-            c->origins = o;
+                          "redirect: its Location is no http or https URL, or "
+                          "leads from https to http");
+    if (status == GPTNER_OK) {
+        gpn_buf_clear(target);
+        gpn_origin_add(fresh, target);
+        gpn_buf_add_s(target, fresh->url.target);
+        gpn_mutex_lock(&c->lock);
+        if (!gpn_origin_same(&o->url, &fresh->url))
+            for (o = c->origins;
+                 o != NULL && !gpn_origin_same(&o->url, &fresh->url);)
+                o = o->next;
+        if (o == NULL && c->n_origins < GPN_ORIGINS_MAX) {
+            o = fresh;
+            fresh->next = c->origins;
+            c->origins = fresh;
             c->n_origins++;
-        } else if (o != NULL) {
-            gpn_origin_deinit(o);
-            gpn_mem_free(&c->env, o);
         }
+        gpn_mutex_unlock(&c->lock);
+        if (o == NULL)
+            status = gpn_fail(err, GPTNER_ERR_REDIRECT,
+                              "redirect to %s: to more than %d other servers",
+                              fresh->url.host, (int)GPN_ORIGINS_MAX);
+        *out = o;
     }
-    gpn_mutex_unlock(&c->lock);
-    *out = o;
+    if (status != GPTNER_OK || o != fresh)
+        gpn_origin_free(c, fresh);
     return status;
 }
 
@@ -14489,6 +14519,7 @@ static void gpn_target_add(const gptner_client *c, gpn_buf *out,
                            const char *path)
 {
     bool query = path != NULL && strchr(path, '?') != NULL;
+    gpn_origin_add(&c->home, out);
     if (path == NULL || *path == '\0') {
         gpn_buf_add_s(out, c->home.url.target);
         return;
@@ -14503,29 +14534,29 @@ static void gpn_target_add(const gptner_client *c, gpn_buf *out,
     }
 }
 
+/* The text in b, which ends here, for as long as the client lives. */
+static gptner_str gpn_client_take(gptner_client *c, gpn_buf *b)
+{
+    gptner_str text = gpn_str("", 0);
+    if (b->len > 0)
+        text = gpn_arena_str(&c->arena, gpn_str(b->data, b->len));
+    c->no_memory |= b->status != GPTNER_OK || text.ptr == NULL;
+    gpn_buf_deinit(b);
+    return text;
+}
+
 static gptner_str gpn_client_target(gptner_client *c, const char *path)
 {
     gpn_buf b;
-    gptner_str target = GPN_ZERO;
     gpn_buf_init(&b, &c->env, 1 << 16);
-    if (c->home.plain_proxy) {
-        gpn_buf_add_s(&b, "http://");
-        gpn_buf_add_s(&b, c->home.host);
-    }
     gpn_target_add(c, &b, path);
-    if (b.status == GPTNER_OK)
-        target = gpn_arena_str(&c->arena, gpn_str(b.data, b.len));
-    if (target.ptr == NULL)
-        c->no_memory = true;
-    gpn_buf_deinit(&b);
-    return target;
+    return gpn_client_take(c, &b);
 }
 
 /* Take the base URL apart: origin, path, query (with Azure's api-version). */
 static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
 {
     gptner_str target;
-    gptner_str host;
     gpn_buf b;
     size_t mark;
     gptner_status status = gpn_origin_init(
@@ -14533,32 +14564,27 @@ static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
     if (status != GPTNER_OK)
         return status;
     if (c->home.url.user.ptr != NULL)
-        return gpn_fail(err, GPTNER_ERR_CONFIG,
-                        "base_url: holds a user name; give it by "
-                        "config.headers instead");
+        return gpn_refuse(err, "base_url: holds a user name; give it by "
+                               "config.headers instead");
     target = gptner_str_from(c->home.url.target);
-    mark = gpn_str_find(target, "?");
-    c->path = gpn_str(target.ptr, mark < target.len ? mark : target.len);
-    while (c->path.len > 0 && c->path.ptr[c->path.len - 1] == '/')
-        c->path.len--;
     gpn_buf_init(&b, &c->env, 1 << 16);
-    if (mark < target.len)
-        gpn_buf_add(&b, target.ptr + mark + 1, target.len - mark - 1);
+    mark = gpn_str_find(target, "?");
+    if (mark < target.len) {
+        gpn_buf_add_s(&b, target.ptr + mark + 1);
+        target.len = mark;
+    }
+    while (target.len > 0 && target.ptr[target.len - 1] == '/')
+        target.len--;
+    c->path = target;
     if (c->cfg.api_version != NULL &&
-        gpn_str_find(target, "api-version=") >= target.len) {
+        strstr(c->home.url.target, "api-version=") == NULL) {
         gpn_buf_add_s(&b, b.len > 0 ? "&api-version=" : "api-version=");
         gpn_percent_encode(&b, gptner_str_from(c->cfg.api_version));
     }
-    c->query =
-        gpn_arena_str(&c->arena, gpn_str(b.len > 0 ? b.data : "", b.len));
-    c->no_memory |= b.status != GPTNER_OK || c->query.ptr == NULL;
-    gpn_buf_deinit(&b);
+    c->query = gpn_client_take(c, &b);
     c->targets[0] = gpn_client_target(c, "/chat/completions");
     c->targets[1] = gpn_client_target(c, "/completions");
-    host = gptner_str_from(c->home.url.name);
-    c->official =
-        host.len >= 10 &&
-        gpn_str_eq_c(gpn_str(host.ptr + host.len - 10, 10), "openai.com");
+    c->official = gpn_text_ends(c->home.url.name, "openai.com");
     return GPTNER_OK;
 }
 
@@ -14631,22 +14657,26 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
                         gptner_str_from(h->headers[i].value));
 }
 
+static size_t gpn_headers_size(const gptner_header *list, size_t n)
+{
+    size_t size = 0;
+    size_t i;
+    for (i = 0; i < n; i++)
+        size += strlen(list[i].name) + strlen(list[i].value) + 4;
+    return size;
+}
+
 /* More bytes than gpn_head_fields() writes: reserved at once, so that growing
  * leaves no copies of the key behind. */
 static size_t gpn_head_room(const gpn_head *h)
 {
     const gptner_config *cfg = &h->client->cfg;
-    size_t room = 1024 + sizeof h->origin->host + sizeof h->origin->proxy_auth;
-    size_t i;
-    room += gptner_str_from(cfg->api_key).len;
-    room += gptner_str_from(cfg->organization).len;
-    room += gptner_str_from(cfg->project).len;
-    for (i = 0; i < cfg->n_headers; i++)
-        room +=
-            strlen(cfg->headers[i].name) + strlen(cfg->headers[i].value) + 4;
-    for (i = 0; i < h->n_headers; i++)
-        room += strlen(h->headers[i].name) + strlen(h->headers[i].value) + 4;
-    return room;
+    return 1024 + sizeof h->origin->host + sizeof h->origin->proxy_auth +
+           gptner_str_from(cfg->api_key).len +
+           gptner_str_from(cfg->organization).len +
+           gptner_str_from(cfg->project).len +
+           gpn_headers_size(cfg->headers, cfg->n_headers) +
+           gpn_headers_size(h->headers, h->n_headers);
 }
 
 static void gpn_head_end(gpn_buf *out, bool has_body, uint64_t length)
@@ -14717,6 +14747,34 @@ static const gpn_limit gpn_limits[] = {
     {offsetof(gptner_config, timeout_ms),
      offsetof(gpn_pool_config, times.attempt_ms), 600000, false}};
 
+/* What goes to the pool as it stands. */
+typedef struct gpn_pass {
+    uint16_t from;
+    uint16_t to;
+    uint16_t size;
+} gpn_pass;
+
+#define GPN_PASS(from, to)                                            \
+    {                                                                 \
+        offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
+            sizeof((gpn_pool_config *)NULL)->to                       \
+    }
+static const gpn_pass gpn_passes[] = {
+    GPN_PASS(max_threads, max_threads),
+    GPN_PASS(max_head_bytes, http.max_head),
+    GPN_PASS(max_headers, http.max_headers),
+    GPN_PASS(max_body_bytes, max_body),
+    GPN_PASS(transport, transport),
+    GPN_PASS(ca_file, tls.ca_file),
+    GPN_PASS(ca_dir, tls.ca_dir),
+    GPN_PASS(ca_pem, tls.ca_pem),
+    GPN_PASS(client_cert_file, tls.client_cert_file),
+    GPN_PASS(client_key_file, tls.client_key_file),
+    GPN_PASS(client_key_password, tls.client_key_password),
+    GPN_PASS(insecure_skip_verify, tls.insecure_skip_verify),
+    GPN_PASS(no_session_reuse, tls.no_session_reuse)};
+#undef GPN_PASS
+
 static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
 {
     size_t i;
@@ -14736,21 +14794,11 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
     p->item_ms = k->item_timeout_ms == 0  ? 3600000
                  : k->item_timeout_ms < 0 ? INT64_MAX
                                           : k->item_timeout_ms;
-    p->max_threads = k->max_threads;
     p->stack_bytes =
         k->thread_stack_bytes > 0 ? k->thread_stack_bytes : (size_t)128 * 1024;
-    p->http.max_head = k->max_head_bytes;
-    p->http.max_headers = k->max_headers;
-    p->max_body = k->max_body_bytes;
-    p->transport = k->transport;
-    p->tls.ca_file = k->ca_file;
-    p->tls.ca_dir = k->ca_dir;
-    p->tls.ca_pem = k->ca_pem;
-    p->tls.client_cert_file = k->client_cert_file;
-    p->tls.client_key_file = k->client_key_file;
-    p->tls.client_key_password = k->client_key_password;
-    p->tls.insecure_skip_verify = k->insecure_skip_verify;
-    p->tls.no_session_reuse = k->no_session_reuse;
+    for (i = 0; i < GPN_COUNT(gpn_passes); i++)
+        memcpy(gpn_at(p, gpn_passes[i].to), gpn_at(k, gpn_passes[i].from),
+               gpn_passes[i].size);
 }
 
 /* Whether text is one JSON value of this type. */
@@ -14791,39 +14839,46 @@ static bool gpn_json_has(const char *object, const char *name)
            gptner_json_next_member(&r, names, &which);
 }
 
+typedef struct gpn_json_option {
+    char name[29];
+    uint8_t type;  /* gptner_json_type; NONE: any */
+    uint16_t from; /* in gptner_options */
+} gpn_json_option;
+
 /* The JSON texts of options, before they are taken as they stand. */
 static gptner_status gpn_options_check(const gptner_options *o,
                                        gptner_error *err)
 {
-    gptner_status status = GPTNER_OK;
+    static const gpn_json_option all[] = {
+        {"options.tools_json", GPTNER_JSON_ARRAY,
+         offsetof(gptner_options, tools_json)},
+        {"options.tool_choice_json", GPTNER_JSON_NONE,
+         offsetof(gptner_options, tool_choice_json)},
+        {"options.extra_body_json", GPTNER_JSON_OBJECT,
+         offsetof(gptner_options, extra_body_json)},
+        {"options.schema_json", GPTNER_JSON_OBJECT,
+         offsetof(gptner_options, schema_json)}};
+    bool schema = o->format == GPTNER_FORMAT_JSON_SCHEMA;
+    size_t i;
     if (o->n_stop > 4 || (o->n_stop > 0 && o->stop == NULL))
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "options.stop: at most 4 texts");
-    if (o->tools_json != NULL)
-        status = gpn_json_require("options.tools_json",
-                                  gptner_str_from(o->tools_json),
-                                  GPTNER_JSON_ARRAY, err);
-    if (status == GPTNER_OK && o->tool_choice_json != NULL)
-        status = gpn_json_require("options.tool_choice_json",
-                                  gptner_str_from(o->tool_choice_json),
-                                  GPTNER_JSON_NONE, err);
-    if (status == GPTNER_OK && o->format == GPTNER_FORMAT_JSON_SCHEMA) {
-        gptner_str schema = gptner_str_from(o->schema_json);
-        if (schema.ptr == NULL)
-            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                            "options.schema_json: missing");
-        status = gpn_json_require("options.schema_json", schema,
-                                  GPTNER_JSON_OBJECT, err);
+        return gpn_refuse(err, "options.stop: at most 4 texts");
+    if (schema && o->schema_json == NULL)
+        return gpn_refuse(err, "options.schema_json: missing");
+    for (i = 0; i < (schema ? 4 : 3); i++) {
+        const char *text =
+            *(const char *const *)((const char *)o + all[i].from);
+        if (text != NULL) {
+            gptner_status status =
+                gpn_json_require(all[i].name, gptner_str_from(text),
+                                 (gptner_json_type)all[i].type, err);
+            if (status != GPTNER_OK)
+                return status;
+        }
     }
-    if (status == GPTNER_OK && o->extra_body_json != NULL)
-        status = gpn_json_require("options.extra_body_json",
-                                  gptner_str_from(o->extra_body_json),
-                                  GPTNER_JSON_OBJECT, err);
-    if (status == GPTNER_OK && gpn_json_has(o->extra_body_json, "stream"))
-        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                          "options.extra_body_json: holds \"stream\"; use "
-                          "gptner_chat_stream()");
-    return status;
+    if (gpn_json_has(o->extra_body_json, "stream"))
+        return gpn_refuse(err, "options.extra_body_json: holds \"stream\"; "
+                               "use gptner_chat_stream()");
+    return GPTNER_OK;
 }
 
 static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
@@ -14886,8 +14941,7 @@ GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
     gptner_client *c;
     gptner_status status;
     if (out == NULL)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "client: out is NULL");
+        return gpn_refuse(err, "client: out is NULL");
     *out = NULL;
     if (cfg == NULL)
         cfg = &none;
@@ -14938,8 +14992,7 @@ GPTNER_API void gptner_client_free(gptner_client *client)
     while (client->origins != NULL) {
         gpn_origin *o = client->origins;
         client->origins = o->next;
-        gpn_origin_deinit(o);
-        gpn_mem_free(&env, o);
+        gpn_origin_free(client, o);
     }
     gpn_origin_deinit(&client->home);
     if (client->head.data != NULL)
@@ -15361,54 +15414,41 @@ static void gpn_body_write_members(gpn_body *b)
         gpn_body_extra(b);
 }
 
-/* Which members a body of the caller's has, as they stand. */
-typedef struct gpn_body_seen {
-    gptner_str part[5]; /* messages, prompt, input, stream, stream_options */
-} gpn_body_seen;
-
-static void gpn_body_look(gptner_str body, gpn_body_seen *seen)
-{
-    static const char *const names[] = {"messages", "prompt",         "input",
-                                        "stream",   "stream_options", NULL};
-    char scratch[256];
-    gptner_json_reader r;
-    size_t which;
-    memset(seen, 0, sizeof *seen);
-    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
-    gptner_json_enter_object(&r);
-    while (gptner_json_next_member(&r, names, &which))
-        gptner_json_read_raw(&r, &seen->part[which]);
-}
-
 /* A body that the caller wrote. Its endpoint follows from what it holds. A
  * stream is asked for by putting the member in front. */
 static gptner_status gpn_body_own(gpn_ask *ask, gpn_buf *out, gptner_error *err)
 {
+    static const char *const names[] = {"messages", "prompt",         "input",
+                                        "stream",   "stream_options", NULL};
+    gptner_str seen[5]; /* the members of these names, as they stand */
     gptner_str body = ask->prompt->body_json;
-    gpn_body_seen seen;
+    char scratch[256];
+    gptner_json_reader r;
+    size_t which;
     gptner_status status =
         gpn_json_require("body_json", body, GPTNER_JSON_OBJECT, err);
     if (status != GPTNER_OK)
         return status;
-    gpn_body_look(body, &seen);
+    memset(seen, 0, sizeof seen);
+    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, names, &which))
+        gptner_json_read_raw(&r, &seen[which]);
     ask->endpoint = ask->options->endpoint;
     if (ask->endpoint == GPTNER_ENDPOINT_AUTO)
-        ask->endpoint = seen.part[0].ptr != NULL   ? GPTNER_ENDPOINT_CHAT
-                        : seen.part[1].ptr != NULL ? GPTNER_ENDPOINT_COMPLETIONS
-                        : seen.part[2].ptr != NULL ? GPTNER_ENDPOINT_EMBEDDINGS
-                                                   : GPTNER_ENDPOINT_CHAT;
-    if (seen.part[3].ptr != NULL &&
-        gpn_str_eq_c(seen.part[3], "true") != ask->stream)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "body_json: its member \"stream\" does not fit this "
-                        "call; leave it out");
-    if (ask->stream && seen.part[3].ptr == NULL) {
+        ask->endpoint = seen[0].ptr != NULL   ? GPTNER_ENDPOINT_CHAT
+                        : seen[1].ptr != NULL ? GPTNER_ENDPOINT_COMPLETIONS
+                        : seen[2].ptr != NULL ? GPTNER_ENDPOINT_EMBEDDINGS
+                                              : GPTNER_ENDPOINT_CHAT;
+    if (seen[3].ptr != NULL && gpn_str_eq_c(seen[3], "true") != ask->stream)
+        return gpn_refuse(err, "body_json: its member \"stream\" does not fit "
+                               "this call; leave it out");
+    if (ask->stream && seen[3].ptr == NULL) {
         size_t open = gpn_str_find(body, "{") + 1;
         body = gpn_skip_space(gpn_str(body.ptr + open, body.len - open));
         gpn_buf_add_s(out, "{\"stream\":true");
-        if (seen.part[4].ptr == NULL &&
-            (ask->adapt & GPN_ADAPT_STREAM_OPTIONS) == 0)
+        if (seen[4].ptr == NULL && (ask->adapt & GPN_ADAPT_STREAM_OPTIONS) == 0)
             gpn_buf_add_s(out, ",\"stream_options\":{\"include_usage\":true}");
         gpn_buf_add_s(out, *body.ptr == '}' ? "" : ",");
     }
@@ -15435,8 +15475,8 @@ static gptner_status gpn_ask_check(const gpn_ask *ask, gptner_error *err)
         return gpn_json_require("messages_json", p->messages_json,
                                 GPTNER_JSON_ARRAY, err);
     if (p->text.ptr == NULL)
-        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                          "prompt: has neither text nor messages nor a body");
+        status =
+            gpn_refuse(err, "prompt: has neither text nor messages nor a body");
     return status;
 }
 
@@ -15485,23 +15525,10 @@ static gptner_status gpn_body_write(gpn_ask *ask, gpn_buf *out,
 
 enum { GPN_CHOICES_FEW = 4, GPN_CHOICES_MAX = 1024 };
 
-/* Of an error: what its members say. */
-enum {
-    GPN_ERROR_MESSAGE,
-    GPN_ERROR_TYPE,
-    GPN_ERROR_CODE,
-    GPN_ERROR_PARAM,
-    GPN_ERROR_TEXTS
-};
-
 /* What was found in a reply, as views into it. */
 typedef struct gpn_fields {
     const gpn_env *env;
-    char *text;         /* the reply, which is decoded in place */
-    gptner_str info[3]; /* id, model, system_fingerprint */
-    gptner_usage usage;
-    gptner_str error[GPN_ERROR_TEXTS];
-    gptner_str flat[GPN_ERROR_TEXTS]; /* of an error that is not wrapped */
+    char *text; /* the reply, which is decoded in place */
     gptner_str owned_by;
     int64_t created;
     /* Takes an item of the list in the reply; NULL: it is a choice. */
@@ -15514,13 +15541,14 @@ typedef struct gpn_fields {
     bool answered;        /* a choice had a message or a text */
     bool failed;          /* there was an error that is true */
     gptner_status status; /* no memory; too many choices */
+    gptner_result r;      /* all but its choices */
     gptner_choice few[GPN_CHOICES_FEW];
 } gpn_fields;
 
 static void gpn_fields_init(gpn_fields *f, const gpn_env *env, char *text)
 {
     memset(f, 0, sizeof *f);
-    memset(&f->usage, 0xff, sizeof f->usage); /* -1: not told */
+    gpn_result_blank(&f->r);
     f->env = env;
     f->text = text;
     f->choices = f->few;
@@ -15567,6 +15595,7 @@ static gptner_choice *gpn_fields_add(gpn_fields *f)
 typedef enum gpn_kind {
     GPN_KIND_SKIP,
     GPN_KIND_TEXT,  /* a string, or the text of a number: codes are either */
+    GPN_KIND_FLAT,  /* the same, of an error without an object of its own */
     GPN_KIND_FIRST, /* a string, unless there is one */
     GPN_KIND_JSON,  /* an array or object as it stands, unless empty */
     GPN_KIND_COUNT, /* an integer; one below 0 or none changes nothing */
@@ -15576,12 +15605,12 @@ typedef enum gpn_kind {
     GPN_KIND_USAGE,
     GPN_KIND_CACHED,
     GPN_KIND_REASONING,
+    GPN_KIND_FUNCTION, /* of a tool call in a stream */
     GPN_KIND_LIST,
     GPN_KIND_ERROR,
     GPN_KIND_DETAIL,
-    GPN_KIND_FUNCTION, /* of a tool call in a stream */
-    GPN_KIND_VECTOR,   /* a string, or an array as it stands */
-    GPN_KIND_LAST      /* of an array of texts */
+    GPN_KIND_VECTOR, /* a string, or an array as it stands */
+    GPN_KIND_LAST    /* of an array of texts */
 } gpn_kind;
 
 typedef struct gpn_member {
@@ -15633,37 +15662,38 @@ static const gpn_member gpn_reasoning_members[] = {
      offsetof(gptner_usage, reasoning_tokens)},
     {"", GPN_KIND_SKIP, 0}};
 
-/* Of an error, and (from flat on) of a reply that is one. */
+/* Of an error. */
 static const gpn_member gpn_error_members[] = {
-    {"message", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
-    {"detail", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
-    {"msg", GPN_KIND_TEXT, GPN_ERROR_MESSAGE * sizeof(gptner_str)},
-    {"type", GPN_KIND_TEXT, GPN_ERROR_TYPE * sizeof(gptner_str)},
-    {"code", GPN_KIND_TEXT, GPN_ERROR_CODE * sizeof(gptner_str)},
-    {"param", GPN_KIND_TEXT, GPN_ERROR_PARAM * sizeof(gptner_str)},
-    {"loc", GPN_KIND_LAST, GPN_ERROR_PARAM * sizeof(gptner_str)},
+    {"message", GPN_KIND_TEXT, offsetof(gptner_result, error_message)},
+    {"detail", GPN_KIND_TEXT, offsetof(gptner_result, error_message)},
+    {"msg", GPN_KIND_TEXT, offsetof(gptner_result, error_message)},
+    {"type", GPN_KIND_TEXT, offsetof(gptner_result, error_type)},
+    {"code", GPN_KIND_TEXT, offsetof(gptner_result, error_code)},
+    {"param", GPN_KIND_TEXT, offsetof(gptner_result, error_param)},
+    {"loc", GPN_KIND_LAST, offsetof(gptner_result, error_param)},
     {"", GPN_KIND_SKIP, 0}};
 
 static const gpn_member gpn_reply_members[] = {
     {"choices", GPN_KIND_LIST, 0},
     {"data", GPN_KIND_LIST, 0},
-    {"usage", GPN_KIND_USAGE, offsetof(gpn_fields, usage)},
-    {"id", GPN_KIND_TEXT, offsetof(gpn_fields, info[0])},
-    {"model", GPN_KIND_TEXT, offsetof(gpn_fields, info[1])},
-    {"system_fingerprint", GPN_KIND_TEXT, offsetof(gpn_fields, info[2])},
+    {"usage", GPN_KIND_USAGE, offsetof(gpn_fields, r.usage)},
+    {"id", GPN_KIND_TEXT, offsetof(gpn_fields, r.id)},
+    {"model", GPN_KIND_TEXT, offsetof(gpn_fields, r.model)},
+    {"system_fingerprint", GPN_KIND_TEXT,
+     offsetof(gpn_fields, r.system_fingerprint)},
     {"error", GPN_KIND_ERROR, 0},
-    {"message", GPN_KIND_TEXT, offsetof(gpn_fields, flat[0])},
-    {"type", GPN_KIND_TEXT, offsetof(gpn_fields, flat[1])},
-    {"code", GPN_KIND_TEXT, offsetof(gpn_fields, flat[2])},
-    {"param", GPN_KIND_TEXT, offsetof(gpn_fields, flat[3])},
-    {"detail", GPN_KIND_DETAIL, offsetof(gpn_fields, flat)},
+    {"message", GPN_KIND_FLAT, offsetof(gpn_fields, r.error_message)},
+    {"type", GPN_KIND_FLAT, offsetof(gpn_fields, r.error_type)},
+    {"code", GPN_KIND_FLAT, offsetof(gpn_fields, r.error_code)},
+    {"param", GPN_KIND_FLAT, offsetof(gpn_fields, r.error_param)},
+    {"detail", GPN_KIND_DETAIL, 0},
     {"owned_by", GPN_KIND_TEXT, offsetof(gpn_fields, owned_by)},
     {"created", GPN_KIND_TIME, offsetof(gpn_fields, created)},
     {"", GPN_KIND_SKIP, 0}};
 
 static const gpn_member gpn_function_members[] = {
-    {"name", GPN_KIND_TEXT, sizeof(gptner_str)}, /* GPN_STRAND_NAME */
-    {"arguments", GPN_KIND_TEXT, 2 * sizeof(gptner_str)},
+    {"name", GPN_KIND_TEXT, 0},
+    {"arguments", GPN_KIND_TEXT, sizeof(gptner_str)},
     {"", GPN_KIND_SKIP, 0}};
 
 static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
@@ -15733,15 +15763,17 @@ static void gpn_read_content(gpn_fields *f, gptner_json_reader *r,
     }
 }
 
-/* An error: an object, a text, or something else that is true. */
+/* An error: an object, a text, or something else that is true. Its members
+ * stand in for those beside it. */
 static void gpn_read_error(gpn_fields *f, gptner_json_reader *r)
 {
+    gptner_result *to = &f->r;
     double number = 0.0;
     bool truth = false;
     switch (gptner_json_peek(r)) {
     case GPTNER_JSON_STRING:
-        gptner_json_read_str(r, &f->error[GPN_ERROR_MESSAGE]);
-        truth = f->error[GPN_ERROR_MESSAGE].len > 0;
+        gptner_json_read_str(r, &to->error_message);
+        truth = to->error_message.len > 0;
         break;
     case GPTNER_JSON_BOOL:
         gptner_json_read_bool(r, &truth);
@@ -15750,8 +15782,14 @@ static void gpn_read_error(gpn_fields *f, gptner_json_reader *r)
         gptner_json_read_double(r, &number);
         truth = number < 0.0 || number > 0.0;
         break;
+    case GPTNER_JSON_OBJECT:
+        memset(&to->error_type, 0, sizeof to->error_type);
+        memset(&to->error_code, 0, sizeof to->error_code);
+        memset(&to->error_param, 0, sizeof to->error_param);
+        memset(&to->error_message, 0, sizeof to->error_message);
+        truth = gpn_read_object(f, r, gpn_error_members, to);
+        break;
     default:
-        truth = gpn_read_object(f, r, gpn_error_members, f->error);
         break;
     }
     f->failed |= truth;
@@ -15778,13 +15816,12 @@ static void gpn_read_list(gpn_fields *f, gptner_json_reader *r)
 
 /* FastAPI's detail: a text, or an array of {"loc", "msg", "type"}, of which
  * the first is taken. */
-static void gpn_read_detail(gpn_fields *f, gptner_json_reader *r,
-                            gptner_str *to)
+static void gpn_read_detail(gpn_fields *f, gptner_json_reader *r)
 {
     if (gptner_json_peek(r) == GPTNER_JSON_STRING)
-        gptner_json_read_str(r, to);
+        gptner_json_read_str(r, &f->r.error_message);
     else if (gptner_json_enter_array(r) && gptner_json_next_item(r)) {
-        gpn_read_object(f, r, gpn_error_members, to);
+        gpn_read_object(f, r, gpn_error_members, &f->r);
         gptner_json_leave(r);
     }
 }
@@ -15818,6 +15855,9 @@ static void gpn_read_json(gptner_json_reader *r, gptner_str *out)
 static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
                            void *to)
 {
+    static const gpn_member *const nested[] = {
+        gpn_usage_members, gpn_cached_members, gpn_reasoning_members,
+        gpn_function_members};
     gptner_str *str = (gptner_str *)to;
     switch (kind) {
     case GPN_KIND_FIRST:
@@ -15841,16 +15881,10 @@ static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
         f->answered |= gpn_read_object(f, r, gpn_message_members, to);
         return;
     case GPN_KIND_USAGE:
-        gpn_read_object(f, r, gpn_usage_members, to);
-        return;
     case GPN_KIND_CACHED:
-        gpn_read_object(f, r, gpn_cached_members, to);
-        return;
     case GPN_KIND_REASONING:
-        gpn_read_object(f, r, gpn_reasoning_members, to);
-        return;
     case GPN_KIND_FUNCTION:
-        gpn_read_object(f, r, gpn_function_members, to);
+        gpn_read_object(f, r, nested[kind - GPN_KIND_USAGE], to);
         return;
     case GPN_KIND_LIST:
         gpn_read_list(f, r);
@@ -15859,7 +15893,12 @@ static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
         gpn_read_error(f, r);
         return;
     case GPN_KIND_DETAIL:
-        gpn_read_detail(f, r, str);
+        if (!f->failed)
+            gpn_read_detail(f, r);
+        return;
+    case GPN_KIND_FLAT:
+        if (!f->failed)
+            gpn_read_text(r, str);
         return;
     case GPN_KIND_VECTOR:
         if (gptner_json_peek(r) == GPTNER_JSON_ARRAY)
@@ -15902,8 +15941,6 @@ static gptner_status gpn_fields_read(gpn_fields *f, size_t len,
         gptner_json_next_item(&r);
     }
     gpn_read_object(f, &r, gpn_reply_members, f);
-    if (!f->failed)
-        memcpy(f->error, f->flat, sizeof f->error);
     gpn_fields_sort(f);
     return gptner_json_reader_finish(&r, why);
 }
@@ -15979,11 +16016,31 @@ static gptner_str gpn_page_text(gptner_str body)
 
 static void gpn_fields_mask(gpn_fields *f, const gptner_client *c)
 {
+    static const uint16_t texts[] = {offsetof(gptner_result, error_type),
+                                     offsetof(gptner_result, error_code),
+                                     offsetof(gptner_result, error_param),
+                                     offsetof(gptner_result, error_message)};
     size_t i;
-    for (i = 0; i < GPN_ERROR_TEXTS; i++)
-        if (f->error[i].len > 0)
-            gpn_secret_mask(c, gpn_fields_edit(f, f->error[i]),
-                            f->error[i].len);
+    for (i = 0; i < GPN_COUNT(texts); i++) {
+        const gptner_str *s = (const gptner_str *)gpn_at(&f->r, texts[i]);
+        if (s->len > 0)
+            gpn_secret_mask(c, gpn_fields_edit(f, *s), s->len);
+    }
+}
+
+/* Read a reply of len bytes, and mask the keys in the error that it may be. */
+static gptner_status gpn_fields_load(gpn_fields *f, const gptner_client *c,
+                                     size_t len, const char *what,
+                                     gptner_error *err)
+{
+    gptner_json_error why;
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "%s: reply is not JSON: byte %lld of %lld: %s", what,
+                        (long long)why.offset, (long long)len, why.message);
+    if (f->failed)
+        gpn_fields_mask(f, c);
+    return GPTNER_OK;
 }
 
 /* Fill f from the body of an error reply, whatever it is. */
@@ -16000,7 +16057,7 @@ static void gpn_fields_read_error(gpn_fields *f, const gptner_client *c,
         gpn_fields_read(f, len, &why);
         f->failed = true;
     } else {
-        f->error[GPN_ERROR_MESSAGE] = gpn_page_text(body);
+        f->r.error_message = gpn_page_text(body);
     }
     gpn_fields_mask(f, c);
 }
@@ -16055,11 +16112,10 @@ static int gpn_fields_http_status(const gpn_fields *f)
                  {"authentication", 401},     {"not_found", 404}};
     uint64_t code;
     size_t i;
-    if (gpn_parse_u64(f->error[GPN_ERROR_CODE], &code) && code >= 400 &&
-        code <= 599)
+    if (gpn_parse_u64(f->r.error_code, &code) && code >= 400 && code <= 599)
         return (int)code;
     for (i = 0; i < GPN_COUNT(known); i++)
-        if (gpn_str_starts(f->error[GPN_ERROR_TYPE], known[i].type))
+        if (gpn_str_starts(f->r.error_type, known[i].type))
             return known[i].status;
     return 500;
 }
@@ -16085,29 +16141,25 @@ static gpn_class gpn_judge_error(const gpn_reply *reply, const gpn_fields *f,
 {
     int http = reply->http_status;
     gptner_status status = GPTNER_ERR_HTTP;
-    gptner_str name = f->error[GPN_ERROR_CODE].ptr != NULL
-                          ? f->error[GPN_ERROR_CODE]
-                          : f->error[GPN_ERROR_TYPE];
+    gptner_str text = f->r.error_message;
+    gptner_str type = f->r.error_type;
+    gptner_str code = f->r.error_code;
+    gptner_str name = code.ptr != NULL ? code : type;
     gpn_class cls;
     if (http / 100 == 2)
         http = gpn_fields_http_status(f);
-    cls = gpn_pace_classify(
-        http, f->error[GPN_ERROR_TYPE], f->error[GPN_ERROR_CODE],
-        f->error[GPN_ERROR_MESSAGE],
-        gpn_http_find(reply->http, "x-should-retry"), &status);
-    if (gpn_str_starts(f->error[GPN_ERROR_TYPE], "exceed_context"))
+    cls = gpn_pace_classify(http, type, code, text,
+                            gpn_http_find(reply->http, "x-should-retry"),
+                            &status);
+    if (gpn_str_starts(type, "exceed_context"))
         status = GPTNER_ERR_CONTEXT_LENGTH; /* llama.cpp */
-    *delay_ms = gpn_reply_delay(reply, f->error[GPN_ERROR_MESSAGE]);
-    gpn_fail(err, status, "%s: HTTP %d%s%.*s%s%s%.*s%s", what,
+    *delay_ms = gpn_reply_delay(reply, text);
+    if (text.len == 0)
+        text = gptner_str_from(gptner_status_text(status));
+    gpn_fail(err, status, "%s: HTTP %d%s%.*s%s: %.*s%s", what,
              reply->http_status, name.len > 0 ? " (" : "", (int)name.len,
              name.len > 0 ? name.ptr : "", name.len > 0 ? ")" : "",
-             f->error[GPN_ERROR_MESSAGE].len > 0 ? ": " : "",
-             (int)(f->error[GPN_ERROR_MESSAGE].len < 300
-                       ? f->error[GPN_ERROR_MESSAGE].len
-                       : 300),
-             f->error[GPN_ERROR_MESSAGE].len > 0
-                 ? f->error[GPN_ERROR_MESSAGE].ptr
-                 : "",
+             (int)(text.len < 300 ? text.len : 300), text.ptr,
              gpn_status_advice(status));
     err->http_status = reply->http_status;
     err->retry_after_ms = *delay_ms;
@@ -16173,40 +16225,187 @@ static gpn_class gpn_judge_body(const gptner_client *c, const gpn_reply *reply,
                                 gpn_fields *f, const char *what,
                                 int64_t *delay_ms, gptner_error *err)
 {
-    gptner_json_error why;
-    gptner_status status = gpn_fields_read(f, reply->body_len, &why);
-    if (status != GPTNER_OK) {
-        gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                 "%s: reply is not JSON: byte %lld of %lld: %s", what,
-                 (long long)why.offset, (long long)reply->body_len,
-                 why.message);
+    if (gpn_fields_load(f, c, reply->body_len, what, err) != GPTNER_OK)
         return GPN_CLASS_BAD_REPLY;
-    }
-    if (f->failed) {
-        gpn_fields_mask(f, c);
+    if (f->failed)
         return gpn_judge_error(reply, f, what, delay_ms, err);
-    }
     return gpn_judge_choices(c, f, what, err);
+}
+
+/* --- objects written by tables --- */
+
+/* A tool call; a piece of one, too. */
+typedef struct gpn_tool {
+    int64_t index;
+    gptner_str id;
+    gptner_str type;
+    gptner_str name;
+    gptner_str arguments;
+} gpn_tool;
+
+/* How a member is written; what is not known is left out. */
+enum {
+    GPN_OUT_END,
+    GPN_OUT_TEXT,
+    GPN_OUT_JSON,
+    GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
+    GPN_OUT_NUMBER, /* an int, known unless 0 */
+    GPN_OUT_CHOICES,
+    GPN_OUT_USAGE,
+    GPN_OUT_ERROR,
+    GPN_OUT_FUNCTION /* of a tool call */
+};
+
+static const gpn_member gpn_out_choice[] = {
+    {"index", GPN_OUT_COUNT, offsetof(gptner_choice, index)},
+    {"text", GPN_OUT_TEXT, offsetof(gptner_choice, text)},
+    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_choice, finish_reason)},
+    {"refusal", GPN_OUT_TEXT, offsetof(gptner_choice, refusal)},
+    {"reasoning", GPN_OUT_TEXT, offsetof(gptner_choice, reasoning)},
+    {"tool_calls", GPN_OUT_JSON, offsetof(gptner_choice, tool_calls_json)},
+    {"logprobs", GPN_OUT_JSON, offsetof(gptner_choice, logprobs_json)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_usage[] = {
+    {"prompt_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, prompt_tokens)},
+    {"completion_tokens", GPN_OUT_COUNT,
+     offsetof(gptner_usage, completion_tokens)},
+    {"total_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, total_tokens)},
+    {"cached_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, cached_tokens)},
+    {"reasoning_tokens", GPN_OUT_COUNT,
+     offsetof(gptner_usage, reasoning_tokens)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_error[] = {
+    {"message", GPN_OUT_TEXT, offsetof(gptner_result, error_message)},
+    {"type", GPN_OUT_TEXT, offsetof(gptner_result, error_type)},
+    {"code", GPN_OUT_TEXT, offsetof(gptner_result, error_code)},
+    {"param", GPN_OUT_TEXT, offsetof(gptner_result, error_param)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_members[] = {
+    {"text", GPN_OUT_TEXT, offsetof(gptner_result, text)},
+    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_result, finish_reason)},
+    {"choices", GPN_OUT_CHOICES, 0},
+    {"usage", GPN_OUT_USAGE, offsetof(gptner_result, usage)},
+    {"model", GPN_OUT_TEXT, offsetof(gptner_result, model)},
+    {"id", GPN_OUT_TEXT, offsetof(gptner_result, id)},
+    {"request_id", GPN_OUT_TEXT, offsetof(gptner_result, request_id)},
+    {"system_fingerprint", GPN_OUT_TEXT,
+     offsetof(gptner_result, system_fingerprint)},
+    {"attempts", GPN_OUT_NUMBER, offsetof(gptner_result, attempts)},
+    {"latency_ms", GPN_OUT_COUNT, offsetof(gptner_result, latency_ms)},
+    {"total_ms", GPN_OUT_COUNT, offsetof(gptner_result, total_ms)},
+    {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
+    {"error", GPN_OUT_ERROR, 0},
+    {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
+    {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_function[] = {
+    {"name", GPN_OUT_TEXT, offsetof(gpn_tool, name)},
+    {"arguments", GPN_OUT_TEXT, offsetof(gpn_tool, arguments)},
+    {"", GPN_OUT_END, 0}};
+
+static const gpn_member gpn_out_tool[] = {
+    {"id", GPN_OUT_TEXT, offsetof(gpn_tool, id)},
+    {"type", GPN_OUT_TEXT, offsetof(gpn_tool, type)},
+    {"function", GPN_OUT_FUNCTION, 0},
+    {"", GPN_OUT_END, 0}};
+
+/* From GPN_OUT_USAGE on. */
+static const gpn_member *const gpn_out_objects[] = {
+    gpn_out_usage, gpn_out_error, gpn_out_function};
+
+static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
+                        const void *base)
+{
+    for (; m->kind != GPN_OUT_END; m++) {
+        const void *from = (const char *)base + m->to;
+        const gptner_result *r = (const gptner_result *)base;
+        const gptner_str *str = (const gptner_str *)from;
+        size_t i;
+        switch (m->kind) {
+        case GPN_OUT_TEXT:
+            if (str->ptr != NULL)
+                gptner_json_put_str(w, m->key, *str);
+            break;
+        case GPN_OUT_JSON:
+            if (str->len > 0)
+                gptner_json_put_raw(w, m->key, *str);
+            break;
+        case GPN_OUT_COUNT:
+            if (*(const int64_t *)from >= 0)
+                gptner_json_put_int64(w, m->key, *(const int64_t *)from);
+            break;
+        case GPN_OUT_NUMBER:
+            if (*(const int *)from != 0)
+                gptner_json_put_int64(w, m->key, *(const int *)from);
+            break;
+        case GPN_OUT_CHOICES:
+            gptner_json_put_array(w, m->key);
+            for (i = 0; i < r->n_choices; i++) {
+                gptner_json_write_object(w);
+                gpn_out_put(w, gpn_out_choice, &r->choices[i]);
+                gptner_json_write_end(w);
+            }
+            gptner_json_write_end(w);
+            break;
+        case GPN_OUT_ERROR:
+            if (r->error_message.ptr == NULL && r->error_type.ptr == NULL &&
+                r->error_code.ptr == NULL)
+                break;
+            /* fall through */
+        default:
+            gptner_json_put_object(w, m->key);
+            gpn_out_put(w, gpn_out_objects[m->kind - GPN_OUT_USAGE], from);
+            gptner_json_write_end(w);
+            break;
+        }
+    }
 }
 
 /* --- a streamed answer: pieces joined again --- */
 
 enum {
-    GPN_STRAND_TEXT = 0, /* of a choice, in the order of gpn_choice_texts */
-    GPN_STRAND_FINISH,
-    GPN_STRAND_REFUSAL,
-    GPN_STRAND_REASONING,
-    GPN_STRAND_TOOLS, /* all tool calls, as a JSON array */
-    GPN_STRAND_PARTS,
-    GPN_STRAND_ID = 0, /* of a tool call; of the answer: id, model, print */
-    GPN_STRAND_NAME,
-    GPN_STRAND_ARGUMENTS,
-    GPN_STRAND_TYPE,
-    GPN_STRANDS_MAX = 4096
+    GPN_STRAND_PARTS = 7,
+    GPN_STRANDS_MAX = 4096,
+    GPN_STRAND_WHOLE = -1 /* in the place of a choice's number */
 };
 
-/* Texts that grow: those of a choice, of a tool call (tool >= 0), of the whole
- * (choice -1), or of an error (choice -2). */
+/* Texts of an object that come in pieces. */
+typedef struct gpn_strand_form {
+    uint16_t to[GPN_STRAND_PARTS]; /* offsets */
+    uint16_t n;
+    uint16_t grows; /* bits: those that follow each other; others come whole,
+                       and perhaps again in every piece */
+} gpn_strand_form;
+
+static const gpn_strand_form gpn_choice_form = {
+    {offsetof(gptner_choice, finish_reason), offsetof(gptner_choice, text),
+     offsetof(gptner_choice, refusal), offsetof(gptner_choice, reasoning)},
+    4,
+    2 | 4 | 8};
+
+static const gpn_strand_form gpn_tool_form = {
+    {offsetof(gpn_tool, id), offsetof(gpn_tool, type), offsetof(gpn_tool, name),
+     offsetof(gpn_tool, arguments)},
+    4,
+    8};
+
+/* Of the answer as a whole; an event that is no error has but the first three.
+ */
+static const gpn_strand_form gpn_whole_form = {
+    {offsetof(gptner_result, id), offsetof(gptner_result, model),
+     offsetof(gptner_result, system_fingerprint),
+     offsetof(gptner_result, error_type), offsetof(gptner_result, error_code),
+     offsetof(gptner_result, error_param),
+     offsetof(gptner_result, error_message)},
+    7,
+    0};
+
+/* Texts that grow: those of a choice, of a tool call (tool >= 0), or of the
+ * whole; the last part of a choice is its tool calls joined. */
 typedef struct gpn_strand {
     struct gpn_strand *next; /* by choice, then by tool */
     int64_t choice;
@@ -16218,7 +16417,6 @@ typedef struct gpn_live {
     gptner_client *client;
     gptner_delta_fn fn;
     void *user;
-    gpn_sse sse;
     gpn_strand *strands;
     size_t n_strands;
     gptner_usage usage;
@@ -16227,11 +16425,11 @@ typedef struct gpn_live {
     bool done;     /* the server said that it is whole */
     bool handed;   /* a delta went to the caller */
     bool failed;   /* an error came within */
+    gpn_sse sse;
 } gpn_live;
 
 static void gpn_live_reset(gpn_live *l)
 {
-    gptner_result blank;
     while (l->strands != NULL) {
         gpn_strand *s = l->strands;
         size_t i;
@@ -16240,8 +16438,7 @@ static void gpn_live_reset(gpn_live *l)
             gpn_buf_deinit(&s->part[i]);
         gpn_mem_free(&l->client->env, s);
     }
-    gpn_result_blank(&blank);
-    l->usage = blank.usage;
+    memset(&l->usage, 0xff, sizeof l->usage); /* -1: not told */
     l->n_strands = 0;
     l->bytes = 0;
     l->diverted = false;
@@ -16278,40 +16475,37 @@ static gpn_strand *gpn_live_strand(gpn_live *l, int64_t choice, int64_t tool)
     return s;
 }
 
-/* false: no memory. */
-static bool gpn_strand_add(gpn_strand *s, int part, gptner_str text)
+/* Add the first n texts of a form, which are in base, to a strand. */
+static bool gpn_live_add(gpn_live *l, int64_t choice, int64_t tool,
+                         const gpn_strand_form *form, size_t n, void *base)
 {
-    if (s == NULL)
-        return false;
-    gpn_buf_add_str(&s->part[part], text);
-    return s->part[part].status == GPTNER_OK;
+    gpn_strand *s = gpn_live_strand(l, choice, tool);
+    bool ok = s != NULL;
+    size_t i;
+    for (i = 0; ok && i < n; i++) {
+        gpn_buf *b = &s->part[i];
+        if (b->len == 0 || (form->grows >> i & 1) != 0)
+            gpn_buf_add_str(b, *(gptner_str *)gpn_at(base, form->to[i]));
+        ok = b->status == GPTNER_OK;
+    }
+    return ok;
 }
 
-static gptner_str gpn_strand_get(const gpn_strand *s, int part)
+/* Have the texts of a form in base be those of a strand. */
+static void gpn_strand_show(const gpn_strand *s, const gpn_strand_form *form,
+                            void *base)
 {
-    const gpn_buf *b = &s->part[part];
-    return gpn_str(b->data, b->len); /* none if nothing came */
+    size_t i;
+    for (i = 0; i < form->n; i++)
+        *(gptner_str *)gpn_at(base, form->to[i]) =
+            gpn_str(s->part[i].data, s->part[i].len);
 }
 
-/* For texts that come whole, and again in every piece. */
-static bool gpn_strand_set(gpn_strand *s, int part, gptner_str text)
-{
-    if (s != NULL && (text.len == 0 || s->part[part].len > 0))
-        return true;
-    return gpn_strand_add(s, part, text);
-}
-
-/* A piece of a tool call. */
-typedef struct gpn_piece {
-    gptner_str part[4]; /* GPN_STRAND_ID ... GPN_STRAND_TYPE */
-    int64_t index;
-} gpn_piece;
-
-static const gpn_member gpn_piece_members[] = {
-    {"index", GPN_KIND_COUNT, offsetof(gpn_piece, index)},
-    {"id", GPN_KIND_TEXT, GPN_STRAND_ID * sizeof(gptner_str)},
-    {"type", GPN_KIND_TEXT, GPN_STRAND_TYPE * sizeof(gptner_str)},
-    {"function", GPN_KIND_FUNCTION, 0},
+static const gpn_member gpn_tool_members[] = {
+    {"index", GPN_KIND_COUNT, offsetof(gpn_tool, index)},
+    {"id", GPN_KIND_TEXT, offsetof(gpn_tool, id)},
+    {"type", GPN_KIND_TEXT, offsetof(gpn_tool, type)},
+    {"function", GPN_KIND_FUNCTION, offsetof(gpn_tool, name)},
     {"", GPN_KIND_SKIP, 0}};
 
 /* The pieces of tool calls of one delta. */
@@ -16320,21 +16514,15 @@ static bool gpn_live_tools(gpn_live *l, gpn_fields *f, const gptner_choice *c)
     gptner_json_reader r;
     bool ok = true;
     int64_t position = 0;
-    int i;
     gptner_json_reader_init_in_place(&r, gpn_fields_edit(f, c->tool_calls_json),
                                      c->tool_calls_json.len, NULL);
     gptner_json_enter_array(&r);
     while (gptner_json_next_item(&r)) {
-        gpn_piece piece = GPN_ZERO;
-        gpn_strand *s;
-        piece.index = position++;
-        if (!gpn_read_object(f, &r, gpn_piece_members, &piece))
-            continue;
-        s = gpn_live_strand(l, c->index, piece.index);
-        for (i = GPN_STRAND_ID; i <= GPN_STRAND_TYPE; i++)
-            ok = ok && (i == GPN_STRAND_ARGUMENTS
-                            ? gpn_strand_add(s, i, piece.part[i])
-                            : gpn_strand_set(s, i, piece.part[i]));
+        gpn_tool tool = GPN_ZERO;
+        tool.index = position++;
+        if (gpn_read_object(f, &r, gpn_tool_members, &tool))
+            ok = ok && gpn_live_add(l, c->index, tool.index, &gpn_tool_form, 4,
+                                    &tool);
     }
     return ok;
 }
@@ -16363,13 +16551,9 @@ static gptner_status gpn_live_stopped(gptner_error *err)
 }
 
 static gptner_status gpn_live_choice(gpn_live *l, gpn_fields *f,
-                                     const gptner_choice *c, gptner_error *err)
+                                     gptner_choice *c, gptner_error *err)
 {
-    gpn_strand *s = gpn_live_strand(l, c->index, -1);
-    bool ok = gpn_strand_add(s, GPN_STRAND_TEXT, c->text) &&
-              gpn_strand_add(s, GPN_STRAND_REASONING, c->reasoning) &&
-              gpn_strand_add(s, GPN_STRAND_REFUSAL, c->refusal) &&
-              gpn_strand_set(s, GPN_STRAND_FINISH, c->finish_reason);
+    bool ok = gpn_live_add(l, c->index, -1, &gpn_choice_form, 4, c);
     if (ok && !gpn_live_hand(l, c))
         return gpn_live_stopped(err);
     if (ok && c->tool_calls_json.len > 0)
@@ -16381,29 +16565,21 @@ static gptner_status gpn_live_choice(gpn_live *l, gpn_fields *f,
 static gptner_status gpn_live_event(gpn_live *l, gpn_fields *f, size_t len,
                                     bool is_error, gptner_error *err)
 {
-    gptner_json_error why;
-    gpn_strand *s;
-    gptner_status status = GPTNER_OK;
+    gptner_status status = gpn_fields_load(f, l->client, len, "stream", err);
     size_t i;
-    int part;
-    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
-        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                        "stream: an event is not JSON: byte %d: %s",
-                        (int)why.offset, why.message);
-    if (f->failed || is_error) {
+    if (status != GPTNER_OK)
+        return status;
+    if (is_error) {
+        f->failed = true;
         gpn_fields_mask(f, l->client);
-        l->failed = true;
-        s = gpn_live_strand(l, -2, -1);
-        for (part = 0; part < GPN_ERROR_TEXTS; part++)
-            gpn_strand_set(s, part, f->error[part]);
-        return GPTNER_OK;
     }
-    s = gpn_live_strand(l, -1, -1);
-    for (part = 0; part < 3; part++)
-        if (!gpn_strand_set(s, part, f->info[part]) || f->status != GPTNER_OK)
-            return gpn_no_memory(err, "stream");
-    l->usage = f->usage;
-    for (i = 0; i < f->n_choices && status == GPTNER_OK; i++)
+    if (!gpn_live_add(l, GPN_STRAND_WHOLE, -1, &gpn_whole_form,
+                      f->failed ? gpn_whole_form.n : 3, &f->r) ||
+        f->status != GPTNER_OK)
+        return gpn_no_memory(err, "stream");
+    l->failed |= f->failed;
+    l->usage = f->r.usage;
+    for (i = 0; i < f->n_choices && status == GPTNER_OK && !f->failed; i++)
         status = gpn_live_choice(l, f, &f->choices[i], err);
     return status;
 }
@@ -16435,7 +16611,7 @@ static gptner_status gpn_live_body(gpn_live *l, const char *data, size_t len,
         if (m.data.len == 0)
             continue;
         gpn_fields_init(&f, &l->client->env, l->sse.text[GPN_SSE_DATA].data);
-        f.usage = l->usage; /* what is told anew replaces it */
+        f.r.usage = l->usage; /* what is told anew replaces it */
         status = gpn_live_event(l, &f, m.data.len,
                                 gpn_str_eq_c(m.type, "error"), err);
         gpn_fields_deinit(&f);
@@ -16444,35 +16620,31 @@ static gptner_status gpn_live_body(gpn_live *l, const char *data, size_t len,
 }
 
 /* The tool calls of a choice, joined, as the array of a whole reply. */
-static void gpn_live_write_tools(gpn_strand *choice)
+static gptner_str gpn_live_write_tools(gpn_strand *choice)
 {
-    gpn_buf *out = &choice->part[GPN_STRAND_TOOLS];
+    gpn_buf *out = &choice->part[GPN_STRAND_PARTS - 1];
     const gpn_strand *s = choice->next;
     gptner_json_writer w;
     if (s == NULL || s->choice != choice->choice)
-        return;
+        return gpn_str(NULL, 0);
     gpn_buf_clear(out);
     gpn_json_writer_init(&w, out);
     gptner_json_write_array(&w);
     for (; s != NULL && s->choice == choice->choice; s = s->next) {
-        gptner_str type = gpn_strand_get(s, GPN_STRAND_TYPE);
-        gptner_str arguments;
+        gpn_tool tool;
+        gpn_strand_show(s, &gpn_tool_form, &tool);
+        if (tool.type.len == 0)
+            tool.type = gpn_str("function", 8);
+        if (tool.arguments.len == 0)
+            tool.arguments = gpn_str("", 0);
         gptner_json_write_object(&w);
-        gptner_json_put_str(&w, "id", gpn_strand_get(s, GPN_STRAND_ID));
-        gptner_json_put_str(&w, "type",
-                            type.len > 0 ? type : gpn_str("function", 8));
-        gptner_json_put_object(&w, "function");
-        gptner_json_put_str(&w, "name", gpn_strand_get(s, GPN_STRAND_NAME));
-        arguments = gpn_strand_get(s, GPN_STRAND_ARGUMENTS);
-        gptner_json_put_str(&w, "arguments",
-                            arguments.ptr != NULL ? arguments : gpn_str("", 0));
-        gptner_json_write_end(&w);
+        gpn_out_put(&w, gpn_out_tool, &tool);
         gptner_json_write_end(&w);
     }
     gptner_json_write_end(&w);
-    out->status = gptner_json_writer_finish(&w, NULL);
-    if (out->status != GPTNER_OK)
-        out->len = 0;
+    if (gptner_json_writer_finish(&w, NULL) != GPTNER_OK)
+        return gpn_str(NULL, 0);
+    return gpn_str(out->data, out->len);
 }
 
 /* Everything that came, as if it had been one reply. *whole: each choice has
@@ -16480,36 +16652,27 @@ static void gpn_live_write_tools(gpn_strand *choice)
 static void gpn_live_collect(gpn_live *l, gpn_fields *f, bool *whole)
 {
     gpn_strand *s;
-    int i;
-    *whole = false;
-    f->usage = l->usage;
+    *whole = true;
+    f->r.usage = l->usage;
+    f->failed = l->failed;
     for (s = l->strands; s != NULL; s = s->next) {
         gptner_choice *c;
         if (s->tool >= 0)
             continue;
-        if (s->choice == -2) {
-            f->failed = true;
-            for (i = 0; i < GPN_ERROR_TEXTS; i++)
-                f->error[i] = gpn_strand_get(s, i);
-            continue;
-        }
-        if (s->choice == -1) {
-            for (i = 0; i < 3; i++)
-                f->info[i] = gpn_strand_get(s, i);
+        if (s->choice == GPN_STRAND_WHOLE) {
+            gpn_strand_show(s, &gpn_whole_form, &f->r);
             continue;
         }
         c = gpn_fields_add(f);
         if (c == NULL)
-            return;
-        gpn_live_write_tools(s);
-        *whole =
-            (f->n_choices == 1 || *whole) && s->part[GPN_STRAND_FINISH].len > 0;
+            break;
+        gpn_strand_show(s, &gpn_choice_form, c);
+        c->tool_calls_json = gpn_live_write_tools(s);
+        *whole = *whole && c->finish_reason.len > 0;
         f->answered = true;
         c->index = s->choice;
-        for (i = 0; i < GPN_STRAND_PARTS; i++)
-            *(gptner_str *)gpn_at(c, gpn_choice_texts[i]) =
-                gpn_strand_get(s, i);
     }
+    *whole = *whole && f->answered;
 }
 
 /* The stream has ended: was it whole? (openai-api.md 2.6) */
@@ -16544,7 +16707,6 @@ typedef struct gpn_twin gpn_twin;
 typedef struct gpn_item {
     gpn_work work;         /* first: the pool's pointer is this item's */
     struct gpn_item *next; /* in the queue of followers */
-    gptner_prompt prompt;
     const gptner_options *options;
     gptner_result *result; /* what there is so far, or &spare */
     gpn_twin *twin;
@@ -16553,6 +16715,7 @@ typedef struct gpn_item {
     gptner_endpoint endpoint;
     uint64_t line;   /* of the input; 0: not from a file */
     const char *bad; /* why the line is no prompt; NULL: it is one */
+    gptner_prompt prompt;
     char spare_text[128];
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
@@ -16648,21 +16811,41 @@ static void gpn_item_describe(const gpn_item *it, int64_t now, gptner_result *r)
     r->total_ms = it->work.started_ms != 0 ? now - it->work.started_ms : 0;
 }
 
-/* Give the item an error result; needs no memory. */
-static void gpn_item_set_spare(gpn_item *it, int64_t now,
-                               const gptner_error *err)
+/* Give the item a result, a copy of view; if there is no memory for one, its
+ * spare result, which then says so unless it had to say something else.
+ * false: view was a good one, and could not be kept. */
+static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
+                          const gptner_result *view)
 {
-    gptner_result *r = &it->spare;
-    if (it->result != r)
+    gptner_result *r = gpn_result_copy(env, view);
+    bool lost = r == NULL && view->status == GPTNER_OK;
+    if (r == NULL) {
+        r = &it->spare;
+        gpn_format(it->spare_text, sizeof it->spare_text, "%s",
+                   lost ? "no memory for the result" : view->message);
+        gpn_result_blank(r);
+        r->index = view->index;
+        r->custom_id = it->prompt.custom_id;
+        r->tag = view->tag;
+        r->attempts = view->attempts;
+        r->total_ms = view->total_ms;
+        r->status = lost ? GPTNER_ERR_NO_MEMORY : view->status;
+        r->message = it->spare_text;
+        r->http_status = view->http_status;
+        r->retry_after_ms = view->retry_after_ms;
+    }
+    if (it->result != &it->spare)
         gpn_owned_free(it->result);
-    gpn_result_blank(r);
-    gpn_item_describe(it, now, r);
-    gpn_format(it->spare_text, sizeof it->spare_text, "%s", err->message);
-    r->status = err->status;
-    r->message = it->spare_text;
-    r->http_status = err->http_status;
-    r->retry_after_ms = err->retry_after_ms;
     it->result = r;
+    return !lost;
+}
+
+/* Put an error into a view of a result. */
+static void gpn_result_fail(gptner_result *view, const gptner_error *err)
+{
+    view->status = err->status;
+    view->message = err->message;
+    view->retry_after_ms = err->retry_after_ms;
 }
 
 /* --- a task: prompts from a source, results to their places --- */
@@ -16710,17 +16893,15 @@ typedef struct gpn_task {
     bool input_failed;
     uint64_t line;
     gpn_file input;
-    gpn_buf lines; /* read ahead, from lines_at on */
     size_t lines_at;
+    gpn_buf lines; /* read ahead, from lines_at on */
     /* the places */
-    gpn_out out;
     gptner_result **results;
     size_t room;      /* of results */
     size_t delivered; /* prompts, in order */
     gptner_result *single;
-    gptner_error failure; /* of a place; status OK: none */
     /* equal prompts */
-    gpn_mutex lock; /* guards all below, results, room */
+    gpn_mutex lock; /* guards results, room, and from twins to body */
     gpn_twin *twins;
     size_t n_twins;
     size_t twin_bytes;
@@ -16731,6 +16912,8 @@ typedef struct gpn_task {
     int64_t shared_ok;
     int64_t shared_failed;
     gpn_buf body;
+    gpn_out out;
+    gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
 
 static const char *gpn_item_what(const gpn_item *it)
@@ -16764,8 +16947,8 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
     gpn_item_ask(t, it, &ask);
     status = gpn_body_write(&ask, &q->body, err);
     if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
-        status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                          "body_json: asks for embeddings; use gptner_embed()");
+        status = gpn_refuse(
+            err, "body_json: asks for embeddings; use gptner_embed()");
     if (status != GPTNER_OK)
         return status;
     it->endpoint = ask.endpoint;
@@ -16806,14 +16989,13 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
                            const gpn_fields *f)
 {
     const char *model = gpn_model_of(it->options);
-    bool value = gpn_str_eq_c(f->error[GPN_ERROR_CODE], "unsupported_value");
+    bool value = gpn_str_eq_c(f->r.error_code, "unsupported_value");
     unsigned limit = GPN_ADAPT_NEW_LIMIT | GPN_ADAPT_OLD_LIMIT;
     unsigned bit;
     if (reply->http_status != 400 || it->prompt.body_json.ptr != NULL ||
-        (!value &&
-         !gpn_str_eq_c(f->error[GPN_ERROR_CODE], "unsupported_parameter")))
+        (!value && !gpn_str_eq_c(f->r.error_code, "unsupported_parameter")))
         return false;
-    bit = gpn_adapt_bit(it->options, f->error[GPN_ERROR_PARAM], value);
+    bit = gpn_adapt_bit(it->options, f->r.error_param, value);
     if ((bit & limit) == 0)
         limit = bit;
     if (bit == 0 || (it->adapt & limit) != 0)
@@ -16821,39 +17003,8 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     it->adapt |= bit;
     gpn_adapted(t->client, model, bit);
     gpn_log(&t->client->env, GPTNER_LOG_INFO, "model %s: refuses %.*s; adapted",
-            model, (int)f->error[GPN_ERROR_PARAM].len,
-            f->error[GPN_ERROR_PARAM].ptr);
+            model, (int)f->r.error_param.len, f->r.error_param.ptr);
     return true;
-}
-
-/* Keep what an attempt came to. false: no memory for it. */
-static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
-                          const gptner_result *view)
-{
-    gptner_result *r = gpn_result_copy(env, view);
-    if (it->result != &it->spare)
-        gpn_owned_free(it->result);
-    it->result = r;
-    return r != NULL;
-}
-
-static void gpn_view_fill(gptner_result *v, const gpn_fields *f,
-                          const gpn_reply *reply)
-{
-    v->usage = f->usage;
-    v->id = f->info[0];
-    v->model = f->info[1];
-    v->system_fingerprint = f->info[2];
-    v->choices = f->choices;
-    v->n_choices = f->n_choices;
-    v->latency_ms = reply->latency_ms;
-    v->http_status = reply->http_status;
-    if (reply->http_status != 0)
-        v->request_id = gpn_http_find(reply->http, "x-request-id");
-    v->error_type = f->error[GPN_ERROR_TYPE];
-    v->error_code = f->error[GPN_ERROR_CODE];
-    v->error_param = f->error[GPN_ERROR_PARAM];
-    v->error_message = f->error[GPN_ERROR_MESSAGE];
 }
 
 static gpn_class gpn_item_decide(gpn_task *t, gpn_item *it, gpn_reply *reply,
@@ -16895,7 +17046,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_item *it = (gpn_item *)work;
     const gpn_env *env = &t->client->env;
     gpn_fields f;
-    gptner_result view;
+    gptner_result *view = &f.r;
     gpn_class cls;
     char *raw = NULL;
     size_t raw_len = reply->body_len;
@@ -16906,27 +17057,25 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     }
     gpn_fields_init(&f, env, reply->body);
     cls = gpn_item_decide(t, it, reply, &f, delay_ms, err);
-    gpn_result_blank(&view);
-    gpn_item_describe(it, reply->now_ms, &view);
-    gpn_view_fill(&view, &f, reply);
-    view.raw = gpn_str(raw, raw != NULL ? raw_len : 0);
-    work->ok = cls == GPN_CLASS_OK;
-    if (cls != GPN_CLASS_OK) {
-        view.status = err->status;
-        view.message = err->message;
-        view.retry_after_ms = err->retry_after_ms;
-    }
-    if (!gpn_item_keep(env, it, &view) && cls == GPN_CLASS_OK) {
-        gpn_fail(err, GPTNER_ERR_NO_MEMORY, "no memory for the result");
-        gpn_item_set_spare(it, reply->now_ms, err);
-        work->ok = false;
+    gpn_item_describe(it, reply->now_ms, view);
+    view->choices = f.choices;
+    view->n_choices = f.n_choices;
+    view->latency_ms = reply->latency_ms;
+    view->http_status = reply->http_status;
+    if (reply->http_status != 0)
+        view->request_id = gpn_http_find(reply->http, "x-request-id");
+    view->raw = gpn_str(raw, raw != NULL ? raw_len : 0);
+    if (cls != GPN_CLASS_OK)
+        gpn_result_fail(view, err);
+    if (!gpn_item_keep(env, it, view)) {
+        gpn_no_memory(err, "result");
         cls = GPN_CLASS_FAIL;
-    } else if (it->result == NULL) {
-        gpn_item_set_spare(it, reply->now_ms, err);
     }
-    work->prompt_tokens = f.usage.prompt_tokens > 0 ? f.usage.prompt_tokens : 0;
+    work->ok = cls == GPN_CLASS_OK;
+    work->prompt_tokens =
+        view->usage.prompt_tokens > 0 ? view->usage.prompt_tokens : 0;
     work->completion_tokens =
-        f.usage.completion_tokens > 0 ? f.usage.completion_tokens : 0;
+        view->usage.completion_tokens > 0 ? view->usage.completion_tokens : 0;
     gpn_fields_deinit(&f);
     gpn_mem_free(env, raw);
     return cls;
@@ -16939,28 +17088,17 @@ static void gpn_item_settle(void *ctx, gpn_work *work, const gptner_error *err)
     gpn_task *t = (gpn_task *)ctx;
     gpn_item *it = (gpn_item *)work;
     const gpn_env *env = &t->client->env;
-    int64_t now = gpn_clock_ms(env);
+    gptner_result view;
+    if (it->result != NULL) {
+        view = *it->result;
+    } else {
+        gpn_result_blank(&view);
+        view.http_status = err->http_status;
+    }
+    gpn_item_describe(it, gpn_clock_ms(env), &view);
+    gpn_result_fail(&view, err);
+    gpn_item_keep(env, it, &view);
     work->ok = false;
-    if (it->result == NULL || it->result == &it->spare) {
-        gpn_item_set_spare(it, now, err);
-        return;
-    }
-    if (it->result->status != err->status ||
-        strcmp(it->result->message, err->message) != 0) {
-        gptner_result view = *it->result;
-        gptner_result *r;
-        view.status = err->status;
-        view.message = err->message;
-        r = gpn_result_copy(env, &view);
-        if (r == NULL) {
-            gpn_item_set_spare(it, now, err);
-            return;
-        }
-        gpn_owned_free(it->result);
-        it->result = r;
-    }
-    it->result->attempts = work->budget.attempts;
-    it->result->total_ms = work->started_ms != 0 ? now - work->started_ms : 0;
 }
 
 /* --- sources --- */
@@ -17003,9 +17141,7 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
         }
         got = gpn_file_read(&t->input, b->data + b->len, GPN_LINE_READ, &oserr);
         if (got < 0) {
-            char why[64];
-            gpn_fail(err, GPTNER_ERR_FILE, "%s: reading failed: %s",
-                     t->cfg->input_path, gpn_os_text(oserr, why, sizeof why));
+            gpn_file_fail(err, t->cfg->input_path, "reading failed", oserr);
             return -1;
         }
         if (t->line == 0 && b->len == 0 && got >= 3 &&
@@ -17226,112 +17362,6 @@ static void gpn_out_text(gpn_out *o, const gptner_result *r)
     gpn_out_write(o, "\n", 1);
 }
 
-/* How a member of a line is written; what is not known is left out. */
-enum {
-    GPN_OUT_END,
-    GPN_OUT_TEXT,
-    GPN_OUT_JSON,
-    GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
-    GPN_OUT_NUMBER, /* an int, known unless 0 */
-    GPN_OUT_CHOICES,
-    GPN_OUT_USAGE,
-    GPN_OUT_ERROR
-};
-
-static const gpn_member gpn_out_choice[] = {
-    {"index", GPN_OUT_COUNT, offsetof(gptner_choice, index)},
-    {"text", GPN_OUT_TEXT, offsetof(gptner_choice, text)},
-    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_choice, finish_reason)},
-    {"refusal", GPN_OUT_TEXT, offsetof(gptner_choice, refusal)},
-    {"reasoning", GPN_OUT_TEXT, offsetof(gptner_choice, reasoning)},
-    {"tool_calls", GPN_OUT_JSON, offsetof(gptner_choice, tool_calls_json)},
-    {"logprobs", GPN_OUT_JSON, offsetof(gptner_choice, logprobs_json)},
-    {"", GPN_OUT_END, 0}};
-
-static const gpn_member gpn_out_usage[] = {
-    {"prompt_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, prompt_tokens)},
-    {"completion_tokens", GPN_OUT_COUNT,
-     offsetof(gptner_usage, completion_tokens)},
-    {"total_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, total_tokens)},
-    {"cached_tokens", GPN_OUT_COUNT, offsetof(gptner_usage, cached_tokens)},
-    {"reasoning_tokens", GPN_OUT_COUNT,
-     offsetof(gptner_usage, reasoning_tokens)},
-    {"", GPN_OUT_END, 0}};
-
-static const gpn_member gpn_out_error[] = {
-    {"message", GPN_OUT_TEXT, offsetof(gptner_result, error_message)},
-    {"type", GPN_OUT_TEXT, offsetof(gptner_result, error_type)},
-    {"code", GPN_OUT_TEXT, offsetof(gptner_result, error_code)},
-    {"param", GPN_OUT_TEXT, offsetof(gptner_result, error_param)},
-    {"", GPN_OUT_END, 0}};
-
-static const gpn_member gpn_out_members[] = {
-    {"text", GPN_OUT_TEXT, offsetof(gptner_result, text)},
-    {"finish_reason", GPN_OUT_TEXT, offsetof(gptner_result, finish_reason)},
-    {"choices", GPN_OUT_CHOICES, 0},
-    {"usage", GPN_OUT_USAGE, offsetof(gptner_result, usage)},
-    {"model", GPN_OUT_TEXT, offsetof(gptner_result, model)},
-    {"id", GPN_OUT_TEXT, offsetof(gptner_result, id)},
-    {"request_id", GPN_OUT_TEXT, offsetof(gptner_result, request_id)},
-    {"system_fingerprint", GPN_OUT_TEXT,
-     offsetof(gptner_result, system_fingerprint)},
-    {"attempts", GPN_OUT_NUMBER, offsetof(gptner_result, attempts)},
-    {"latency_ms", GPN_OUT_COUNT, offsetof(gptner_result, latency_ms)},
-    {"total_ms", GPN_OUT_COUNT, offsetof(gptner_result, total_ms)},
-    {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
-    {"error", GPN_OUT_ERROR, 0},
-    {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
-    {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
-    {"", GPN_OUT_END, 0}};
-
-static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
-                        const void *base)
-{
-    for (; m->kind != GPN_OUT_END; m++) {
-        const void *from = (const char *)base + m->to;
-        const gptner_result *r = (const gptner_result *)base;
-        const gptner_str *str = (const gptner_str *)from;
-        size_t i;
-        switch (m->kind) {
-        case GPN_OUT_TEXT:
-            if (str->ptr != NULL)
-                gptner_json_put_str(w, m->key, *str);
-            break;
-        case GPN_OUT_JSON:
-            if (str->len > 0)
-                gptner_json_put_raw(w, m->key, *str);
-            break;
-        case GPN_OUT_COUNT:
-            if (*(const int64_t *)from >= 0)
-                gptner_json_put_int64(w, m->key, *(const int64_t *)from);
-            break;
-        case GPN_OUT_NUMBER:
-            if (*(const int *)from != 0)
-                gptner_json_put_int64(w, m->key, *(const int *)from);
-            break;
-        case GPN_OUT_CHOICES:
-            gptner_json_put_array(w, m->key);
-            for (i = 0; i < r->n_choices; i++) {
-                gptner_json_write_object(w);
-                gpn_out_put(w, gpn_out_choice, &r->choices[i]);
-                gptner_json_write_end(w);
-            }
-            gptner_json_write_end(w);
-            break;
-        default:
-            if (m->kind == GPN_OUT_ERROR && r->error_message.ptr == NULL &&
-                r->error_type.ptr == NULL && r->error_code.ptr == NULL)
-                break;
-            gptner_json_put_object(w, m->key);
-            gpn_out_put(
-                w, m->kind == GPN_OUT_ERROR ? gpn_out_error : gpn_out_usage,
-                from);
-            gptner_json_write_end(w);
-            break;
-        }
-    }
-}
-
 static void gpn_out_result(gpn_out *o, const gptner_result *r)
 {
     gptner_json_writer w;
@@ -17360,14 +17390,12 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
 
 static bool gpn_path_is_jsonl(const char *path)
 {
-    size_t len = strlen(path);
-    return len >= 6 && gpn_str_ieq_c(gpn_str(path + len - 6, 6), ".jsonl");
+    return gpn_text_ends(path, ".jsonl");
 }
 
 static gptner_status gpn_out_open(gpn_out *o, const gpn_env *env,
                                   const char *path, gptner_error *err)
 {
-    char why[64];
     o->jsonl = gpn_path_is_jsonl(path);
     o->to_std = strcmp(path, "-") == 0;
     gpn_buf_init(&o->piece, env, GPN_JSON_PIECE);
@@ -17378,8 +17406,7 @@ static gptner_status gpn_out_open(gpn_out *o, const gpn_env *env,
     if (o->to_std)
         gpn_file_std(&o->std, 1);
     else if (!gpn_whole_begin(&o->whole, env, path, &o->oserr))
-        return gpn_fail(err, GPTNER_ERR_FILE, "%s: cannot be created: %s", path,
-                        gpn_os_text(o->oserr, why, sizeof why));
+        return gpn_file_fail(err, path, "cannot be created", o->oserr);
     o->open = true;
     return GPTNER_OK;
 }
@@ -17400,6 +17427,12 @@ static bool gpn_out_close(gpn_out *o, bool keep)
     return ok;
 }
 
+static void gpn_task_write_failed(gpn_task *t)
+{
+    gpn_file_fail(&t->failure, t->cfg->output_path, "writing failed",
+                  t->out.oserr);
+}
+
 /* Hand a result to the places that only look at it. */
 static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 {
@@ -17408,12 +17441,9 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
     if (cfg == NULL)
         return true;
     if (t->out.open && t->failure.status == GPTNER_OK) {
-        char why[64];
         gpn_out_result(&t->out, r);
         if (t->out.oserr != 0)
-            gpn_fail(&t->failure, GPTNER_ERR_FILE, "%s: writing failed: %s",
-                     cfg->output_path,
-                     gpn_os_text(t->out.oserr, why, sizeof why));
+            gpn_task_write_failed(t);
     }
     if (cfg->result_fn != NULL && !cfg->result_fn(r, cfg->result_user))
         return false;
@@ -17583,11 +17613,7 @@ static bool gpn_task_share(gpn_task *t, gpn_item *it)
     view.shared = true;
     it->twin = NULL;
     if (gpn_task_has_array(t)) {
-        if (!gpn_item_keep(env, it, &view)) {
-            gptner_error err = GPN_ZERO;
-            gpn_fail(&err, GPTNER_ERR_NO_MEMORY, "no memory for the result");
-            gpn_item_set_spare(it, 0, &err);
-        }
+        gpn_item_keep(env, it, &view);
         go_on = gpn_task_show(t, it->result);
     } else {
         go_on = gpn_task_show(t, &view);
@@ -17715,8 +17741,7 @@ static gptner_status gpn_task_single(gptner_client *client,
     if (out != NULL)
         *out = NULL;
     if (client == NULL || prompt == NULL)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "chat: client or prompt is NULL");
+        return gpn_refuse(err, "chat: client or prompt is NULL");
     memset(&t, 0, sizeof t);
     t.client = client;
     t.one = prompt;
@@ -17785,13 +17810,13 @@ static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
     if (cfg->max_workers < 0 || cfg->max_workers > 100000)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "run: max_workers out of range (0: the client's)");
+        return gpn_refuse(err,
+                          "run: max_workers out of range (0: the client's)");
     if (cfg->as_completed && cfg->output_path != NULL &&
         !gpn_path_is_jsonl(cfg->output_path))
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "run: as_completed needs an output_path that ends in "
-                        ".jsonl, for lines of text have no index");
+        return gpn_refuse(err,
+                          "run: as_completed needs an output_path that ends in "
+                          ".jsonl, for lines of text have no index");
     return GPTNER_OK;
 }
 
@@ -17802,14 +17827,11 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
     gptner_status status = GPTNER_OK;
     int oserr = 0;
     if (cfg->prompts == NULL && cfg->texts == NULL && cfg->input_path != NULL) {
-        char why[64];
         t->jsonl = gpn_path_is_jsonl(cfg->input_path);
         if (strcmp(cfg->input_path, "-") == 0)
             gpn_file_std(&t->input, 0);
         else if (!gpn_file_open_read(&t->input, env, cfg->input_path, &oserr))
-            return gpn_fail(err, GPTNER_ERR_FILE, "%s: cannot be read: %s",
-                            cfg->input_path,
-                            gpn_os_text(oserr, why, sizeof why));
+            return gpn_file_fail(err, cfg->input_path, "cannot be read", oserr);
         gpn_buf_init(&t->lines, env,
                      t->client->cfg.max_body_bytes + GPN_LINE_READ);
     }
@@ -17886,12 +17908,8 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
         sum->ok += t->shared_ok;
         sum->failed += t->shared_failed;
     }
-    if (!gpn_out_close(&t->out, keep) && t->failure.status == GPTNER_OK) {
-        char why[64];
-        gpn_fail(&t->failure, GPTNER_ERR_FILE, "%s: writing failed: %s",
-                 t->cfg->output_path,
-                 gpn_os_text(t->out.oserr, why, sizeof why));
-    }
+    if (!gpn_out_close(&t->out, keep) && t->failure.status == GPTNER_OK)
+        gpn_task_write_failed(t);
     if (t->failure.status != GPTNER_OK) {
         status = t->failure.status;
         if (err != NULL)
@@ -17919,8 +17937,7 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
     if (run != NULL && run->n_results != NULL)
         *run->n_results = 0;
     if (client == NULL || run == NULL)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "run: client or configuration is NULL");
+        return gpn_refuse(err, "run: client or configuration is NULL");
     status = gpn_task_check(run, err);
     if (status != GPTNER_OK)
         return status;
@@ -17965,12 +17982,8 @@ struct gpn_call {
     const gpn_origin *origin;
     gpn_buf target;
     gpn_multipart *parts; /* &form, if there are any */
-    gpn_multipart form;
-    char form_type[96];
-    gpn_sse sse;
-    gpn_whole whole;
-    bool saving; /* whole is open */
-    bool own;    /* the server is the client's own */
+    bool saving;          /* whole is open */
+    bool own;             /* the server is the client's own */
     bool has_body;
     bool taken;  /* by the pool */
     bool handed; /* a piece went to the caller */
@@ -17980,6 +17993,10 @@ struct gpn_call {
     void *product; /* of decode_fn */
     gptner_response *response;
     gptner_status status;
+    gpn_whole whole;
+    gpn_sse sse;
+    gpn_multipart form;
+    char form_type[96];
     gptner_error error;
 };
 
@@ -18033,9 +18050,9 @@ static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
     q->repeatable = !raw->no_retry;
     q->parts = call->parts;
     if (q->head.status == GPTNER_ERR_INVALID_ARGUMENT)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "request: method, path or a header holds a character "
-                        "that does not belong there");
+        return gpn_refuse(err,
+                          "request: method, path or a header holds a character "
+                          "that does not belong there");
     if (q->head.status != GPTNER_OK || q->body.status != GPTNER_OK)
         return gpn_no_memory(err, "request");
     return GPTNER_OK;
@@ -18054,9 +18071,7 @@ static bool gpn_call_divert(void *ctx, gpn_work *work, const gpn_http *http)
 static gptner_status gpn_call_file_error(const gpn_call *call, int oserr,
                                          gptner_error *err)
 {
-    char why[64];
-    return gpn_fail(err, GPTNER_ERR_FILE, "%s: writing failed: %s",
-                    call->raw->save_path, gpn_os_text(oserr, why, sizeof why));
+    return gpn_file_fail(err, call->raw->save_path, "writing failed", oserr);
 }
 
 static gptner_status gpn_call_save(gpn_call *call, const char *data, size_t len,
@@ -18268,10 +18283,6 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
         if (status != GPTNER_OK)
             return status;
     }
-    if (c->home.plain_proxy) {
-        gpn_buf_add_s(&call->target, "http://");
-        gpn_buf_add_s(&call->target, c->home.host);
-    }
     gpn_target_add(c, &call->target, raw->path);
     if (call->target.status != GPTNER_OK)
         return gpn_fail(err, call->target.status, "request: path too long");
@@ -18315,160 +18326,7 @@ static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
     return call->status;
 }
 
-/* --- redirects (RFC 9110 15.4, RFC 3986 5.2) --- */
-
-/* Remove "." and ".." from the path that begins at from; it ends before '?'. */
-static void gpn_path_normalize(gpn_buf *b, size_t from)
-{
-    size_t in = from, out = from;
-    while (in < b->len && b->data[in] != '?') {
-        size_t end = in + 1;
-        gptner_str segment;
-        while (end < b->len && b->data[end] != '/' && b->data[end] != '?')
-            end++;
-        segment = gpn_str(b->data + in, end - in);
-        if (gpn_str_eq_c(segment, "/..")) {
-            while (out > from && b->data[--out] != '/') {
-            }
-        }
-        if (gpn_str_eq_c(segment, "/..") || gpn_str_eq_c(segment, "/.")) {
-            if (end >= b->len || b->data[end] == '?')
-                b->data[out++] = '/';
-        } else {
-            memmove(b->data + out, b->data + in, end - in);
-            out += end - in;
-        }
-        in = end;
-    }
-    memmove(b->data + out, b->data + in, b->len - in);
-    b->len -= in - out;
-}
-
-/* The whole URL that location means when url sent it. */
-static void gpn_url_resolve(const gpn_url *url, gptner_str location,
-                            gpn_buf *out)
-{
-    const char *hash =
-        location.len > 0 ? (const char *)memchr(location.ptr, '#', location.len)
-                         : NULL;
-    size_t path;
-    char host[300];
-    if (hash != NULL)
-        location.len = (size_t)(hash - location.ptr);
-    if (gpn_str_istarts(location, "http://") ||
-        gpn_str_istarts(location, "https://")) {
-        gpn_buf_add_str(out, location);
-        return;
-    }
-    gpn_buf_add_s(out, url->scheme);
-    gpn_buf_add_c(out, ':');
-    if (gpn_str_starts(location, "//")) {
-        gpn_buf_add_str(out, location);
-        return;
-    }
-    gpn_buf_add_s(out, "//");
-    if (gpn_url_header_host(url, host, sizeof host))
-        gpn_buf_add_s(out, host);
-    path = out->len;
-    if (!gpn_str_starts(location, "/")) {
-        gptner_str base = gptner_str_from(url->target);
-        size_t query = gpn_str_find(base, "?");
-        if (query < base.len)
-            base.len = query;
-        while (!gpn_str_starts(location, "?") && location.len > 0 &&
-               base.len > 1 && base.ptr[base.len - 1] != '/')
-            base.len--;
-        gpn_buf_add_str(out, base);
-    }
-    gpn_buf_add_str(out, location);
-    if (out->status == GPTNER_OK)
-        gpn_path_normalize(out, path);
-}
-
-/* Point the call to where its redirect leads. *url is where it was, and will
- * be. Without the key for another server, and never from https to http. */
-static gptner_status gpn_call_redirect(gpn_call *call, gpn_url *url,
-                                       gptner_error *err)
-{
-    gptner_client *c = call->client;
-    gpn_origin *origin = NULL;
-    gpn_url next;
-    gpn_buf text;
-    gptner_status status;
-    gpn_buf_init(&text, &c->env, GPN_URL_MAX);
-    gpn_url_resolve(url,
-                    gpn_str_trim(gptner_str_from(
-                        gptner_response_header(call->response, "Location"))),
-                    &text);
-    memset(&next, 0, sizeof next);
-    status = text.status;
-    if (status == GPTNER_OK)
-        status =
-            gpn_url_parse(&c->env, gpn_str(text.data, text.len), &next, err);
-    if (status == GPTNER_ERR_INVALID_ARGUMENT || status == GPTNER_ERR_LIMIT)
-        status = gpn_fail(err, GPTNER_ERR_REDIRECT,
-                          "redirect: its Location is no http or https URL");
-    else if (status == GPTNER_OK && url->tls && !next.tls)
-        status = gpn_fail(err, GPTNER_ERR_REDIRECT,
-                          "redirect to http://%s refused: it leads from https "
-                          "to http",
-                          next.host);
-    if (status == GPTNER_OK)
-        status = gpn_client_origin(c, gpn_str(text.data, text.len), &next,
-                                   &origin, err);
-    gpn_buf_deinit(&text);
-    if (status != GPTNER_OK) {
-        gpn_url_deinit(&next);
-        return status;
-    }
-    call->own = call->own && origin == &c->home;
-    call->origin = origin;
-    gpn_url_deinit(url);
-    *url = next;
-    gpn_buf_clear(&call->target);
-    if (origin->plain_proxy) {
-        gpn_buf_add_s(&call->target, "http://");
-        gpn_buf_add_s(&call->target, origin->host);
-    }
-    gpn_buf_add_s(&call->target, next.target);
-    return call->target.status;
-}
-
-/* Run the call, and again for every redirect that may be followed. */
-static gptner_status gpn_call_follow(gpn_call *call, gptner_error *err)
-{
-    gptner_status status = gpn_call_run(call, err);
-    int left = call->raw->max_redirects;
-    gptner_client *c = call->client;
-    gpn_url url;
-    gpn_buf text;
-    if (status != GPTNER_ERR_REDIRECT || left <= 0 ||
-        (strcmp(call->method, "GET") != 0 && strcmp(call->method, "HEAD") != 0))
-        return status;
-    gpn_buf_init(&text, &c->env, GPN_URL_MAX);
-    gpn_buf_add_s(&text, c->home.url.scheme);
-    gpn_buf_add_s(&text, "://");
-    gpn_buf_add_s(&text, c->home.host);
-    gpn_target_add(c, &text, call->raw->path);
-    memset(&url, 0, sizeof url);
-    if (text.status != GPTNER_OK ||
-        gpn_url_parse(&c->env, gpn_str(text.data, text.len), &url, err) !=
-            GPTNER_OK)
-        left = 0;
-    gpn_buf_deinit(&text);
-    for (; status == GPTNER_ERR_REDIRECT && left > 0; left--) {
-        if (call->response == NULL || call->response->status == 304 ||
-            gptner_response_header(call->response, "Location") == NULL)
-            break;
-        status = gpn_call_redirect(call, &url, err);
-        if (status == GPTNER_OK)
-            status = gpn_call_run(call, err);
-        else
-            break;
-    }
-    gpn_url_deinit(&url);
-    return status;
-}
+/* --- redirects (RFC 9110 15.4) --- */
 
 GPTNER_API const char *gptner_response_header(const gptner_response *response,
                                               const char *name)
@@ -18479,6 +18337,61 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
         if (gpn_str_ieq_c(gptner_str_from(response->headers[i].name), name))
             return response->headers[i].value;
     return NULL;
+}
+
+/* Point the call to where its redirect leads: a whole URL, or a path of the
+ * server that it was at. Other references (RFC 3986 4.2) no API sends. Without
+ * the key for another server, and never from https to http. */
+static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
+                                       gptner_error *err)
+{
+    const gpn_origin *from = call->origin;
+    gptner_client *c = call->client;
+    gptner_str to = gpn_str_trim(gptner_str_from(location));
+    size_t hash = gpn_str_find(to, "#");
+    gptner_status status;
+    gpn_buf url;
+    if (hash < to.len)
+        to.len = hash;
+    gpn_buf_init(&url, &c->env, GPN_URL_MAX);
+    if (gpn_str_starts(to, "/")) {
+        gpn_buf_add_s(&url, from->url.scheme);
+        gpn_buf_add_c(&url, ':');
+        if (!gpn_str_starts(to, "//")) {
+            gpn_buf_add_s(&url, "//");
+            gpn_buf_add_s(&url, from->host);
+        }
+    }
+    gpn_buf_add_str(&url, to);
+    status = url.status;
+    if (status == GPTNER_OK)
+        status = gpn_client_origin(c, gpn_str(url.data, url.len), from->url.tls,
+                                   &call->origin, &call->target, err);
+    gpn_buf_deinit(&url);
+    if (status != GPTNER_OK)
+        return status;
+    call->own = call->own && call->origin == &c->home;
+    return call->target.status;
+}
+
+/* Run the call, and again for every redirect that may be followed. */
+static gptner_status gpn_call_follow(gpn_call *call, gptner_error *err)
+{
+    gptner_status status = gpn_call_run(call, err);
+    int left = call->raw->max_redirects;
+    if (strcmp(call->method, "GET") != 0 && strcmp(call->method, "HEAD") != 0)
+        left = 0;
+    for (; status == GPTNER_ERR_REDIRECT && left > 0; left--) {
+        const char *location =
+            gptner_response_header(call->response, "Location");
+        if (location == NULL || call->response->status == 304)
+            break;
+        status = gpn_call_redirect(call, location, err);
+        if (status != GPTNER_OK)
+            break;
+        status = gpn_call_run(call, err);
+    }
+    return status;
 }
 
 GPTNER_API void gptner_response_free(gptner_response *response)
@@ -18495,8 +18408,7 @@ GPTNER_API gptner_status gptner_raw(gptner_client *client,
     if (out != NULL)
         *out = NULL;
     if (client == NULL || request == NULL)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "raw: client or request is NULL");
+        return gpn_refuse(err, "raw: client or request is NULL");
     status = gpn_call_init(&call, client, request, err);
     if (status == GPTNER_OK)
         status = gpn_call_follow(&call, err);
@@ -18529,19 +18441,14 @@ static gptner_status gpn_call_decoded(
 static gptner_status gpn_call_read(gpn_call *call, gpn_fields *f, size_t len,
                                    gptner_error *err)
 {
-    gptner_json_error why;
-    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
-        return gpn_fail(err, GPTNER_ERR_BAD_REPLY, "%s: reply is not JSON: %s",
-                        call->raw->path, why.message);
-    if (f->failed) {
-        gpn_fields_mask(f, call->client);
-        return gpn_fail(err, GPTNER_ERR_SERVER, "%s: %.*s", call->raw->path,
-                        (int)f->error[GPN_ERROR_MESSAGE].len,
-                        f->error[GPN_ERROR_MESSAGE].len > 0
-                            ? f->error[GPN_ERROR_MESSAGE].ptr
-                            : "");
-    }
-    return GPTNER_OK;
+    gptner_str text;
+    gptner_status status =
+        gpn_fields_load(f, call->client, len, call->raw->path, err);
+    if (status != GPTNER_OK || !f->failed)
+        return status;
+    text = f->r.error_message;
+    return gpn_fail(err, GPTNER_ERR_SERVER, "%s: %.*s", call->raw->path,
+                    (int)text.len, text.len > 0 ? text.ptr : "");
 }
 
 /* --- embeddings --- */
@@ -18648,14 +18555,14 @@ static gptner_status gpn_embed_decode(gpn_call *call, char *body, size_t len,
                         "there");
     e = (gptner_embeddings *)gpn_owned_new(
         f.env,
-        sizeof *e + rows->n * dimensions * sizeof(float) + f.info[1].len + 1);
+        sizeof *e + rows->n * dimensions * sizeof(float) + f.r.model.len + 1);
     if (e == NULL)
         return gpn_no_memory(err, "embeddings");
     e->values = (float *)(void *)(e + 1);
     e->count = rows->n;
     e->dimensions = dimensions;
-    e->usage = f.usage;
-    e->model = f.info[1];
+    e->usage = f.r.usage;
+    e->model = f.r.model;
     gpn_pack(e, texts, 1, (char *)(e->values + rows->n * dimensions));
     for (i = 0; i < rows->n; i++)
         if (!gpn_row_read(rows->row[i], e->values + i * dimensions,
@@ -18711,8 +18618,7 @@ GPTNER_API gptner_status gptner_embed(gptner_client *client, const char *model,
         *out = NULL;
     if (client == NULL || out == NULL || texts == NULL || n == 0 ||
         n > GPN_EMBED_MAX)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "embed: needs client, out, and 1 to 2048 texts");
+        return gpn_refuse(err, "embed: needs client, out, and 1 to 2048 texts");
     rows = (gpn_rows *)gpn_mem_zalloc(&client->env,
                                       sizeof *rows + n * sizeof rows->row[0]);
     if (rows == NULL)
@@ -18779,10 +18685,10 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
     f.items = m;
     status = gpn_call_read(call, &f, len, err);
     if (status == GPTNER_OK && !f.listed) {
-        m->items[0].id = f.info[0];
+        m->items[0].id = f.r.id;
         m->items[0].owned_by = f.owned_by;
         m->items[0].created = f.created;
-        m->count = f.info[0].ptr != NULL;
+        m->count = f.r.id.ptr != NULL;
         if (m->count == 0)
             status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                               "models: no model in the reply");
@@ -18804,8 +18710,7 @@ static gptner_status gpn_models_fetch(gptner_client *client, const char *id,
     if (out != NULL)
         *out = NULL;
     if (client == NULL || out == NULL)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "models: client or out is NULL");
+        return gpn_refuse(err, "models: client or out is NULL");
     gpn_buf_init(&path, &client->env, GPN_URL_MAX);
     gpn_buf_add_s(&path, "/models");
     if (id != NULL) {
@@ -18840,8 +18745,7 @@ GPTNER_API gptner_status gptner_models_get(gptner_client *client,
     if (id == NULL || *id == '\0') {
         if (out != NULL)
             *out = NULL;
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "models: id is missing");
+        return gpn_refuse(err, "models: id is missing");
     }
     return gpn_models_fetch(client, id, out, err);
 }

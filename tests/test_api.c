@@ -2017,15 +2017,16 @@ static void redirects_drop_the_key_and_never_leave_tls(void **state)
         bool key;
     } table[] = {
         {"/other?x=1#frag", "/other?x=1", "server.test", true},
-        {"next", "/v1/next", "server.test", true},
-        {"../up/./x", "/up/x", "server.test", true},
-        {"?q", "/v1/f?q", "server.test", true},
+        {"/../up/./x?q", "/../up/./x?q", "server.test", true},
         {"//cdn.test/x", "/x", "cdn.test", false},
         {"https://cdn.test:444/x/../y", NULL, "cdn.test:444", false},
         {"https://server.test:444/x", "/x", "server.test:444", false},
         {"HTTPS://SERVER.test/x", "/x", "server.test", true},
         {"http://server.test/x", NULL, NULL, false},
         {"ftp://server.test/x", NULL, NULL, false},
+        {"next", NULL, NULL, false},
+        {"?q", NULL, NULL, false},
+        {"", NULL, NULL, false},
     };
     static const gptner_header mine[] = {{"X-Mine", "1"}};
     size_t i;
@@ -2050,9 +2051,8 @@ static void redirects_drop_the_key_and_never_leave_tls(void **state)
         q.max_redirects = 1;
         status = gptner_raw(s.client, &q, NULL, &s.err);
         if (table[i].host == NULL) {
-            /* "ftp:" is a relative reference to those who know no scheme */
-            assert_int_equal(status, i == 8 ? GPTNER_ERR_REDIRECT : status);
-            assert_int_equal(s.at, i == 8 ? 1 : s.at);
+            assert_int_equal(status, GPTNER_ERR_REDIRECT);
+            assert_int_equal(s.at, 1);
             script_end(&s);
             continue;
         }

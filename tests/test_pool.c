@@ -528,6 +528,7 @@ static void cancelling_ends_the_run_and_leaves_none_out(void **state)
     (void)state;
     test_begin(&t, 4, 1000, answer_echo);
     t.cancel_after = 100;
+    t.spec.max_ahead = 50; /* else all may be finished before the 100th is */
     assert_int_equal(test_go(&t), GPTNER_ERR_CANCELLED);
     assert_int_equal(t.delivered, 1000);
     assert_true(t.by_status[GPTNER_OK] >= 100);

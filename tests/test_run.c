@@ -206,6 +206,30 @@ a_server_that_closed_the_kept_connection_is_not_noticed(void **state)
     env_end(&e);
 }
 
+/* A name is resolved by a helper thread, which must wake who waits for it. */
+static void a_host_name_is_resolved_and_its_certificate_accepted(void **state)
+{
+    env e;
+    gptner_result *r = NULL;
+    char url[64];
+    char why[256];
+    (void)state;
+    memset(&e, 0, sizeof e);
+    e.mock_opt.tls = true;
+    assert_true(mock_server_start(&e.mock_opt, &e.mock, why, sizeof why));
+    snprintf(url, sizeof url, "https://localhost:%d/v1",
+             mock_server_port(e.mock));
+    e.cfg.base_url = url;
+    e.cfg.api_key = "sk-test";
+    e.cfg.ca_pem = gptner_str_from(mock_server_ca_pem(e.mock));
+    assert_int_equal(gptner_client_new(&e.cfg, &e.client, &e.err), GPTNER_OK);
+    if (gptner_ask(e.client, "hello", &r, &e.err) != GPTNER_OK) {
+        fail_msg("%s", e.err.message);
+    }
+    gptner_result_free(r);
+    env_end(&e);
+}
+
 /* ---- many ---------------------------------------------------------------- */
 
 static void run_faulty(bool tls, size_t n)
@@ -761,6 +785,7 @@ int main(void)
         cmocka_unit_test(a_connection_is_kept_between_questions),
         cmocka_unit_test(
             a_server_that_closed_the_kept_connection_is_not_noticed),
+        cmocka_unit_test(a_host_name_is_resolved_and_its_certificate_accepted),
         cmocka_unit_test(all_are_answered_in_order_over_http_with_faults),
         cmocka_unit_test(all_are_answered_in_order_over_https_with_faults),
         cmocka_unit_test(workers_start_together_and_resume_one_session),
