@@ -1270,8 +1270,11 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 #else
 #define GPN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #endif
+/* For small functions with many callers, which -Os would still copy. */
+#define GPN_NOINLINE __attribute__((noinline))
 #else
 #define GPN_PRINTF(fmt, args)
+#define GPN_NOINLINE
 #endif
 
 /* Checks our own invariants only: never arguments, memory or input. */
@@ -2930,7 +2933,6 @@ static bool gpn_path_wide(const char *path, WCHAR out[GPN_PATH_MAX])
 typedef enum gpn_file_mode {
     GPN_FILE_READ,
     GPN_FILE_TRUNCATE, /* create or empty */
-    GPN_FILE_PRIVATE,  /* the same; readable by the owner only */
     GPN_FILE_FRESH     /* create; fails if it exists */
 } gpn_file_mode;
 
@@ -2972,8 +2974,7 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             flags = O_WRONLY | O_CREAT | O_EXCL;
         }
         do {
-            f->fd = open(path, flags | O_CLOEXEC,
-                         mode == GPN_FILE_PRIVATE ? 0600 : 0666);
+            f->fd = open(path, flags | O_CLOEXEC, 0666);
         } while (f->fd < 0 && errno == EINTR);
         f->is_open = f->fd >= 0;
     }
@@ -2991,7 +2992,6 @@ static bool gpn_file_open_read(gpn_file *f, const gpn_env *env,
     return gpn_file_open(f, path, GPN_FILE_READ, oserr);
 }
 
-/* Creates the file or empties it. is_private: mode 0600. */
 /* 0, 1, 2: the standard streams. */
 static void gpn_file_std(gpn_file *f, int number)
 {
@@ -11269,7 +11269,7 @@ static void gpn_conn_trim(gpn_conn *c)
     }
 }
 
-static int64_t gpn_time_add(int64_t t, int64_t ms)
+static GPN_NOINLINE int64_t gpn_time_add(int64_t t, int64_t ms)
 {
     return ms > INT64_MAX - t ? INT64_MAX : t + ms;
 }
@@ -11279,7 +11279,8 @@ static int64_t gpn_time_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static void gpn_conn_enter(gpn_conn *c, gpn_phase phase, int64_t now)
+static GPN_NOINLINE void gpn_conn_enter(gpn_conn *c, gpn_phase phase,
+                                        int64_t now)
 {
     c->phase = phase;
     c->phase_ms = now;
@@ -13411,11 +13412,23 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
     }
 }
 
+/* The system does not tell any more what its sockets do. */
+static void gpn_driver_blind(gpn_driver *d)
+{
+    gptner_error why = GPN_ZERO;
+    gpn_fail(&why, GPTNER_ERR_CONNECTION_LOST,
+             "run: waiting for sockets fails; raise the limit of open files");
+    gpn_run_stop(d->run, GPN_STOP_HARD, &why);
+}
+
+#define GPN_BLIND_MAX 100 /* failed waits in a row; one may be short memory */
+
 static void gpn_driver_loop(void *arg)
 {
     gpn_driver *d = (gpn_driver *)arg;
     gpn_run *run = d->run;
     gpn_event events[GPN_EVENTS];
+    int blind = 0;
     while (!gpn_run_over(run)) {
         int64_t now = gpn_clock_ms(d->pool->env);
         int64_t until;
@@ -13431,6 +13444,10 @@ static void gpn_driver_loop(void *arg)
             break;
         }
         n = gpn_poller_wait(&d->poller, now, until, events, GPN_EVENTS);
+        blind = n < 0 && blind < GPN_BLIND_MAX ? blind + 1 : 0;
+        if (blind == GPN_BLIND_MAX) {
+            gpn_driver_blind(d);
+        }
         now = gpn_clock_ms(d->pool->env);
         for (i = 0; i < n; i++) {
             gpn_driver_handle(d, &events[i], now);
@@ -14317,25 +14334,34 @@ static gptner_status gpn_client_check_key(gptner_client *c, gptner_error *err)
     return GPTNER_OK;
 }
 
+/* Is name in a list with commas? Case does not matter. */
+static bool gpn_listed(const char *list, const char *name)
+{
+    gptner_str rest = gptner_str_from(list);
+    gptner_str item;
+    while (gpn_list_next(&rest, &item))
+        if (gpn_str_ieq_c(item, name))
+            return true;
+    return false;
+}
+
 /* Fields that frame the message or name its target are the library's. */
 static gptner_status gpn_header_check(const gptner_header *h, gptner_error *err)
 {
-    gptner_str rest = gptner_str_from(
-        "Host,Content-Length,Transfer-Encoding,Connection,Accept-Encoding,"
-        "Upgrade,Expect,TE,Trailer,Keep-Alive");
-    gptner_str item;
     const char *name = h->name != NULL ? h->name : "";
+    const char *wrong = NULL;
     if (h->value == NULL || !gpn_http_token_ok(gptner_str_from(name)) ||
         !gpn_http_value_ok(gptner_str_from(h->value)))
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "header \"%s\": its name is none, or its value is "
-                        "missing or holds a line break or control character",
-                        name);
-    while (gpn_list_next(&rest, &item))
-        if (gpn_str_ieq_c(item, name))
-            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                            "header \"%s\": is set by the library", name);
-    return GPTNER_OK;
+        wrong = "its name is none, or its value is missing or holds a line "
+                "break or control character";
+    else if (gpn_listed("Host,Content-Length,Transfer-Encoding,Connection,"
+                        "Accept-Encoding,Upgrade,Expect,TE,Trailer,Keep-Alive",
+                        name))
+        wrong = "is set by the library";
+    if (wrong == NULL)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "header \"%s\": %s", name,
+                    wrong);
 }
 
 static bool gpn_header_in(const gptner_header *list, size_t n, const char *name)
@@ -16584,39 +16610,58 @@ static gptner_status gpn_live_event(gpn_live *l, gpn_fields *f, size_t len,
     return status;
 }
 
-/* Bytes of the stream, cut anywhere. */
+/* The message of an event is in l->sse. */
+static gptner_status gpn_live_message(void *ctx, const gpn_sse_message *m,
+                                      gptner_error *err)
+{
+    gpn_live *l = (gpn_live *)ctx;
+    gptner_status status;
+    gpn_fields f;
+    if (l->done || m->data.len == 0)
+        return GPTNER_OK;
+    l->done = gpn_str_starts(m->data, "[DONE]");
+    if (l->done)
+        return GPTNER_OK;
+    gpn_fields_init(&f, &l->client->env, l->sse.text[GPN_SSE_DATA].data);
+    f.r.usage = l->usage; /* what is told anew replaces it */
+    status =
+        gpn_live_event(l, &f, m->data.len, gpn_str_eq_c(m->type, "error"), err);
+    gpn_fields_deinit(&f);
+    return status;
+}
+
+/* Take bytes of a stream, cut anywhere, and hand its events to fn. */
+static gptner_status gpn_sse_feed(gpn_sse *sse, gptner_str bytes, void *ctx,
+                                  gptner_status (*fn)(void *,
+                                                      const gpn_sse_message *,
+                                                      gptner_error *),
+                                  gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    while (bytes.len > 0 && status == GPTNER_OK) {
+        gpn_sse_message m;
+        size_t used = 0;
+        gpn_sse_event event =
+            gpn_sse_next(sse, bytes.ptr, bytes.len, &used, &m, err);
+        bytes.ptr += used;
+        bytes.len -= used;
+        if (event == GPN_SSE_FAILED)
+            return err->status;
+        if (event == GPN_SSE_EVENT)
+            status = fn(ctx, &m, err);
+    }
+    return status;
+}
+
+/* Bytes of the stream. */
 static gptner_status gpn_live_body(gpn_live *l, const char *data, size_t len,
                                    gptner_error *err)
 {
-    gptner_status status = GPTNER_OK;
-    size_t used = 0;
     if (len > l->client->cfg.max_body_bytes - l->bytes)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "stream: longer than max_body_bytes");
     l->bytes += len;
-    while (len > 0 && status == GPTNER_OK) {
-        gpn_sse_message m;
-        gpn_fields f;
-        gpn_sse_event event = gpn_sse_next(&l->sse, data, len, &used, &m, err);
-        data += used;
-        len -= used;
-        if (event == GPN_SSE_FAILED)
-            return err->status;
-        if (event != GPN_SSE_EVENT || l->done)
-            continue;
-        if (gpn_str_starts(m.data, "[DONE]")) {
-            l->done = true;
-            continue;
-        }
-        if (m.data.len == 0)
-            continue;
-        gpn_fields_init(&f, &l->client->env, l->sse.text[GPN_SSE_DATA].data);
-        f.r.usage = l->usage; /* what is told anew replaces it */
-        status = gpn_live_event(l, &f, m.data.len,
-                                gpn_str_eq_c(m.type, "error"), err);
-        gpn_fields_deinit(&f);
-    }
-    return status;
+    return gpn_sse_feed(&l->sse, gpn_str(data, len), l, gpn_live_message, err);
 }
 
 /* The tool calls of a choice, joined, as the array of a whole reply. */
@@ -17978,15 +18023,12 @@ struct gpn_call {
     gptner_client *client;
     const gptner_raw_request *raw;
     const char *method;
-    const char *content_type;
-    const gpn_origin *origin;
+    gpn_head head;
     gpn_buf target;
     gpn_multipart *parts; /* &form, if there are any */
     bool saving;          /* whole is open */
-    bool own;             /* the server is the client's own */
-    bool has_body;
-    bool taken;  /* by the pool */
-    bool handed; /* a piece went to the caller */
+    bool taken;           /* by the pool */
+    bool handed;          /* a piece went to the caller */
     /* Takes a 2xx body that is in memory, which it may change. */
     gptner_status (*decode_fn)(gpn_call *call, char *body, size_t len,
                                gptner_error *err);
@@ -18023,29 +18065,20 @@ static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
 {
     gpn_call *call = (gpn_call *)ctx;
     const gptner_raw_request *raw = call->raw;
-    gpn_head h;
-    size_t room;
+    size_t room = gpn_head_room(&call->head) + call->target.len;
     GPN_UNUSED(work);
     gpn_call_drop_file(call);
     gpn_sse_reset(&call->sse);
-    h.client = call->client;
-    h.origin = call->origin;
-    h.own = call->own;
-    h.has_body = call->has_body;
-    h.content_type = call->content_type;
-    h.headers = raw->headers;
-    h.n_headers = call->own ? raw->n_headers : 0;
-    room = gpn_head_room(&h) + call->target.len;
     gpn_buf_reserve(&q->head,
                     room > (size_t)GPN_RECORD ? room : (size_t)GPN_RECORD);
     gpn_http_begin(&q->head, call->method,
                    gpn_str(call->target.data, call->target.len));
-    gpn_head_fields(&h, &q->head);
-    gpn_head_end(&q->head, call->has_body,
+    gpn_head_fields(&call->head, &q->head);
+    gpn_head_end(&q->head, call->head.has_body,
                  call->parts != NULL ? (uint64_t)call->parts->length
                                      : raw->body.len);
     gpn_buf_add_str(&q->body, raw->body);
-    q->peer = &call->origin->peer;
+    q->peer = &call->head.origin->peer;
     q->is_head = strcmp(call->method, "HEAD") == 0;
     q->repeatable = !raw->no_retry;
     q->parts = call->parts;
@@ -18092,23 +18125,13 @@ static gptner_status gpn_call_stopped(gptner_error *err)
                     "request: stopped by its callback");
 }
 
-static gptner_status gpn_call_events(gpn_call *call, const char *data,
-                                     size_t len, gptner_error *err)
+static gptner_status gpn_call_event(void *ctx, const gpn_sse_message *m,
+                                    gptner_error *err)
 {
-    while (len > 0) {
-        gpn_sse_message m;
-        size_t used = 0;
-        gpn_sse_event event =
-            gpn_sse_next(&call->sse, data, len, &used, &m, err);
-        data += used;
-        len -= used;
-        if (event == GPN_SSE_FAILED)
-            return err->status;
-        if (event == GPN_SSE_EVENT &&
-            !call->raw->event_fn(m.type, m.data, m.id, call->raw->user))
-            return gpn_call_stopped(err);
-    }
-    return GPTNER_OK;
+    const gptner_raw_request *raw = ((gpn_call *)ctx)->raw;
+    return raw->event_fn(m->type, m->data, m->id, raw->user)
+               ? GPTNER_OK
+               : gpn_call_stopped(err);
 }
 
 static gptner_status gpn_call_body(void *ctx, gpn_work *work, const char *data,
@@ -18121,7 +18144,8 @@ static gptner_status gpn_call_body(void *ctx, gpn_work *work, const char *data,
         return gpn_call_save(call, data, len, err);
     call->handed = true;
     if (raw->event_fn != NULL)
-        return gpn_call_events(call, data, len, err);
+        return gpn_sse_feed(&call->sse, gpn_str(data, len), call,
+                            gpn_call_event, err);
     return raw->body_fn(data, len, raw->user) ? GPTNER_OK
                                               : gpn_call_stopped(err);
 }
@@ -18265,17 +18289,19 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
     memset(call, 0, sizeof *call);
     call->client = c;
     call->raw = raw;
-    call->origin = &c->home;
-    call->own = true;
     call->method = raw->method;
     if (call->method == NULL)
         call->method = form || raw->body.ptr != NULL ? "POST" : "GET";
-    call->has_body =
-        form || raw->body.ptr != NULL || strcmp(call->method, "POST") == 0 ||
-        strcmp(call->method, "PUT") == 0 || strcmp(call->method, "PATCH") == 0;
-    call->content_type = raw->content_type;
-    if (call->content_type == NULL && raw->body.ptr != NULL)
-        call->content_type = "application/json";
+    call->head.client = c;
+    call->head.origin = &c->home;
+    call->head.own = true;
+    call->head.headers = raw->headers;
+    call->head.n_headers = raw->n_headers;
+    call->head.has_body = form || raw->body.ptr != NULL ||
+                          gpn_listed("POST,PUT,PATCH", call->method);
+    call->head.content_type = raw->content_type;
+    if (call->head.content_type == NULL && raw->body.ptr != NULL)
+        call->head.content_type = "application/json";
     gpn_buf_init(&call->target, &c->env, GPN_URL_MAX);
     gpn_sse_init(&call->sse, &c->env, c->cfg.max_body_bytes);
     for (i = 0; i < raw->n_headers; i++) {
@@ -18294,7 +18320,7 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
         call->parts = &call->form;
         gpn_format(call->form_type, sizeof call->form_type,
                    "multipart/form-data; boundary=%s", call->form.boundary);
-        call->content_type = call->form_type;
+        call->head.content_type = call->form_type;
     }
     return GPTNER_OK;
 }
@@ -18345,7 +18371,7 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
                                        gptner_error *err)
 {
-    const gpn_origin *from = call->origin;
+    const gpn_origin *from = call->head.origin;
     gptner_client *c = call->client;
     gptner_str to = gpn_str_trim(gptner_str_from(location));
     size_t hash = gpn_str_find(to, "#");
@@ -18366,11 +18392,14 @@ static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
     status = url.status;
     if (status == GPTNER_OK)
         status = gpn_client_origin(c, gpn_str(url.data, url.len), from->url.tls,
-                                   &call->origin, &call->target, err);
+                                   &call->head.origin, &call->target, err);
     gpn_buf_deinit(&url);
     if (status != GPTNER_OK)
         return status;
-    call->own = call->own && call->origin == &c->home;
+    if (call->head.origin != &c->home) { /* for good: it may lead back */
+        call->head.own = false;
+        call->head.n_headers = 0;
+    }
     return call->target.status;
 }
 
@@ -18379,7 +18408,7 @@ static gptner_status gpn_call_follow(gpn_call *call, gptner_error *err)
 {
     gptner_status status = gpn_call_run(call, err);
     int left = call->raw->max_redirects;
-    if (strcmp(call->method, "GET") != 0 && strcmp(call->method, "HEAD") != 0)
+    if (!gpn_listed("GET,HEAD", call->method))
         left = 0;
     for (; status == GPTNER_ERR_REDIRECT && left > 0; left--) {
         const char *location =

@@ -32,13 +32,15 @@ static void counted_free(void *ptr);
 
 #define N_LINES 8 /* prompts in the input files */
 
-static test_mem memory;
+static test_mem memory;     /* of GPTNER_MALLOC; */
+static test_mem own_memory; /* of config.allocator */
 static mock_server *plain, *secure;
 static char input_txt[256], input_jsonl[256], output_txt[256];
 static char output_jsonl[256], saved[256], ca_file[256], cert[256], key[256];
-static char work_dir[256]; /* where outputs go: holds nothing else */
+static char ca_dir[256],
+    work_dir[256]; /* where outputs go: holds nothing else */
 static char localhost_url[64];
-static bool have_cert;
+static bool have_cert, slow, verbose;
 static const char *wrong; /* what a callback did not like */
 
 static void *counted_malloc(size_t size)
@@ -110,32 +112,43 @@ static void on_alarm(int number)
     _exit(2);
 }
 
-static int open_descriptors(void)
-{
-    int n = 0, fd;
+/* What a client must give back. */
+typedef struct things {
+    long blocks, own, others, descriptors;
+} things;
 
+static long tracked_blocks(void);
+
+static void count_things(things *t)
+{
+    int fd;
+
+    t->blocks = __atomic_load_n(&memory.blocks, __ATOMIC_SEQ_CST);
+    t->own = __atomic_load_n(&own_memory.blocks, __ATOMIC_SEQ_CST);
+    t->others = tracked_blocks();
+    t->descriptors = 0;
     for (fd = 0; fd < 256; fd++) {
-        n += fcntl(fd, F_GETFD) != -1;
+        t->descriptors += fcntl(fd, F_GETFD) != -1;
     }
-    return n;
 }
 
 /* The mock closes its ends, and a helper thread ends, a little later. */
-static void expect_nothing_left(long before, int descriptors)
+static void expect_nothing_left(const things *before)
 {
-    long blocks = 0;
-    int fds = 0, i;
+    things now = {0, 0, 0, 0};
+    int i;
 
     for (i = 0; i < 20000; i++) {
-        blocks = __atomic_load_n(&memory.blocks, __ATOMIC_SEQ_CST) - before;
-        fds = open_descriptors();
-        if (blocks == 0 && fds == descriptors) {
+        count_things(&now);
+        if (memcmp(&now, before, sizeof now) == 0) {
             return;
         }
         usleep(i < 100 ? 50 : 500);
     }
-    broken("%ld blocks leaked, %d descriptors more than before", blocks,
-           fds - descriptors);
+    broken("left over: %ld + %ld blocks of the library's, %ld others, %ld "
+           "descriptors",
+           now.blocks - before->blocks, now.own - before->own,
+           now.others - before->others, now.descriptors - before->descriptors);
 }
 
 static void expect_folder_clean(void)
@@ -171,22 +184,26 @@ static bool disarm_malloc(void);
 /* One try; false: there was no n-th call. */
 static bool try_one(void (*scene)(void), int kind, int n, bool from_then_on)
 {
-    long blocks = memory.blocks;
-    int descriptors = open_descriptors();
+    things before;
     bool fired;
 
-    snprintf(label, sizeof label, "%s: %s call %d%s fails", scene_name,
-             kind_names[kind], n, from_then_on ? " and all after it" : "");
+    if (kind == 0) {
+        snprintf(label, sizeof label, "%s: nothing fails", scene_name);
+    } else {
+        snprintf(label, sizeof label, "%s: %s call %d%s fails", scene_name,
+                 kind_names[kind], n, from_then_on ? " and all after it" : "");
+    }
     wrong = NULL;
     quiet_run = kind == 0;
-    alarm(getenv("GPTNER_SLOW") != NULL ? 300 : 40);
+    alarm(slow ? 300 : 40);
     if (kind == MALLOC_FAULT) {
         arm_malloc(n, from_then_on);
     } else {
         test_fault_set(kind, n, from_then_on);
     }
+    count_things(&before);
     scene();
-    expect_nothing_left(blocks, descriptors);
+    expect_nothing_left(&before);
     fired = kind == MALLOC_FAULT ? disarm_malloc() : test_fault_fired();
     test_fault_clear();
     alarm(0);
@@ -201,24 +218,25 @@ static void torture_kind(const char *name, void (*scene)(void), int kind,
                          bool from_then_on)
 {
     int64_t from = mki_os_clock_ms();
-    int n = 1, tries = 1, growth = 0;
+    int n = 1, tries = 0, missed = 0, growth = 0;
 
     scene_name = name;
     n_broken = 0;
-    if (getenv("GPTNER_SLOW") != NULL) {
+    if (slow) {
         growth = 2;
     } else if (kind == MALLOC_FAULT) {
         growth = 20;
     }
-    while (try_one(scene, kind, n, from_then_on)) {
+    while (missed < 2) { /* threads make the number of calls vary a little */
+        missed = try_one(scene, kind, n, from_then_on) ? 0 : missed + 1;
         n += 1 + (growth > 0 ? n / growth : 0);
         tries++;
     }
     try_one(scene, 0, 0, false); /* nothing is broken for good */
-    if (getenv("TORTURE_VERBOSE") != NULL) {
-        print_message("%-8s %-8s %s n to %4d, %4d tries, %5d ms\n", name,
-                      kind_names[kind], from_then_on ? "from" : "only", n,
-                      tries, (int)(mki_os_clock_ms() - from));
+    if (verbose) {
+        print_error("%-8s %-8s %s n to %4d, %4d tries, %5d ms\n", name,
+                    kind_names[kind], from_then_on ? "from" : "only", n - 2,
+                    tries, (int)(mki_os_clock_ms() - from));
     }
     all_broken += n_broken;
 }
@@ -261,33 +279,123 @@ static struct {
 void *real_malloc(size_t size) __asm__("__libc_malloc");
 void *real_calloc(size_t n, size_t size) __asm__("__libc_calloc");
 void *real_realloc(void *ptr, size_t size) __asm__("__libc_realloc");
+void real_free(void *ptr) __asm__("__libc_free");
+
+/* The blocks taken while a fault was armed: a hash table of addresses, with
+ * linear probing. Whatever is not given back is a leak. */
+#define TRACKED (1u << 16)
+static struct {
+    void *place[TRACKED];
+    long count;
+    int lock;
+} tracked;
+
+static unsigned tracked_at(const void *ptr)
+{
+    return (unsigned)((uintptr_t)ptr >> 4) * 2654435761u >> 16 & (TRACKED - 1);
+}
+
+static void *track(void *ptr)
+{
+    unsigned i = tracked_at(ptr);
+
+    if (ptr == NULL || tracked.count > (long)TRACKED / 2) {
+        return ptr;
+    }
+    while (__atomic_exchange_n(&tracked.lock, 1, __ATOMIC_ACQUIRE) != 0) {
+    }
+    while (tracked.place[i] != NULL) {
+        i = (i + 1) & (TRACKED - 1);
+    }
+    tracked.place[i] = ptr;
+    tracked.count++;
+    __atomic_store_n(&tracked.lock, 0, __ATOMIC_RELEASE);
+    return ptr;
+}
+
+/* Closes the gap, so that what was pushed on is found without marks. */
+static void untrack(void *ptr)
+{
+    unsigned i = tracked_at(ptr), k;
+
+    while (__atomic_exchange_n(&tracked.lock, 1, __ATOMIC_ACQUIRE) != 0) {
+    }
+    while (tracked.place[i] != NULL && tracked.place[i] != ptr) {
+        i = (i + 1) & (TRACKED - 1);
+    }
+    if (tracked.place[i] != NULL) {
+        tracked.count--;
+        tracked.place[i] = NULL;
+        for (k = (i + 1) & (TRACKED - 1); tracked.place[k] != NULL;
+             k = (k + 1) & (TRACKED - 1)) {
+            unsigned home = tracked_at(tracked.place[k]);
+            if (((k - home) & (TRACKED - 1)) >= ((k - i) & (TRACKED - 1))) {
+                tracked.place[i] = tracked.place[k];
+                tracked.place[k] = NULL;
+                i = k;
+            }
+        }
+    }
+    __atomic_store_n(&tracked.lock, 0, __ATOMIC_RELEASE);
+}
+
+static long tracked_blocks(void)
+{
+    return __atomic_load_n(&tracked.count, __ATOMIC_SEQ_CST);
+}
+
+/* Of a thread that is not the mock's, while faults are armed. */
+static bool malloc_counts(void)
+{
+    return __atomic_load_n(&mallocs.armed, __ATOMIC_SEQ_CST) &&
+           !mallocs.paused && !pthread_equal(pthread_self(), plain->thread) &&
+           !pthread_equal(pthread_self(), secure->thread);
+}
 
 static bool malloc_fails(void)
 {
-    int call;
+    int call = __atomic_add_fetch(&mallocs.calls, 1, __ATOMIC_SEQ_CST);
 
-    if (!__atomic_load_n(&mallocs.armed, __ATOMIC_SEQ_CST) || mallocs.paused ||
-        pthread_equal(pthread_self(), plain->thread) ||
-        pthread_equal(pthread_self(), secure->thread)) {
-        return false;
-    }
-    call = __atomic_add_fetch(&mallocs.calls, 1, __ATOMIC_SEQ_CST);
     return mallocs.from_then_on ? call >= mallocs.n : call == mallocs.n;
 }
 
 void *malloc(size_t size)
 {
-    return malloc_fails() ? NULL : real_malloc(size);
+    if (!malloc_counts()) {
+        return real_malloc(size);
+    }
+    return malloc_fails() ? NULL : track(real_malloc(size));
 }
 
 void *calloc(size_t n, size_t size)
 {
-    return malloc_fails() ? NULL : real_calloc(n, size);
+    if (!malloc_counts()) {
+        return real_calloc(n, size);
+    }
+    return malloc_fails() ? NULL : track(real_calloc(n, size));
+}
+
+void free(void *ptr)
+{
+    if (ptr != NULL && tracked_blocks() > 0) {
+        untrack(ptr);
+    }
+    real_free(ptr);
 }
 
 void *realloc(void *ptr, size_t size)
 {
-    return malloc_fails() ? NULL : real_realloc(ptr, size);
+    if (ptr == NULL) {
+        return malloc(size);
+    }
+    if (!malloc_counts()) {
+        return real_realloc(ptr, size); /* nothing of ours comes here */
+    }
+    if (malloc_fails()) {
+        return NULL;
+    }
+    untrack(ptr);
+    return track(real_realloc(ptr, size));
 }
 
 static void arm_malloc(int n, bool from_then_on)
@@ -310,6 +418,11 @@ static void pause_malloc_faults(bool pause)
     mallocs.paused = pause;
 }
 #else
+static long tracked_blocks(void)
+{
+    return 0;
+}
+
 static void arm_malloc(int n, bool from_then_on)
 {
     (void)n;
@@ -353,7 +466,7 @@ static void config_full(gptner_config *cfg)
     config_for(cfg, secure);
     cfg->ca_pem = gptner_str_from(NULL);
     cfg->ca_file = ca_file;
-    cfg->ca_dir = work_dir;
+    cfg->ca_dir = ca_dir;
     if (have_cert) {
         cfg->client_cert_file = cert;
         cfg->client_key_file = key;
@@ -367,6 +480,7 @@ static void config_full(gptner_config *cfg)
     cfg->system = "You are terse.";
     cfg->no_proxy = "127.0.0.1,example.com";
     cfg->keep_raw = true;
+    cfg->allocator = test_mem_allocator(&own_memory);
     cfg->options.model = "gpt-4o";
     cfg->options.stop = stop;
     cfg->options.n_stop = 2;
@@ -676,7 +790,7 @@ static void look_at_results(gptner_status status, gptner_result **results,
     if (status == GPTNER_OK && n != N_LINES) {
         broken("%d results of the array", (int)n);
     }
-    if ((int64_t)n > sum->total || (n > 0) != (results != NULL)) {
+    if ((int64_t)n > sum->total || (n > 0 && results == NULL)) {
         broken("array of %d results, %d prompts", (int)n, (int)sum->total);
     }
     for (i = 0; i < n; i++) {
@@ -866,10 +980,12 @@ static void write_inputs(void)
 static int start(void **state)
 {
     mock_options opt;
-    char why[256], command[900];
+    char why[256], command[900], path[256];
 
     (void)state;
     signal(SIGALRM, on_alarm);
+    slow = getenv("GPTNER_SLOW") != NULL;
+    verbose = getenv("TORTURE_VERBOSE") != NULL;
     clearenv();
     setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
     setenv("OPENAI_API_KEY", "sk-test-0123456789", 1);
@@ -885,9 +1001,17 @@ static int start(void **state)
     }
     snprintf(localhost_url, sizeof localhost_url, "http://localhost:%d/v1",
              mock_server_port(plain));
+    strcpy(test_tmp.path, "/dev/shm/gptner-XXXXXX"); /* nothing to sync */
+    if (mkdtemp(test_tmp.path) != NULL) {
+        test_tmp.owner = getpid();
+        atexit(test_tmp_remove);
+    }
     test_tmp_path(input_txt, "in.txt");
     test_tmp_path(input_jsonl, "in.jsonl");
     test_tmp_path(ca_file, "ca.pem");
+    test_tmp_path(ca_dir, "cas");
+    assert_int_equal(mkdir(ca_dir, 0700), 0);
+    test_tmp_path(path, "cas/ca.pem");
     test_tmp_path(cert, "client.pem");
     test_tmp_path(key, "client.key");
     test_tmp_path(work_dir, "out");
@@ -897,6 +1021,8 @@ static int start(void **state)
     test_tmp_path(saved, "out/saved");
     write_inputs();
     test_spit(ca_file, mock_server_ca_pem(secure),
+              strlen(mock_server_ca_pem(secure)));
+    test_spit(path, mock_server_ca_pem(secure),
               strlen(mock_server_ca_pem(secure)));
     snprintf(command, sizeof command,
              "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
