@@ -1872,19 +1872,19 @@ static bool gpn_thread_set_stack(pthread_attr_t *attr, size_t bytes)
 static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
                               size_t stack_bytes)
 {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     pthread_attr_t attr;
     sigset_t block, old;
+    size_t i;
     bool ok;
 
     if (pthread_attr_init(&attr) != 0) {
         return false;
     }
     sigfillset(&block);
-    sigdelset(&block, SIGSEGV);
-    sigdelset(&block, SIGBUS);
-    sigdelset(&block, SIGFPE);
-    sigdelset(&block, SIGILL);
-    sigdelset(&block, SIGTRAP);
+    for (i = 0; i < GPN_COUNT(faults); i++) {
+        sigdelset(&block, faults[i]);
+    }
     ok = gpn_thread_set_stack(&attr, stack_bytes) &&
          pthread_sigmask(SIG_SETMASK, &block, &old) == 0;
     if (ok) {
@@ -2029,9 +2029,25 @@ typedef struct gpn_os_message {
     const char *text;
 } gpn_os_message;
 
+/* The text for code. Any other number follows the text of the list's last
+ * entry, which n does not count, in buf. */
+static const char *gpn_os_message_find(const gpn_os_message *list, size_t n,
+                                       int code, char *buf, size_t cap)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        if (list[i].code == code) {
+            return list[i].text;
+        }
+    }
+    snprintf(buf, cap, "%s %d", list[n].text, code);
+    return buf;
+}
+
 /* Never the C library's text: that follows the locale, and strerror is not
  * safe among threads. Unknown numbers are written into buf. */
-static const char *gpn_os_text(int oserr, char *buf, size_t cap)
+static GPN_NOINLINE const char *gpn_os_text(int oserr, char *buf, size_t cap)
 {
     static const gpn_os_message messages[] = {
 #ifdef _WIN32
@@ -2080,16 +2096,11 @@ static const char *gpn_os_text(int oserr, char *buf, size_t cap)
         {EADDRNOTAVAIL, "address not available"},
         {EAFNOSUPPORT, "address family not supported"},
 #endif
+        {0, "error"} /* any other */
     };
-    size_t i;
 
-    for (i = 0; i < GPN_COUNT(messages); i++) {
-        if (messages[i].code == oserr) {
-            return messages[i].text;
-        }
-    }
-    snprintf(buf, cap, "error %d", oserr);
-    return buf;
+    return gpn_os_message_find(messages, GPN_COUNT(messages) - 1, oserr, buf,
+                               cap);
 }
 
 /* ---- addresses and names ---- */
@@ -2113,50 +2124,38 @@ static int gpn_addr_bytes(const char *host, unsigned char out[16])
     return inet_pton(AF_INET6, host, out) == 1 ? 16 : 0;
 }
 
+/* Where the IP bytes lie in the address. */
+static size_t gpn_addr_at(const gpn_addr *a)
+{
+    return gpn_addr_is_v6(a) ? offsetof(struct sockaddr_in6, sin6_addr)
+                             : offsetof(struct sockaddr_in, sin_addr);
+}
+
 /* IP literals only: v4 as a dotted quad, v6 without brackets. */
 static bool gpn_addr_parse(const char *host, int port, gpn_addr *out)
 {
     unsigned char bytes[16];
     int n = gpn_addr_bytes(host, bytes);
+    uint16_t net_port = htons((uint16_t)port);
+    char *raw = (char *)&out->ss;
 
     memset(out, 0, sizeof *out);
-    if (n == 4) {
-        struct sockaddr_in v4;
-
-        memset(&v4, 0, sizeof v4);
-        v4.sin_family = AF_INET;
-        v4.sin_port = htons((uint16_t)port);
-        memcpy(&v4.sin_addr, bytes, 4);
-        memcpy(&out->ss, &v4, sizeof v4);
-        out->len = (unsigned)sizeof v4;
-    } else if (n == 16) {
-        struct sockaddr_in6 v6;
-
-        memset(&v6, 0, sizeof v6);
-        v6.sin6_family = AF_INET6;
-        v6.sin6_port = htons((uint16_t)port);
-        memcpy(&v6.sin6_addr, bytes, 16);
-        memcpy(&out->ss, &v6, sizeof v6);
-        out->len = (unsigned)sizeof v6;
+    if (n > 0) {
+        out->ss.ss_family = n == 4 ? AF_INET : AF_INET6;
+        out->len = n == 4 ? (unsigned)sizeof(struct sockaddr_in)
+                          : (unsigned)sizeof(struct sockaddr_in6);
+        /* the port has the same place in both */
+        memcpy(raw + offsetof(struct sockaddr_in, sin_port), &net_port, 2);
+        memcpy(raw + gpn_addr_at(out), bytes, (size_t)n);
     }
-    return n != 0;
+    return n > 0;
 }
 
 /* "192.0.2.1" or "2001:db8::1", without the port. */
 static void gpn_addr_text(const gpn_addr *a, char *buf, size_t cap)
 {
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-    const void *bytes;
-
-    if (gpn_addr_is_v6(a)) {
-        memcpy(&v6, &a->ss, sizeof v6);
-        bytes = &v6.sin6_addr;
-    } else {
-        memcpy(&v4, &a->ss, sizeof v4);
-        bytes = &v4.sin_addr;
-    }
-    if (inet_ntop(a->ss.ss_family, bytes, buf, (gpn_text_len)cap) == NULL) {
+    if (inet_ntop(a->ss.ss_family, (const char *)&a->ss + gpn_addr_at(a), buf,
+                  (gpn_text_len)cap) == NULL) {
         snprintf(buf, cap, "?");
     }
 }
@@ -2185,21 +2184,18 @@ static void gpn_net_start(void)
 #endif
 }
 
-static const char *gpn_resolve_text(int code)
+/* The addresses that "localhost" always has (RFC 6761 6.3), for systems whose
+ * files do not say so, such as an empty root without /etc/hosts. */
+static size_t gpn_resolve_localhost(const char *host, int port, gpn_addr *out,
+                                    size_t cap)
 {
-    if (code == EAI_NONAME) {
-        return "no such host";
+    size_t n = 0;
+
+    if (strcmp(host, "localhost") == 0) {
+        n += n < cap && gpn_addr_parse("127.0.0.1", port, &out[n]);
+        n += n < cap && gpn_addr_parse("::1", port, &out[n]);
     }
-    if (code == EAI_AGAIN) {
-        return "the name server gave no answer";
-    }
-    if (code == EAI_FAIL) {
-        return "the name server failed";
-    }
-    if (code == EAI_MEMORY) {
-        return "out of memory";
-    }
-    return NULL;
+    return n;
 }
 
 /* Blocks in getaddrinfo, which nothing can interrupt: for a helper thread.
@@ -2208,9 +2204,15 @@ static const char *gpn_resolve_text(int code)
 static int gpn_resolve(const char *host, int port, gpn_addr *out, size_t cap,
                        size_t *n, char *why, size_t why_cap)
 {
+    static const gpn_os_message messages[] = {
+        {EAI_NONAME, "no such host"},
+        {EAI_AGAIN, "the name server gave no answer"},
+        {EAI_FAIL, "the name server failed"},
+        {EAI_MEMORY, "out of memory"},
+        {0, "resolver error"}}; /* any other */
     struct addrinfo hints, *list = NULL, *a;
     char service[12];
-    int code;
+    int code, tries = 2; /* the first query after a pause often fails */
 
     *n = 0;
     gpn_net_start();
@@ -2221,10 +2223,9 @@ static int gpn_resolve(const char *host, int port, gpn_addr *out, size_t cap,
     if (GPN_FAULT(GPN_FAULT_RESOLVE)) {
         code = EAI_FAIL;
     } else {
-        code = getaddrinfo(host, service, &hints, &list);
-        if (code == EAI_AGAIN) { /* often the first query after a pause */
+        do {
             code = getaddrinfo(host, service, &hints, &list);
-        }
+        } while (code == EAI_AGAIN && --tries > 0);
     }
     if (code == 0) {
         for (a = list; a != NULL && *n < cap; a = a->ai_next) {
@@ -2238,15 +2239,16 @@ static int gpn_resolve(const char *host, int port, gpn_addr *out, size_t cap,
         }
         freeaddrinfo(list);
         code = *n > 0 ? 0 : EAI_NONAME;
+    } else if (code != EAI_FAIL) {
+        *n = gpn_resolve_localhost(host, port, out, cap);
+        code = *n > 0 ? 0 : code;
     }
     if (code != 0 && why_cap > 0) {
-        const char *text = gpn_resolve_text(code);
+        char number[32];
 
-        if (text != NULL) {
-            snprintf(why, why_cap, "%s", text);
-        } else {
-            snprintf(why, why_cap, "resolver error %d", code);
-        }
+        snprintf(why, why_cap, "%s",
+                 gpn_os_message_find(messages, GPN_COUNT(messages) - 1, code,
+                                     number, sizeof number));
     }
     return code;
 }
@@ -2292,12 +2294,6 @@ static void gpn_sock_close(gpn_fd *fd)
     }
 }
 
-static void gpn_sock_option(gpn_fd fd, int level, int name, int value)
-{
-    /* best effort: a socket without it still works */
-    setsockopt(fd, level, name, (const char *)&value, sizeof value);
-}
-
 #if !defined(_WIN32) && \
     !(defined(GPN_EPOLL) && defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK))
 /* Non-blocking and closed on exec, where it could not be said at creation. */
@@ -2339,20 +2335,29 @@ static gpn_fd gpn_sock_open(int family, int type)
  * system's 2 hours. */
 static void gpn_sock_tune(gpn_fd fd)
 {
-    gpn_sock_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    gpn_sock_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    static const struct {
+        int level, name, value;
+    } options[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
 #ifdef TCP_KEEPIDLE
-    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+                   {IPPROTO_TCP, TCP_KEEPIDLE, 60},
 #endif
 #ifdef TCP_KEEPINTVL
-    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
+                   {IPPROTO_TCP, TCP_KEEPINTVL, 30},
 #endif
 #ifdef TCP_KEEPCNT
-    gpn_sock_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+                   {IPPROTO_TCP, TCP_KEEPCNT, 4},
 #endif
 #ifdef SO_NOSIGPIPE
-    gpn_sock_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+                   {SOL_SOCKET, SO_NOSIGPIPE, 1},
 #endif
+                   {SOL_SOCKET, SO_KEEPALIVE, 1}};
+    size_t i;
+
+    for (i = 0; i < GPN_COUNT(options); i++) {
+        /* best effort: a socket without it still works */
+        setsockopt(fd, options[i].level, options[i].name,
+                   (const char *)&options[i].value, sizeof options[i].value);
+    }
 }
 
 /* Opens a socket and starts to connect. DONE, WANT_WRITE (in progress), or
@@ -2417,69 +2422,70 @@ static gpn_io gpn_sock_connected(gpn_fd fd, int *oserr)
     return GPN_IO_DONE;
 }
 
+/* The end of a send or recv that returned n, below 0: failed. */
+static gpn_io gpn_sock_moved(int64_t n, gpn_io want, size_t *moved, int *oserr)
+{
+    if (n >= 0) {
+        *moved = (size_t)n;
+        return GPN_IO_DONE;
+    }
+    *oserr = gpn_sock_error();
+    return gpn_sock_would_block(*oserr) ? want : GPN_IO_FAILED;
+}
+
+static bool gpn_sock_interrupted(void)
+{
+#ifdef _WIN32
+    return false;
+#else
+    return errno == EINTR;
+#endif
+}
+
 static gpn_io gpn_sock_send(gpn_fd fd, const char *data, size_t len,
                             size_t *sent, int *oserr)
 {
+    int64_t n;
+
     *sent = 0;
     if (GPN_FAULT(GPN_FAULT_SOCKET)) {
         *oserr = GPN_E_RESET;
         return GPN_IO_FAILED;
     }
-    for (;;) {
+    do {
 #if defined(_WIN32)
-        int n = send(fd, data, len > INT_MAX ? INT_MAX : (int)len, 0);
+        n = send(fd, data, len > INT_MAX ? INT_MAX : (int)len, 0);
 #elif defined(MSG_NOSIGNAL)
-        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+        n = send(fd, data, len, MSG_NOSIGNAL);
 #else
-        ssize_t n = send(fd, data, len, 0);
+        n = send(fd, data, len, 0);
 #endif
-        if (n >= 0) {
-            *sent = (size_t)n;
-            return GPN_IO_DONE;
-        }
-        *oserr = gpn_sock_error();
-        if (gpn_sock_would_block(*oserr)) {
-            return GPN_IO_WANT_WRITE;
-        }
-#ifndef _WIN32
-        if (*oserr == EINTR) {
-            continue;
-        }
-#endif
-        return GPN_IO_FAILED;
-    }
+    } while (n < 0 && gpn_sock_interrupted());
+    return gpn_sock_moved(n, GPN_IO_WANT_WRITE, sent, oserr);
 }
 
 /* EOF: the peer has sent FIN. */
 static gpn_io gpn_sock_recv(gpn_fd fd, char *data, size_t cap, size_t *got,
                             int *oserr)
 {
+    int64_t n;
+
     *got = 0;
     if (GPN_FAULT(GPN_FAULT_SOCKET)) {
         *oserr = GPN_E_RESET;
         return GPN_IO_FAILED;
     }
-    for (;;) {
+    do {
 #ifdef _WIN32
-        int n = recv(fd, data, cap > INT_MAX ? INT_MAX : (int)cap, 0);
+        n = recv(fd, data, cap > INT_MAX ? INT_MAX : (int)cap, 0);
 #else
-        ssize_t n = recv(fd, data, cap, 0);
+        n = recv(fd, data, cap, 0);
 #endif
-        if (n >= 0) {
-            *got = (size_t)n;
-            return n > 0 ? GPN_IO_DONE : GPN_IO_EOF;
-        }
-        *oserr = gpn_sock_error();
-        if (gpn_sock_would_block(*oserr)) {
-            return GPN_IO_WANT_READ;
-        }
-#ifndef _WIN32
-        if (*oserr == EINTR) {
-            continue;
-        }
-#endif
-        return GPN_IO_FAILED;
+    } while (n < 0 && gpn_sock_interrupted());
+    if (n == 0) {
+        return GPN_IO_EOF;
     }
+    return gpn_sock_moved(n, GPN_IO_WANT_READ, got, oserr);
 }
 
 /* ---- readiness ----
@@ -2487,8 +2493,13 @@ static gpn_io gpn_sock_recv(gpn_fd fd, char *data, size_t cap, size_t *got,
  * others. A batch of events may name a socket that the handler of an earlier
  * event has removed: the owner of the tag has to bear that. */
 
+#ifdef GPN_EPOLL /* the system's own bits: nothing to translate */
+#define GPN_POLL_IN  ((unsigned)EPOLLIN)
+#define GPN_POLL_OUT ((unsigned)EPOLLOUT)
+#else
 #define GPN_POLL_IN  1u
 #define GPN_POLL_OUT 2u
+#endif
 
 typedef struct gpn_event {
     void *tag;      /* NULL: woken */
@@ -2547,12 +2558,7 @@ static bool gpn_poller_set(gpn_poller *p, gpn_fd fd, unsigned interest,
     if (GPN_FAULT(GPN_FAULT_SOCKET)) {
         return false;
     }
-    if ((interest & GPN_POLL_IN) != 0) {
-        e.events |= EPOLLIN;
-    }
-    if ((interest & GPN_POLL_OUT) != 0) {
-        e.events |= EPOLLOUT;
-    }
+    e.events = interest;
     e.data.ptr = tag;
     if (epoll_ctl(p->epoll_fd, EPOLL_CTL_MOD, fd, &e) == 0) {
         return true;
@@ -2586,12 +2592,9 @@ static int gpn_poller_look(gpn_poller *p, int timeout, gpn_event *events,
     }
     for (i = 0; i < n; i++) {
         events[i].tag = list[i].data.ptr;
-        events[i].ready = 0;
-        if ((list[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) {
-            events[i].ready |= GPN_POLL_IN;
-        }
-        if ((list[i].events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
-            events[i].ready |= GPN_POLL_OUT;
+        events[i].ready = list[i].events & (GPN_POLL_IN | GPN_POLL_OUT);
+        if ((list[i].events & (EPOLLERR | EPOLLHUP)) != 0) {
+            events[i].ready = GPN_POLL_IN | GPN_POLL_OUT;
         }
         if (events[i].tag == NULL) {
             gpn_poller_drain(p);
@@ -3585,9 +3588,9 @@ static void gpn_flag_lower(gpn_flag *f)
  * doubles if digits and power are small; else 64-bit arithmetic with a known
  * error, which settles all but a few in a thousand; else an exact comparison
  * of big integers on the stack. The other way, the shortest digits that read
- * back, up to 15 digits are found by trying and the rest by Steele and White's
- * exact algorithm. Tables of powers, as Eisel-Lemire or Ryu have them, would
- * be faster still and larger than all of this section.
+ * back, up to 15 digits are found by trying, and the rest from the exact digits
+ * of a big integer, by reading back. Tables of powers, as Eisel-Lemire or Ryu
+ * have them, would be faster still and larger than all of this section.
  * ======================================================================== */
 #include <float.h>
 
@@ -3627,9 +3630,11 @@ static int gpn_char_lower(char c)
     return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
 }
 
-static bool gpn_char_ieq(const char *a, const char *b, size_t n)
+/* Whether n bytes are equal; fold: but for the case of ASCII letters. */
+static bool gpn_char_eq(const char *a, const char *b, size_t n, bool fold)
 {
-    while (n > 0 && gpn_char_lower(*a) == gpn_char_lower(*b)) {
+    while (n > 0 &&
+           (*a == *b || (fold && gpn_char_lower(*a) == gpn_char_lower(*b)))) {
         a++;
         b++;
         n--;
@@ -3637,49 +3642,50 @@ static bool gpn_char_ieq(const char *a, const char *b, size_t n)
     return n == 0;
 }
 
+static bool gpn_str_begins(gptner_str a, const char *text, bool fold)
+{
+    size_t n = strlen(text);
+
+    return a.len >= n && gpn_char_eq(a.ptr, text, n, fold);
+}
+
 /* Equal but for the case of ASCII letters. */
 static bool gpn_str_ieq_c(gptner_str a, const char *text)
 {
-    return a.len == strlen(text) && gpn_char_ieq(a.ptr, text, a.len);
+    return a.len == strlen(text) && gpn_str_begins(a, text, true);
 }
 
 static bool gpn_str_starts(gptner_str a, const char *text)
 {
-    size_t n = strlen(text);
-
-    return a.len >= n && gpn_str_eq(gpn_str(a.ptr, n), gpn_str(text, n));
+    return gpn_str_begins(a, text, false);
 }
 
 static bool gpn_str_istarts(gptner_str a, const char *text)
 {
-    size_t n = strlen(text);
+    return gpn_str_begins(a, text, true);
+}
 
-    return a.len >= n && gpn_char_ieq(a.ptr, text, n);
+static size_t gpn_str_search(gptner_str a, const char *text, bool fold)
+{
+    size_t n = strlen(text), i;
+
+    for (i = 0; i + n <= a.len; i++) {
+        if (gpn_char_eq(a.ptr + i, text, n, fold)) {
+            return i;
+        }
+    }
+    return n > 0 ? SIZE_MAX : 0;
 }
 
 /* Where text begins in a; SIZE_MAX: nowhere. */
 static size_t gpn_str_find(gptner_str a, const char *text)
 {
-    size_t n = strlen(text), i = 0;
-
-    for (; n > 0 && i < a.len && a.len - i >= n; i++) {
-        if (memcmp(a.ptr + i, text, n) == 0) {
-            return i;
-        }
-    }
-    return n > 0 ? SIZE_MAX : 0;
+    return gpn_str_search(a, text, false);
 }
 
 static size_t gpn_str_ifind(gptner_str a, const char *text)
 {
-    size_t n = strlen(text), i = 0;
-
-    for (; n > 0 && i < a.len && a.len - i >= n; i++) {
-        if (gpn_char_ieq(a.ptr + i, text, n)) {
-            return i;
-        }
-    }
-    return n > 0 ? SIZE_MAX : 0;
+    return gpn_str_search(a, text, true);
 }
 
 /* Without the spaces and tabs at both ends. */
@@ -3715,94 +3721,82 @@ static char *gpn_str_dup(const gpn_env *env, gptner_str s)
 
 /* ---- UTF-8 ---- */
 
+/* How many bytes at text (at least one) are the start of one character, at
+ * least 1; *need is how many it takes, 0 if none starts so. Table 3-7 of the
+ * Unicode standard: after leads from 0xE0 on, only some quarters of the range
+ * of the second byte are allowed. */
+static size_t gpn_utf8_scan(const char *text, size_t len, size_t *need)
+{
+    static const unsigned char quarters[] = {12, 15, 15, 15, 15, 15, 15,
+                                             15, 15, 15, 15, 15, 15, 3,
+                                             15, 15, 14, 15, 15, 15, 1};
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned lead = p[0];
+    size_t n = 1;
+
+    *need = lead < 0x80                  ? 1
+            : lead < 0xc2 || lead > 0xf4 ? 0
+            : lead < 0xe0                ? 2
+            : lead < 0xf0                ? 3
+                                         : 4;
+    while (n < *need && n < len && (p[n] & 0xc0) == 0x80) {
+        if (n == 1 && lead >= 0xe0 &&
+            (quarters[lead - 0xe0] >> (p[1] >> 4 & 3) & 1) == 0) {
+            break;
+        }
+        n++;
+    }
+    return n;
+}
+
 /* The length of the first character and its code point; 0: not valid (also
  * overlong forms, surrogates, and what lies above U+10FFFF) or incomplete. */
 static size_t gpn_utf8_get(const char *s, size_t len, uint32_t *cp)
 {
-    const unsigned char *p = (const unsigned char *)s;
-    uint32_t c, least;
-    size_t n, i;
+    size_t need = 0, i;
+    uint32_t c;
 
     *cp = 0;
-    if (len == 0) {
+    if (len == 0 || gpn_utf8_scan(s, len, &need) != need) {
         return 0;
     }
-    c = p[0];
-    if (c < 0x80) {
-        *cp = c;
-        return 1;
+    c = (unsigned char)s[0];
+    if (need > 1) {
+        c &= 0x7fu >> need; /* what the lead holds of the code point */
     }
-    if (c >= 0xc2 && c <= 0xdf) {
-        n = 2;
-        least = 0x80;
-        c &= 0x1f;
-    } else if (c >= 0xe0 && c <= 0xef) {
-        n = 3;
-        least = 0x800;
-        c &= 0x0f;
-    } else if (c >= 0xf0 && c <= 0xf4) {
-        n = 4;
-        least = 0x10000;
-        c &= 0x07;
-    } else {
-        return 0;
-    }
-    if (len < n) {
-        return 0;
-    }
-    for (i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-        c = c << 6 | (p[i] & 0x3fu);
-    }
-    if (c < least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
-        return 0;
+    for (i = 1; i < need; i++) {
+        c = c << 6 | ((unsigned char)s[i] & 0x3fu);
     }
     *cp = c;
-    return n;
+    return need;
 }
 
 /* Returns the number of bytes written. What is not a character becomes
  * U+FFFD. */
 static size_t gpn_utf8_put(uint32_t cp, char out[4])
 {
+    size_t n, i;
+
     if (cp > 0x10ffff || (cp >= 0xd800 && cp <= 0xdfff)) {
         cp = 0xfffd;
     }
-    if (cp < 0x80) {
-        out[0] = (char)cp;
-        return 1;
+    n = cp < 0x80 ? 1 : cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    for (i = n; --i > 0; cp >>= 6) {
+        out[i] = (char)(0x80 | (cp & 0x3f));
     }
-    if (cp < 0x800) {
-        out[0] = (char)(0xc0 | cp >> 6);
-        out[1] = (char)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (char)(0xe0 | cp >> 12);
-        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | cp >> 18);
-    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (cp & 0x3f));
-    return 4;
+    /* n ones and a zero begin the lead, unless it is alone */
+    out[0] = (char)(n == 1 ? cp : (0xf00u >> n & 0xff) | cp);
+    return n;
 }
 
-/* The number of leading bytes that are valid: len if all are. */
 /* len, less the beginning of a character whose end has been cut off. */
 static size_t gpn_utf8_cut(const char *s, size_t len)
 {
     size_t back, need;
-    unsigned char c;
 
     for (back = 1; back <= 3 && back <= len; back++) {
-        c = (unsigned char)s[len - back];
-        if ((c & 0xc0) != 0x80) {
-            need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+        if ((s[len - back] & 0xc0) != 0x80) {
+            gpn_utf8_scan(s + len - back, back, &need);
             return need > back ? len - back : len;
         }
     }
@@ -3852,8 +3846,7 @@ static bool gpn_parse_u64(gptner_str s, uint64_t *out)
     for (i = 0; i < s.len; i++) {
         unsigned digit = (unsigned)(s.ptr[i] - '0');
 
-        if (digit > 9 || value > UINT64_MAX / 10 ||
-            value * 10 > UINT64_MAX - digit) {
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10) {
             return false;
         }
         value = value * 10 + digit;
@@ -3939,35 +3932,21 @@ static int gpn_big_cmp(const gpn_big *a, const gpn_big *b)
     return 0;
 }
 
-static void gpn_big_add(gpn_big *a, const gpn_big *b)
+/* Divides; returns the remainder. */
+static uint32_t gpn_big_div(gpn_big *a, uint32_t divisor)
 {
-    uint64_t carry = 0;
-    size_t i;
+    uint64_t rest = 0;
+    size_t i = a->n;
 
-    for (i = 0; i < a->n || i < b->n || carry > 0; i++) {
-        GPTNER_ASSERT(i < GPN_BIG_WORDS);
-        carry += (uint64_t)(i < a->n ? a->w[i] : 0) + (i < b->n ? b->w[i] : 0);
-        a->w[i] = (uint32_t)carry;
-        carry >>= 32;
-    }
-    a->n = i > a->n ? i : a->n;
-}
-
-/* a - b, where a >= b. */
-static void gpn_big_sub(gpn_big *a, const gpn_big *b)
-{
-    uint64_t borrow = 0;
-    size_t i;
-
-    for (i = 0; i < a->n; i++) {
-        uint64_t x = (uint64_t)a->w[i] - (i < b->n ? b->w[i] : 0) - borrow;
-
-        a->w[i] = (uint32_t)x;
-        borrow = x >> 63;
+    while (i-- > 0) {
+        rest = rest << 32 | a->w[i];
+        a->w[i] = (uint32_t)(rest / divisor);
+        rest %= divisor;
     }
     while (a->n > 0 && a->w[a->n - 1] == 0) {
         a->n--;
     }
+    return (uint32_t)rest;
 }
 
 /* ---- decimal to double ---- */
@@ -3991,6 +3970,61 @@ static bool gpn_double_is_exact(void)
     return FLT_EVAL_METHOD == 0;
 }
 
+static const char *gpn_digits_end(const char *p, const char *end)
+{
+    while (p < end && *p >= '0' && *p <= '9') {
+        p++;
+    }
+    return p;
+}
+
+/* A number in the grammar of JSON, taken apart: the digits, which may have one
+ * point among them, end at end; times 10^exp10. */
+typedef struct gpn_number {
+    const char *digits, *end;
+    int64_t exp10;
+    bool negative;
+} gpn_number;
+
+/* Reads the number at *at, which is moved behind it; false: *at is where a
+ * digit is missing. The exponent saturates far beyond what any number of
+ * digits in memory could make up for. */
+static bool gpn_number_read(gpn_number *number, const char **at,
+                            const char *end)
+{
+    const char *p = *at, *from;
+    bool minus = false;
+
+    number->exp10 = 0;
+    number->negative = p < end && *p == '-';
+    from = p += number->negative ? 1 : 0;
+    number->digits = p;
+    if (p < end && *p == '0') {
+        p++;
+    } else {
+        p = gpn_digits_end(p, end);
+    }
+    if (p > from && p < end && *p == '.') {
+        from = p + 1;
+        p = gpn_digits_end(from, end);
+    }
+    number->end = p;
+    if (p > from && p < end && (*p | 0x20) == 'e') {
+        from = p + 1;
+        if (from < end && (*from == '+' || *from == '-')) {
+            minus = *from++ == '-';
+        }
+        for (p = from; p < end && *p >= '0' && *p <= '9'; p++) {
+            if (number->exp10 < (int64_t)1 << 56) {
+                number->exp10 = number->exp10 * 10 + (*p - '0');
+            }
+        }
+        number->exp10 = minus ? -number->exp10 : number->exp10;
+    }
+    *at = p;
+    return p > from;
+}
+
 /* A decimal: first to last are digits, perhaps with a point among them, which
  * form an integer of count digits; its value is that times 10^power. */
 typedef struct gpn_decimal {
@@ -4003,13 +4037,12 @@ typedef struct gpn_decimal {
 /* Digits beyond these can only break a tie: they become one final 1. */
 #define GPN_DECIMAL_DIGITS 768
 
-static void gpn_decimal_read(gpn_decimal *d, const char *text, size_t n,
-                             int power)
+static void gpn_decimal_read(gpn_decimal *d, const gpn_number *number)
 {
-    const char *p, *end = text + n, *point = end;
+    const char *p, *end = number->end, *point = end;
 
     d->first = d->last = end;
-    for (p = text; p < end; p++) {
+    for (p = number->digits; p < end; p++) {
         if (*p == '.') {
             point = p;
         } else if (*p != '0') {
@@ -4020,7 +4053,7 @@ static void gpn_decimal_read(gpn_decimal *d, const char *text, size_t n,
         }
     }
     d->count = 0;
-    d->power = power;
+    d->power = number->exp10;
     if (d->first == end) {
         return;
     }
@@ -4149,6 +4182,8 @@ static void gpn_scaled_set(gpn_scaled *x, uint64_t value, int power)
     }
 }
 
+#define GPN_DOUBLE_INFINITE (UINT64_C(0x7ff) << 52)
+
 /* The bits of the double nearest to the decimal, of which x is an
  * approximation. */
 static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
@@ -4176,110 +4211,66 @@ static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
         return kept;
     }
     kept += (uint64_t)(unit + 1074) << 52;
-    return kept < UINT64_C(0x7ff) << 52 ? kept : UINT64_C(0x7ff) << 52;
+    return kept < GPN_DOUBLE_INFINITE ? kept : GPN_DOUBLE_INFINITE;
 }
 
-/* The double nearest to the digits, which may have one point among them, times
- * 10^exp10; ties to even. Infinity when it is too large. Any length. */
-static double gpn_double_from_decimal(const char *digits, size_t n, int exp10)
+static double gpn_double_from_bits(uint64_t bits)
+{
+    double value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The double nearest to the number, but for its sign; ties to even. Infinity
+ * when it is too large. Any length. */
+static double gpn_double_from_number(const gpn_number *number)
 {
     gpn_decimal d;
     gpn_scaled x;
-    uint64_t head, bits = 0;
+    uint64_t head;
     size_t used;
-    double value;
     int64_t magnitude;
 
-    gpn_decimal_read(&d, digits, n, exp10);
+    gpn_decimal_read(&d, number);
     magnitude = d.power + (int64_t)d.count; /* below 10^magnitude */
     if (d.count == 0 || magnitude < -323) {
         return 0;
     }
     if (magnitude > 309) {
-        bits = UINT64_C(0x7ff) << 52;
-        memcpy(&value, &bits, sizeof value);
-        return value;
+        return gpn_double_from_bits(GPN_DOUBLE_INFINITE);
     }
     used = d.count < 19 ? d.count : 19;
     head = gpn_decimal_head(&d, used);
-    if (used == d.count && head <= UINT64_C(1) << 53) {
-        value = (double)head;
-        if (d.power == 0) {
-            return value;
-        }
-        if (gpn_double_is_exact() && d.power >= -GPN_POW10_LAST &&
-            d.power <= GPN_POW10_LAST) {
-            return d.power > 0 ? value * gpn_pow10((int)d.power)
-                               : value / gpn_pow10((int)-d.power);
-        }
+    if (used == d.count && head <= UINT64_C(1) << 53 &&
+        (d.power == 0 || (gpn_double_is_exact() && d.power >= -GPN_POW10_LAST &&
+                          d.power <= GPN_POW10_LAST))) {
+        double value = (double)(int64_t)head;
+
+        return d.power >= 0 ? value * gpn_pow10((int)d.power)
+                            : value / gpn_pow10((int)-d.power);
     }
     gpn_scaled_set(&x, head, (int)(d.power + (int64_t)(d.count - used)));
     if (used < d.count) {
         x.error += 20; /* less than 1 of 10^18, in units of 2^-64 */
     }
-    bits = gpn_scaled_round(&x, &d);
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static size_t gpn_digits_len(const char *p, const char *end)
-{
-    const char *start = p;
-
-    while (p < end && *p >= '0' && *p <= '9') {
-        p++;
-    }
-    return (size_t)(p - start);
+    return gpn_double_from_bits(gpn_scaled_round(&x, &d));
 }
 
 /* The whole text is one number in the grammar of JSON. Too large a number is
  * infinite, too small a one 0, neither an error. */
 static bool gpn_parse_double(gptner_str s, double *out)
 {
-    const char *p = s.ptr, *end, *start;
-    bool negative, exp_negative = false;
-    size_t n, digits;
-    int exp10 = 0;
+    gpn_number number;
+    const char *p = s.ptr;
 
     *out = 0;
-    if (s.len == 0) {
+    if (s.len == 0 || !gpn_number_read(&number, &p, s.ptr + s.len) ||
+        p != s.ptr + s.len) {
         return false;
     }
-    end = p + s.len;
-    negative = *p == '-';
-    start = p += negative ? 1 : 0;
-    n = gpn_digits_len(p, end);
-    if (n == 0 || (n > 1 && *p == '0')) {
-        return false;
-    }
-    p += n;
-    if (p < end && *p == '.') {
-        n = gpn_digits_len(p + 1, end);
-        if (n == 0) {
-            return false;
-        }
-        p += 1 + n;
-    }
-    digits = (size_t)(p - start);
-    if (p < end && (*p == 'e' || *p == 'E')) {
-        p++;
-        if (p < end && (*p == '+' || *p == '-')) {
-            exp_negative = *p++ == '-';
-        }
-        n = gpn_digits_len(p, end);
-        if (n == 0) {
-            return false;
-        }
-        for (; n > 0; n--, p++) {
-            exp10 = exp10 < 100000000 ? exp10 * 10 + (*p - '0') : exp10;
-        }
-    }
-    if (p != end) {
-        return false;
-    }
-    *out =
-        gpn_double_from_decimal(start, digits, exp_negative ? -exp10 : exp10);
-    *out = negative ? -*out : *out;
+    *out = gpn_double_from_number(&number);
+    *out = number.negative ? -*out : *out;
     return true;
 }
 
@@ -4292,116 +4283,104 @@ static uint64_t gpn_double_few_digits(double value, int *power)
 {
     int places;
 
-    *power = 0;
-    if (value < 9007199254740992.0 && value == (double)(int64_t)value) {
-        return (uint64_t)value; /* below 2^53 the integers are all there is */
-    }
-    for (places = 1; gpn_double_is_exact() && places <= GPN_POW10_LAST;
+    for (places = 0; gpn_double_is_exact() && places <= GPN_POW10_LAST;
          places++) {
         double scaled = value * gpn_pow10(places);
-        uint64_t digits;
+        int64_t digits;
 
         if (scaled >= 1e15) {
             break;
         }
-        digits = (uint64_t)(scaled + 0.5);
+        digits = (int64_t)(scaled + 0.5);
         if ((double)digits / gpn_pow10(places) == value) {
             *power = -places;
-            return digits;
+            return (uint64_t)digits;
         }
     }
     return 0;
 }
 
-/* The state of Steele and White's algorithm: the rest of the value is r / s;
- * anything less than low / s below or high / s above it reads back as it. */
-typedef struct gpn_shortest {
-    gpn_big r, s, low, high;
-    bool even; /* then the limits themselves read back as well */
-} gpn_shortest;
-
-static bool gpn_shortest_over(const gpn_shortest *x)
+/* fraction * 2^exp2, exactly: 18 digits, and a 19th that is 0 if nothing
+ * follows; times 10^*power. */
+static uint64_t gpn_double_exact(uint64_t fraction, int exp2, int *power)
 {
-    gpn_big sum = x->r;
-    int cmp;
+    char text[800]; /* 2^54 times 5^1074 has 767 digits; 19 zeros follow */
+    char *end = text + 777, *first = end;
+    int tens = exp2 < 0 ? -exp2 : 0, i;
+    gpn_big big;
 
-    gpn_big_add(&sum, &x->high);
-    cmp = gpn_big_cmp(&sum, &x->s);
-    return cmp > 0 || (cmp == 0 && x->even);
-}
+    memset(text, '0', sizeof text);
+    gpn_big_set(&big, fraction);
+    gpn_big_mul_pow5(&big, tens); /* 2^exp2 = 5^tens / 10^tens */
+    gpn_big_shift(&big, exp2 + tens);
+    while (big.n > 0) {
+        uint32_t part = gpn_big_div(&big, 1000000000u);
 
-static void gpn_shortest_mul10(gpn_shortest *x)
-{
-    gpn_big_mul_add(&x->r, 10, 0);
-    gpn_big_mul_add(&x->low, 10, 0);
-    gpn_big_mul_add(&x->high, 10, 0);
-}
-
-/* Sets up fraction * 2^exp2 divided by 10^result, which is below 1. */
-static int gpn_shortest_start(gpn_shortest *x, uint64_t fraction, int exp2)
-{
-    /* the gap below a power of two is half the one above */
-    int narrow = fraction == UINT64_C(1) << 52 && exp2 > -1074 ? 1 : 0;
-    int top = exp2, power;
-    uint64_t f;
-
-    for (f = fraction; f > 1; f >>= 1) {
-        top++;
-    }
-    /* floor(log10(2^top)) by 1233 / 4096: this power or the next is right */
-    power = (top * 1233 + 4096 * 400) / 4096 - 400;
-    x->even = (fraction & 1) == 0;
-    gpn_big_set(&x->r, fraction);
-    gpn_big_set(&x->s, 1);
-    gpn_big_set(&x->low, 1);
-    gpn_big_shift(&x->r, 1 + narrow + (exp2 > 0 ? exp2 : 0));
-    gpn_big_shift(&x->s, 1 + narrow + (exp2 < 0 ? -exp2 : 0));
-    gpn_big_shift(&x->low, exp2 > 0 ? exp2 : 0);
-    if (power >= 0) {
-        gpn_big_mul_pow5(&x->s, power);
-        gpn_big_shift(&x->s, power);
-    } else {
-        gpn_big_mul_pow5(&x->r, -power);
-        gpn_big_shift(&x->r, -power);
-        gpn_big_mul_pow5(&x->low, -power);
-        gpn_big_shift(&x->low, -power);
-    }
-    x->high = x->low;
-    gpn_big_shift(&x->high, narrow);
-    while (gpn_shortest_over(x)) {
-        gpn_big_mul_add(&x->s, 10, 0);
-        power++;
-    }
-    return power;
-}
-
-/* Writes the digits, at most 17, and returns their number. */
-static size_t gpn_shortest_digits(gpn_shortest *x, char digits[17])
-{
-    size_t n = 0;
-    bool low, high;
-
-    do {
-        int digit = 0, cmp;
-
-        gpn_shortest_mul10(x);
-        while (gpn_big_cmp(&x->r, &x->s) >= 0) {
-            gpn_big_sub(&x->r, &x->s);
-            digit++;
+        for (i = 0; i < 9; i++, part /= 10) {
+            *--first = (char)('0' + (int)(part % 10));
         }
-        cmp = gpn_big_cmp(&x->r, &x->low);
-        low = cmp < 0 || (cmp == 0 && x->even);
-        high = gpn_shortest_over(x);
-        if (low && high) { /* both neighbours do: the nearer one */
-            gpn_big_add(&x->r, &x->r);
-            cmp = gpn_big_cmp(&x->r, &x->s);
-            digit += cmp > 0 || (cmp == 0 && (digit & 1) != 0) ? 1 : 0;
-        } else if (high) {
-            digit++;
+    }
+    while (*first == '0') {
+        first++;
+    }
+    *power = (int)(end - first) - 19 - tens;
+    fraction = 0;
+    for (i = 0; i < 18; i++) {
+        fraction = fraction * 10 + (uint64_t)(*first++ - '0');
+    }
+    while (first < end && *first == '0') {
+        first++;
+    }
+    return fraction * 10 + (first < end ? 1 : 0);
+}
+
+/* Whether digits * 10^power reads back as value. */
+static bool gpn_double_is(double value, uint64_t digits, int power)
+{
+    char text[24];
+    gpn_number number;
+
+    number.digits = text;
+    number.end = text + gpn_fmt_digits(digits, text);
+    number.exp10 = power;
+    return gpn_double_from_number(&number) == value;
+}
+
+/* The fewest digits that read back as value > 0 and, among those, the nearest,
+ * of two the even ones; times 10^*power. Of each count of digits, only the
+ * decimals next to value need trying: 17 digits always will do, and if some
+ * do, so do more. */
+static uint64_t gpn_double_shortest(double value, int *power)
+{
+    uint64_t bits, exact, unit, digits = 0;
+    int exp2, places;
+
+    memcpy(&bits, &value, sizeof bits);
+    exp2 = (int)(bits >> 52 & 0x7ff);
+    bits &= (UINT64_C(1) << 52) - 1;
+    if (exp2 > 0) {
+        bits |= UINT64_C(1) << 52;
+        exp2--;
+    }
+    exact = gpn_double_exact(bits, exp2 - 1074, &places);
+    places += 2;
+    for (unit = 100; unit <= UINT64_C(1000000000000000000); unit *= 10) {
+        uint64_t nearer = exact / unit, farther = nearer + 1,
+                 rest = exact % unit;
+
+        if (rest > unit / 2 || (rest == unit / 2 && (nearer & 1) != 0)) {
+            farther = nearer++;
         }
-        digits[n++] = (char)('0' + digit);
-    } while (!low && !high && n < 17);
-    return n;
+        if (!gpn_double_is(value, nearer, places)) {
+            if (!gpn_double_is(value, farther, places)) {
+                break;
+            }
+            nearer = farther;
+        }
+        digits = nearer;
+        *power = places++;
+    }
+    return digits;
 }
 
 /* The shortest digits that read back as value and, among those, the nearest:
@@ -4409,39 +4388,18 @@ static size_t gpn_shortest_digits(gpn_shortest *x, char digits[17])
  * 24 for the benefit of gpn_fmt_u64. */
 static size_t gpn_double_digits(double value, char digits[24], int *point)
 {
-    gpn_shortest x;
-    uint64_t bits, few;
-    int exp2;
+    uint64_t all = gpn_double_few_digits(value, point);
     size_t n;
 
-    few = gpn_double_few_digits(value, &exp2);
-    if (few > 0) {
-        n = gpn_fmt_u64(few, digits);
-        *point = (int)n + exp2;
-    } else {
-        memcpy(&bits, &value, sizeof bits);
-        exp2 = (int)(bits >> 52 & 0x7ff);
-        bits &= (UINT64_C(1) << 52) - 1;
-        if (exp2 > 0) {
-            bits |= UINT64_C(1) << 52;
-            exp2--;
-        }
-        *point = gpn_shortest_start(&x, bits, exp2 - 1074);
-        n = gpn_shortest_digits(&x, digits);
+    if (all == 0) {
+        all = gpn_double_shortest(value, point);
     }
+    n = gpn_fmt_u64(all, digits);
+    *point += (int)n;
     while (n > 1 && digits[n - 1] == '0') {
         n--;
     }
     return n;
-}
-
-static size_t gpn_fmt_fill(char *out, const char *prefix, size_t zeros)
-{
-    size_t n = strlen(prefix);
-
-    memcpy(out, prefix, n);
-    memset(out + n, '0', zeros);
-    return n + zeros;
 }
 
 /* The shortest JSON text that reads back as value, which must be finite: plain
@@ -4449,52 +4407,32 @@ static size_t gpn_fmt_fill(char *out, const char *prefix, size_t zeros)
  * it, but for the "+"); -0 is "-0.0". A NUL follows; returns the length. */
 static size_t gpn_fmt_double(double value, char out[40])
 {
-    char digits[24];
-    size_t n, len = 0, whole;
+    char digits[24] = "00";
+    size_t len = 0;
     uint64_t bits;
-    int point;
+    int n, i, whole, point = 1; /* whole: digits before the point */
 
     memcpy(&bits, &value, sizeof bits);
     if (bits >> 63 != 0) {
         out[len++] = '-';
         value = -value;
     }
-    if (bits << 1 == 0) {
-        len += gpn_fmt_fill(out + len, len > 0 ? "0.0" : "0", 0);
-        out[len] = '\0';
-        return len;
+    n = 1 + (int)len;
+    if (value > 0) {
+        n = (int)gpn_double_digits(value, digits, &point);
     }
-    n = gpn_double_digits(value, digits, &point);
-    if (point > 21 || point < -5) {
-        whole = 1;
-    } else {
-        whole = point > 0 ? (size_t)point : 0;
-        if (point <= 0) {
-            len += gpn_fmt_fill(out + len, "0.", (size_t)-point);
+    whole = point > 21 || point < -5 ? 1 : point;
+    for (i = whole < 1 ? whole - 1 : 0; i < n || i < whole; i++) {
+        if (i == whole) {
+            out[len++] = '.';
         }
-    }
-    if (whole == 0 || n <= whole) {
-        memcpy(out + len, digits, n);
-        len += n;
-        if (whole > n) {
-            len += gpn_fmt_fill(out + len, "", whole - n);
-        }
-    } else {
-        memcpy(out + len, digits, whole);
-        out[len + whole] = '.';
-        memcpy(out + len + whole + 1, digits + whole, n - whole);
-        len += n + 1;
-    }
-    if (point > 21 || point < -5) {
-        point--;
-        out[len++] = 'e';
-        if (point < 0) {
-            out[len++] = '-';
-        }
-        len +=
-            gpn_fmt_digits((uint64_t)(point < 0 ? -point : point), out + len);
+        out[len++] = i >= 0 && i < n ? digits[i] : '0';
     }
     out[len] = '\0';
+    if (whole != point) {
+        out[len++] = 'e';
+        len += gpn_fmt_i64(point - 1, out + len);
+    }
     return len;
 }
 
@@ -4727,7 +4665,7 @@ static size_t gpn_base64_encode(const void *data, size_t len, char *out)
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                    "abcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *p = (const unsigned char *)data;
-    size_t n = 0;
+    size_t n = 0, i;
 
     while (len > 0) {
         size_t have = len < 3 ? len : 3;
@@ -4735,11 +4673,9 @@ static size_t gpn_base64_encode(const void *data, size_t len, char *out)
 
         bits |= have > 1 ? (unsigned)p[1] << 8 : 0;
         bits |= have > 2 ? (unsigned)p[2] : 0;
-        out[n] = alphabet[bits >> 18];
-        out[n + 1] = alphabet[bits >> 12 & 63];
-        out[n + 2] = have > 1 ? alphabet[bits >> 6 & 63] : '=';
-        out[n + 3] = have > 2 ? alphabet[bits & 63] : '=';
-        n += 4;
+        for (i = 0; i < 4; i++, bits <<= 6) {
+            out[n++] = i <= have ? alphabet[bits >> 18 & 63] : '=';
+        }
         p += have;
         len -= have;
     }
@@ -4849,6 +4785,13 @@ static size_t gpn_format(char *out, size_t cap, const char *fmt, ...)
     return len;
 }
 
+GPN_PRINTF(3, 0)
+static void gpn_vformat_line(char *out, size_t cap, const char *fmt,
+                             va_list args)
+{
+    gpn_text_clean(out, gpn_vformat(out, cap, fmt, args));
+}
+
 /* One line to the log callback, if level is wanted. Never under a lock. */
 GPN_PRINTF(3, 4)
 static void gpn_log(const gpn_env *env, gptner_log_level level, const char *fmt,
@@ -4861,7 +4804,7 @@ static void gpn_log(const gpn_env *env, gptner_log_level level, const char *fmt,
         return;
     }
     va_start(args, fmt);
-    gpn_text_clean(line, gpn_vformat(line, sizeof line, fmt, args));
+    gpn_vformat_line(line, sizeof line, fmt, args);
     va_end(args);
     env->log_fn(level, line, env->log_user);
 }
@@ -4882,8 +4825,7 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     e.status = status;
     e.retry_after_ms = -1;
     va_start(args, fmt);
-    gpn_text_clean(e.message,
-                   gpn_vformat(e.message, sizeof e.message, fmt, args));
+    gpn_vformat_line(e.message, sizeof e.message, fmt, args);
     va_end(args);
     *err = e;
     return status;
@@ -4983,8 +4925,8 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
     unsigned char end[8];
     int i;
 
-    for (i = 0; i < 8; i++) {
-        end[i] = (unsigned char)(bits >> (56 - 8 * i));
+    for (i = 7; i >= 0; i--, bits >>= 8) {
+        end[i] = (unsigned char)bits;
     }
     gpn_sha256_update(s, "\x80", 1);
     while (s->bytes % 64 != 56) {
@@ -5053,40 +4995,12 @@ static const char *gpn_json_plain(const char *p, const char *end)
     return p;
 }
 
-/* How many bytes at text (one of at least 0x80) are the start of one UTF-8
- * sequence, at least 1; *need is how many it takes, 0 if none starts so.
- * Table 3-7 of the Unicode standard. */
-static size_t gpn_json_utf8(const char *text, size_t left, size_t *need)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    unsigned lead = p[0], low = 0x80, high = 0xBF;
-    size_t n = 1;
-    *need = 0;
-    if (lead < 0xC2 || lead > 0xF4)
-        return 1;
-    *need = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (lead == 0xE0)
-        low = 0xA0;
-    else if (lead == 0xED)
-        high = 0x9F;
-    else if (lead == 0xF0)
-        low = 0x90;
-    else if (lead == 0xF4)
-        high = 0x8F;
-    while (n < *need && n < left && p[n] >= low && p[n] <= high) {
-        low = 0x80;
-        high = 0xBF;
-        n++;
-    }
-    return n;
-}
-
 /* Past characters beyond ASCII: to the first byte that is ASCII, or is at
  * least 0x80 and no UTF-8. */
 static const char *gpn_json_beyond(const char *p, const char *end)
 {
     while (p < end && (unsigned char)*p >= 0x80) {
-        size_t need = 0, n = gpn_json_utf8(p, (size_t)(end - p), &need);
+        size_t need = 0, n = gpn_utf8_scan(p, (size_t)(end - p), &need);
         if (n != need)
             break;
         p += n;
@@ -5094,11 +5008,13 @@ static const char *gpn_json_beyond(const char *p, const char *end)
     return p;
 }
 
-/* The four digits of \uXXXX at p, or -1. */
-static int gpn_json_hex4(const char *p)
+/* The code unit of the \uXXXX at p; -1: there is none. */
+static int gpn_json_unit(const char *p, const char *end)
 {
     int value = 0;
-    for (int i = 0; i < 4; i++) {
+    if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
+        return -1;
+    for (int i = 2; i < 6; i++) {
         int c = (unsigned char)p[i];
         int lower = c | 0x20;
         if (c >= '0' && c <= '9')
@@ -5124,15 +5040,12 @@ static size_t gpn_json_escape(const char *p, const char *end, uint32_t *cp)
         *cp = (uint32_t)to[found - from];
         return 2;
     }
-    unit = end - p >= 6 ? gpn_json_hex4(p + 2) : -1;
+    unit = gpn_json_unit(p, end);
     if (unit < 0)
         return 0;
     *cp = (uint32_t)unit;
-    if ((unit & 0xFC00) != 0xD800 || end - p < 12 || p[6] != '\\' ||
-        p[7] != 'u')
-        return 6;
-    low = gpn_json_hex4(p + 8);
-    if ((low & 0xFC00) != 0xDC00 || low < 0)
+    low = (unit & 0xFC00) == 0xD800 ? gpn_json_unit(p + 6, end) : -1;
+    if (low < 0xDC00 || low > 0xDFFF)
         return 6;
     *cp = 0x10000 + (((uint32_t)unit & 0x3FF) << 10) + ((uint32_t)low & 0x3FF);
     return 12;
@@ -5156,8 +5069,6 @@ static size_t gpn_json_decode(const char *src, size_t len, char *dst)
         if (slash == NULL)
             break;
         src += gpn_json_escape(src, end, &cp);
-        if (cp >= 0xD800 && cp <= 0xDFFF)
-            cp = 0xFFFD;
         out += gpn_utf8_put(cp, out);
     }
     return (size_t)(out - dst);
@@ -5165,88 +5076,42 @@ static size_t gpn_json_decode(const char *src, size_t len, char *dst)
 
 /* --- numbers ------------------------------------------------------------ */
 
-/* A number taken apart: its value is digits * 10^exponent if exact; else it
- * has more digits than fit. Zeros at the end are no digits: 1.50 is 15 and -1,
- * 100 is 1 and 2. */
-typedef struct gpn_json_decimal {
-    uint64_t digits;
-    int64_t exponent;
-    bool negative, exact;
-} gpn_json_decimal;
-
-/* The exponent part of a number, from the sign or first digit on. Far beyond
- * what any number of digits in memory could make up for it saturates. */
-static int64_t gpn_json_exponent(const char *p, const char *end)
-{
-    int64_t value = 0;
-    bool minus = *p == '-';
-    if (*p == '-' || *p == '+')
-        p++;
-    for (; p < end; p++)
-        if (value < (int64_t)1 << 56)
-            value = value * 10 + (*p - '0');
-    return minus ? -value : value;
-}
-
-static gpn_json_decimal gpn_json_take_apart(gptner_str text)
-{
-    gpn_json_decimal d = GPN_ZERO;
-    const char *p = text.ptr, *end = text.ptr + text.len;
-    int64_t zeros = 0; /* seen, but not yet in digits */
-    int after_point = 0;
-    if (*p == '-') {
-        d.negative = true;
-        p++;
-    }
-    for (; p < end && (*p | 0x20) != 'e'; p++) {
-        uint64_t digit = (uint64_t)(*p - '0');
-        if (*p == '.') {
-            after_point = 1;
-            continue;
-        }
-        d.exponent -= after_point;
-        if (digit == 0) {
-            zeros++;
-            continue;
-        }
-        for (zeros = d.digits != 0 ? zeros + 1 : 0; zeros > 0; zeros--) {
-            if (d.digits > UINT64_MAX / 10)
-                return d;
-            d.digits *= 10;
-        }
-        if (d.digits > UINT64_MAX - digit)
-            return d;
-        d.digits += digit;
-    }
-    d.exponent += zeros;
-    if (p < end)
-        d.exponent += gpn_json_exponent(p + 1, end);
-    d.exact = true;
-    return d;
-}
-
-/* Whether the number is an integer below 2^64 in magnitude, and which. */
+/* Whether the number is an integer below 2^64 in magnitude, and which. ptr
+ * NULL: there is none. */
 static bool gpn_json_magnitude(gptner_str text, uint64_t *magnitude,
                                bool *negative)
 {
-    gpn_json_decimal d = gpn_json_take_apart(text);
+    gpn_number number;
+    gpn_decimal d;
+    const char *p = text.ptr;
+    int64_t left; /* digits */
     *magnitude = 0;
-    *negative = d.negative;
-    if (!d.exact)
+    *negative = false;
+    if (p == NULL)
         return false;
-    if (d.digits == 0)
+    if (gpn_parse_u64(text, magnitude)) /* most are digits and nothing else */
         return true;
-    if (d.exponent < 0 || d.exponent > 19)
+    gpn_number_read(&number, &p, text.ptr + text.len);
+    *negative = number.negative;
+    gpn_decimal_read(&d, &number);
+    if (d.count == 0)
+        return true;
+    if (d.power < 0 || d.power > 19 || d.power + (int64_t)d.count > 20)
         return false;
-    for (; d.exponent > 0; d.exponent--) {
-        if (d.digits > UINT64_MAX / 10)
+    for (left = d.power + (int64_t)d.count; left > 0; left--) {
+        uint64_t digit = 0; /* behind the last digit */
+        d.first += d.first < d.last && *d.first == '.';
+        if (d.first < d.last)
+            digit = (uint64_t)(*d.first++ - '0');
+        if (*magnitude > (UINT64_MAX - digit) / 10)
             return false;
-        d.digits *= 10;
+        *magnitude = *magnitude * 10 + digit;
     }
-    *magnitude = d.digits;
     return true;
 }
 
+/* Both take the text of a number, or ptr NULL: then, and if the number does
+ * not fit, false and 0. */
 static bool gpn_json_to_int64(gptner_str text, int64_t *out)
 {
     uint64_t magnitude = 0;
@@ -5255,10 +5120,9 @@ static bool gpn_json_to_int64(gptner_str text, int64_t *out)
     if (!gpn_json_magnitude(text, &magnitude, &negative) ||
         magnitude > (uint64_t)INT64_MAX + negative)
         return false;
-    if (magnitude > (uint64_t)INT64_MAX)
-        *out = INT64_MIN;
-    else
-        *out = negative ? -(int64_t)magnitude : (int64_t)magnitude;
+    if (negative)
+        magnitude = 0 - magnitude;
+    memcpy(out, &magnitude, sizeof(*out)); /* int64_t is two's complement */
     return true;
 }
 
@@ -5269,13 +5133,6 @@ static bool gpn_json_to_uint64(gptner_str text, uint64_t *out)
         return true;
     *out = 0;
     return false;
-}
-
-static double gpn_json_to_double(gptner_str text)
-{
-    double value = 0;
-    (void)gpn_parse_double(text, &value);
-    return value;
 }
 
 /* --- the machine -------------------------------------------------------- */
@@ -5382,35 +5239,12 @@ static bool gpn_json_string(gptner_json_reader *r, gptner_str *inside,
     return true;
 }
 
-static const char *gpn_json_digits(const char *p, const char *end)
-{
-    while (p < end && *p >= '0' && *p <= '9')
-        p++;
-    return p;
-}
-
 static bool gpn_json_number(gptner_json_reader *r, gptner_str *text)
 {
-    const char *p = r->pos, *end = r->end, *from;
-    p += *p == '-';
-    from = p;
-    p = p < end && *p == '0' ? p + 1 : gpn_json_digits(p, end);
-    if (p == from)
+    gpn_number number;
+    const char *p = r->pos;
+    if (!gpn_number_read(&number, &p, r->end))
         return gpn_json_bad(r, p, "a number needs a digit here");
-    if (p < end && *p == '.') {
-        from = ++p;
-        p = gpn_json_digits(p, end);
-        if (p == from)
-            return gpn_json_bad(r, p, "a number needs a digit here");
-    }
-    if (p < end && (*p == 'e' || *p == 'E')) {
-        p++;
-        p += p < end && (*p == '+' || *p == '-');
-        from = p;
-        p = gpn_json_digits(p, end);
-        if (p == from)
-            return gpn_json_bad(r, p, "a number needs a digit here");
-    }
     text->ptr = r->pos;
     text->len = (size_t)(p - r->pos);
     r->pos = p;
@@ -5425,41 +5259,28 @@ static bool gpn_json_word(gptner_json_reader *r, const char *word, size_t len)
     return true;
 }
 
-/* What begins with the byte at pos; NONE latches the error. */
 static gptner_json_type gpn_json_kind(gptner_json_reader *r)
 {
-    switch (r->pos < r->end ? *r->pos : '\0') {
-    case '"':
-        return GPTNER_JSON_STRING;
-    case '{':
-        return GPTNER_JSON_OBJECT;
-    case '[':
-        return GPTNER_JSON_ARRAY;
-    case 't':
-    case 'f':
-        return GPTNER_JSON_BOOL;
-    case 'n':
-        return GPTNER_JSON_NULL;
-    case '-':
-    case '0':
-    case '1':
-    case '2':
-    case '3':
-    case '4':
-    case '5':
-    case '6':
-    case '7':
-    case '8':
-    case '9':
-        return GPTNER_JSON_NUMBER;
-    case 'N':
-    case 'I':
-        gpn_json_bad(r, r->pos, "NaN and Infinity are not JSON");
-        return GPTNER_JSON_NONE;
-    default:
-        gpn_json_bad(r, r->pos, "a value is missing here");
-        return GPTNER_JSON_NONE;
-    }
+    /* for each byte from '"' to '{', the type as a digit */
+    static const char types[] = "4000000000030033333333330000000000000000000000"
+                                "00000000000500000000002000000010000020000006";
+    unsigned c = r->pos < r->end ? (unsigned char)*r->pos : 0, at = c - '"';
+    if (at < sizeof(types) - 1 && types[at] != '0')
+        return (gptner_json_type)(types[at] - '0');
+    gpn_json_bad(r, r->pos,
+                 c == 'N' || c == 'I' ? "NaN and Infinity are not JSON"
+                                      : "a value is missing here");
+    return GPTNER_JSON_NONE;
+}
+
+/* Past this byte and the white space behind it. */
+static bool gpn_json_pass(gptner_json_reader *r, char c, const char *message)
+{
+    if (r->pos >= r->end || *r->pos != c)
+        return gpn_json_bad(r, r->pos, message);
+    r->pos++;
+    gpn_json_space(r);
+    return true;
 }
 
 /* Inside a container, before a child or its end: false if the end has been
@@ -5473,14 +5294,11 @@ static bool gpn_json_more(gptner_json_reader *r, bool object)
         r->state = GPN_JSON_AFTER;
         return false;
     }
-    if (r->state == GPN_JSON_AFTER) {
-        if (r->pos >= r->end || *r->pos != ',')
-            return gpn_json_bad(r, r->pos,
-                                object ? "neither ',' nor '}' after a member"
-                                       : "neither ',' nor ']' after an item");
-        r->pos++;
-        gpn_json_space(r);
-    }
+    if (r->state == GPN_JSON_AFTER &&
+        !gpn_json_pass(r, ',',
+                       object ? "neither ',' nor '}' after a member"
+                              : "neither ',' nor ']' after an item"))
+        return false;
     r->state = GPN_JSON_VALUE;
     return true;
 }
@@ -5493,11 +5311,7 @@ static bool gpn_json_key(gptner_json_reader *r, gptner_str *key, bool *escapes)
     if (!gpn_json_string(r, key, escapes))
         return false;
     gpn_json_space(r);
-    if (r->pos >= r->end || *r->pos != ':')
-        return gpn_json_bad(r, r->pos, "a key needs ':' after it");
-    r->pos++;
-    gpn_json_space(r);
-    return true;
+    return gpn_json_pass(r, ':', "a key needs ':' after it");
 }
 
 /* Decode in place and close with a '\0' where the quote was (at the latest). */
@@ -5535,8 +5349,8 @@ struct gptner_json_doc {
 };
 
 static gptner_json_value *gpn_json_push(gptner_json_reader *r,
-                                        gptner_json_doc *doc, size_t size,
-                                        unsigned type)
+                                        gptner_json_doc *doc, unsigned type,
+                                        gptner_str text)
 {
     gptner_json_value *node;
     if (doc->len == doc->cap) {
@@ -5558,8 +5372,8 @@ static gptner_json_value *gpn_json_push(gptner_json_reader *r,
         doc->cap = cap;
     }
     node = &doc->nodes[doc->len++];
-    node->head = size << 3 | type;
-    node->u.skip = 1;
+    node->head = text.len << 3 | type;
+    node->u.text = text.ptr;
     return node;
 }
 
@@ -5567,16 +5381,14 @@ static gptner_json_value *gpn_json_push(gptner_json_reader *r,
 static bool gpn_json_add(gptner_json_reader *r, gptner_json_doc *doc,
                          gptner_json_type type, gptner_str text)
 {
-    gptner_json_value *node = gpn_json_push(r, doc, text.len, (unsigned)type);
+    gptner_json_value *node = gpn_json_push(r, doc, (unsigned)type, text);
     if (node == NULL)
         return false;
     if (doc->open != SIZE_MAX)
         doc->nodes[doc->open].head += 8;
-    if (type == GPTNER_JSON_ARRAY || type == GPTNER_JSON_OBJECT) {
+    if (type >= GPTNER_JSON_ARRAY) {
         node->u.skip = doc->open;
         doc->open = doc->len - 1;
-    } else {
-        node->u.text = text.ptr;
     }
     return true;
 }
@@ -5584,61 +5396,60 @@ static bool gpn_json_add(gptner_json_reader *r, gptner_json_doc *doc,
 static bool gpn_json_add_key(gptner_json_reader *r, gptner_json_doc *doc,
                              gptner_str key, bool escapes)
 {
-    gptner_json_value *node;
     gpn_json_settle(r, &key, escapes);
-    node = gpn_json_push(r, doc, key.len, GPTNER_JSON_STRING);
-    if (node == NULL)
-        return false;
-    node->u.text = key.ptr;
-    return true;
+    return gpn_json_push(r, doc, GPTNER_JSON_STRING, key) != NULL;
 }
 
 static bool gpn_json_add_end(gptner_json_reader *r, gptner_json_doc *doc)
 {
     size_t closed = doc->open;
-    if (gpn_json_push(r, doc, 0, GPN_JSON_END) == NULL)
+    if (gpn_json_push(r, doc, GPN_JSON_END, gpn_str(NULL, 0)) == NULL)
         return false;
     doc->open = doc->nodes[closed].u.skip;
     doc->nodes[closed].u.skip = doc->len - closed;
     return true;
 }
 
+/* Take one value of a type that is known from its first byte, or enter it.
+ * text: the inside of a string, a number, a bool (length 1: true); never NULL
+ * after success. */
+static bool gpn_json_scan(gptner_json_reader *r, gptner_json_type type,
+                          gptner_str *text, bool *escapes)
+{
+    bool ok;
+    *text = gpn_str(r->pos, 0);
+    *escapes = false;
+    if (type >= GPTNER_JSON_ARRAY)
+        return gpn_json_open(r, type == GPTNER_JSON_OBJECT);
+    if (type == GPTNER_JSON_STRING) {
+        ok = gpn_json_string(r, text, escapes);
+    } else if (type == GPTNER_JSON_NUMBER) {
+        ok = gpn_json_number(r, text);
+    } else if (type == GPTNER_JSON_BOOL) {
+        text->len = *r->pos == 't';
+        ok = text->len > 0 ? gpn_json_word(r, "true", 4)
+                           : gpn_json_word(r, "false", 5);
+    } else {
+        ok = type == GPTNER_JSON_NULL && gpn_json_word(r, "null", 4);
+    }
+    if (ok)
+        r->state = GPN_JSON_AFTER;
+    return ok;
+}
+
 /* Take one value whole, or enter it; onto the tape if there is one. */
 static bool gpn_json_take(gptner_json_reader *r, gptner_json_doc *doc)
 {
     gptner_json_type type = gpn_json_kind(r);
-    gptner_str text = {NULL, 0};
-    bool escapes = false, ok = false;
-    switch (type) {
-    case GPTNER_JSON_STRING:
-        ok = gpn_json_string(r, &text, &escapes);
-        if (ok && doc != NULL)
-            gpn_json_settle(r, &text, escapes);
-        break;
-    case GPTNER_JSON_NUMBER:
-        ok = gpn_json_number(r, &text);
-        break;
-    case GPTNER_JSON_BOOL:
-        text.len = *r->pos == 't';
-        ok = text.len != 0 ? gpn_json_word(r, "true", 4)
-                           : gpn_json_word(r, "false", 5);
-        break;
-    case GPTNER_JSON_NULL:
-        ok = gpn_json_word(r, "null", 4);
-        break;
-    case GPTNER_JSON_ARRAY:
-    case GPTNER_JSON_OBJECT:
-        ok = gpn_json_open(r, type == GPTNER_JSON_OBJECT);
-        if (ok && doc != NULL)
-            return gpn_json_add(r, doc, type, text);
-        return ok;
-    case GPTNER_JSON_NONE:
-        break;
-    }
-    if (!ok)
+    gptner_str text;
+    bool escapes;
+    if (!gpn_json_scan(r, type, &text, &escapes))
         return false;
-    r->state = GPN_JSON_AFTER;
-    return doc == NULL || gpn_json_add(r, doc, type, text);
+    if (doc == NULL)
+        return true;
+    if (type == GPTNER_JSON_STRING)
+        gpn_json_settle(r, &text, escapes);
+    return gpn_json_add(r, doc, type, text);
 }
 
 /* Run until no value is due and depth containers are open; onto the tape if
@@ -5750,26 +5561,33 @@ GPTNER_API bool gptner_json_skip(gptner_json_reader *r)
     return gpn_json_due(r) && gpn_json_walk(r, NULL, r->depth);
 }
 
-/* Whether the next value is of this type; any other is skipped. */
-static bool gpn_json_expect(gptner_json_reader *r, gptner_json_type type)
+/* The next value if it is of this type, as gpn_json_scan() gives it, a string
+ * decoded; ptr NULL if not: any other value is skipped. */
+static gptner_str gpn_json_read(gptner_json_reader *r, gptner_json_type type)
 {
+    gptner_str out = {NULL, 0}, text;
+    bool escapes;
     if (!gpn_json_due(r))
-        return false;
-    if (gpn_json_kind(r) == type)
-        return true;
-    if (r->state == GPN_JSON_VALUE)
-        gpn_json_walk(r, NULL, r->depth);
-    return false;
+        return out;
+    if (gpn_json_kind(r) != type)
+        gpn_json_walk(r, NULL, r->depth); /* not after an error */
+    else if (!gpn_json_scan(r, type, &text, &escapes))
+        return out;
+    else if (type == GPTNER_JSON_STRING)
+        gpn_json_hand_out(r, text, escapes, &out);
+    else
+        out = text;
+    return out;
 }
 
 GPTNER_API bool gptner_json_enter_object(gptner_json_reader *r)
 {
-    return gpn_json_expect(r, GPTNER_JSON_OBJECT) && gpn_json_open(r, true);
+    return gpn_json_read(r, GPTNER_JSON_OBJECT).ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_enter_array(gptner_json_reader *r)
 {
-    return gpn_json_expect(r, GPTNER_JSON_ARRAY) && gpn_json_open(r, false);
+    return gpn_json_read(r, GPTNER_JSON_ARRAY).ptr != NULL;
 }
 
 /* To the next child of the innermost container, if it is of this kind. */
@@ -5800,23 +5618,19 @@ GPTNER_API bool gptner_json_next_item(gptner_json_reader *r)
     return gpn_json_next(r, false);
 }
 
-static bool gpn_json_key_is(gptner_str key, const char *name)
-{
-    return strlen(name) == key.len && memcmp(name, key.ptr, key.len) == 0;
-}
-
 GPTNER_API bool gptner_json_next_member(gptner_json_reader *r,
                                         const char *const *names, size_t *which)
 {
     gptner_str key;
-    while (gptner_json_next_key(r, &key)) {
-        for (*which = 0; names[*which] != NULL; ++*which)
-            if (gpn_json_key_is(key, names[*which]))
-                return true;
-    }
-    for (*which = 0; names[*which] != NULL; ++*which)
-        continue;
-    return false;
+    bool more;
+    do {
+        more = gptner_json_next_key(r, &key);
+        *which = 0;
+        while (names[*which] != NULL &&
+               !(more && gpn_str_eq_c(key, names[*which])))
+            ++*which;
+    } while (more && names[*which] == NULL);
+    return more;
 }
 
 GPTNER_API void gptner_json_leave(gptner_json_reader *r)
@@ -5827,64 +5641,35 @@ GPTNER_API void gptner_json_leave(gptner_json_reader *r)
 
 GPTNER_API bool gptner_json_read_str(gptner_json_reader *r, gptner_str *out)
 {
-    gptner_str inside = {NULL, 0};
-    bool escapes = false;
-    *out = inside;
-    if (!gpn_json_expect(r, GPTNER_JSON_STRING) ||
-        !gpn_json_string(r, &inside, &escapes))
-        return false;
-    r->state = GPN_JSON_AFTER;
-    return gpn_json_hand_out(r, inside, escapes, out);
-}
-
-static bool gpn_json_read_number(gptner_json_reader *r, gptner_str *text)
-{
-    if (!gpn_json_expect(r, GPTNER_JSON_NUMBER) || !gpn_json_number(r, text))
-        return false;
-    r->state = GPN_JSON_AFTER;
-    return true;
+    *out = gpn_json_read(r, GPTNER_JSON_STRING);
+    return out->ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_read_int64(gptner_json_reader *r, int64_t *out)
 {
-    gptner_str text;
-    *out = 0;
-    return gpn_json_read_number(r, &text) && gpn_json_to_int64(text, out);
+    return gpn_json_to_int64(gpn_json_read(r, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API bool gptner_json_read_uint64(gptner_json_reader *r, uint64_t *out)
 {
-    gptner_str text;
-    *out = 0;
-    return gpn_json_read_number(r, &text) && gpn_json_to_uint64(text, out);
+    return gpn_json_to_uint64(gpn_json_read(r, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API bool gptner_json_read_double(gptner_json_reader *r, double *out)
 {
-    gptner_str text;
-    *out = 0;
-    if (!gpn_json_read_number(r, &text))
-        return false;
-    *out = gpn_json_to_double(text);
-    return true;
+    return gpn_parse_double(gpn_json_read(r, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API bool gptner_json_read_bool(gptner_json_reader *r, bool *out)
 {
-    *out = false;
-    if (!gpn_json_expect(r, GPTNER_JSON_BOOL))
-        return false;
-    *out = *r->pos == 't';
-    if (gpn_json_walk(r, NULL, r->depth))
-        return true;
-    *out = false;
-    return false;
+    gptner_str text = gpn_json_read(r, GPTNER_JSON_BOOL);
+    *out = text.len > 0;
+    return text.ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_read_null(gptner_json_reader *r)
 {
-    return gpn_json_expect(r, GPTNER_JSON_NULL) &&
-           gpn_json_walk(r, NULL, r->depth);
+    return gpn_json_read(r, GPTNER_JSON_NULL).ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_read_raw(gptner_json_reader *r, gptner_str *out)
@@ -6016,8 +5801,14 @@ GPTNER_API size_t gptner_json_size(const gptner_json_value *value)
 /* The text of a string or number. */
 static gptner_str gpn_json_text(const gptner_json_value *value)
 {
-    gptner_str text = {value->u.text, value->head >> 3};
-    return text;
+    return gpn_str(value->u.text, value->head >> 3);
+}
+
+/* The same if the value is of this type; else ptr is NULL. */
+static gptner_str gpn_json_text_of(const gptner_json_value *value,
+                                   gptner_json_type type)
+{
+    return gpn_json_is(value, type) ? gpn_json_text(value) : gpn_str(NULL, 0);
 }
 
 GPTNER_API gptner_json_iter gptner_json_iterate(const gptner_json_value *value)
@@ -6128,43 +5919,33 @@ GPTNER_API bool gptner_json_get_bool(const gptner_json_value *value, bool *out)
 GPTNER_API bool gptner_json_get_number(const gptner_json_value *value,
                                        gptner_str *out)
 {
-    bool fits = gpn_json_is(value, GPTNER_JSON_NUMBER);
-    *out = fits ? gpn_json_text(value) : gpn_str(NULL, 0);
-    return fits;
+    *out = gpn_json_text_of(value, GPTNER_JSON_NUMBER);
+    return out->ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_get_str(const gptner_json_value *value,
                                     gptner_str *out)
 {
-    bool fits = gpn_json_is(value, GPTNER_JSON_STRING);
-    *out = fits ? gpn_json_text(value) : gpn_str(NULL, 0);
-    return fits;
+    *out = gpn_json_text_of(value, GPTNER_JSON_STRING);
+    return out->ptr != NULL;
 }
 
 GPTNER_API bool gptner_json_get_int64(const gptner_json_value *value,
                                       int64_t *out)
 {
-    gptner_str text;
-    *out = 0;
-    return gptner_json_get_number(value, &text) && gpn_json_to_int64(text, out);
+    return gpn_json_to_int64(gpn_json_text_of(value, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API bool gptner_json_get_uint64(const gptner_json_value *value,
                                        uint64_t *out)
 {
-    gptner_str text;
-    *out = 0;
-    return gptner_json_get_number(value, &text) &&
-           gpn_json_to_uint64(text, out);
+    return gpn_json_to_uint64(gpn_json_text_of(value, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API bool gptner_json_get_double(const gptner_json_value *value,
                                        double *out)
 {
-    gptner_str text;
-    bool fits = gptner_json_get_number(value, &text);
-    *out = fits ? gpn_json_to_double(text) : 0;
-    return fits;
+    return gpn_parse_double(gpn_json_text_of(value, GPTNER_JSON_NUMBER), out);
 }
 
 GPTNER_API const char *gptner_json_get_cstr(const gptner_json_value *value,
@@ -6231,6 +6012,15 @@ static void gpn_json_w_fail(gptner_json_writer *w, gptner_status status,
     }
 }
 
+/* Whether all is well so far, this included; if not, message latches. */
+static bool gpn_json_w_check(gptner_json_writer *w, bool right,
+                             const char *message)
+{
+    if (!right)
+        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT, message);
+    return gptner_json_writer_status(w) == GPTNER_OK;
+}
+
 /* Hand over what has gathered. */
 static void gpn_json_w_flush(gptner_json_writer *w)
 {
@@ -6253,12 +6043,17 @@ static void gpn_json_w_add(gptner_json_writer *w, const char *text, size_t len)
     gpn_buf_add(w->out, text, len);
 }
 
+static void gpn_json_w_char(gptner_json_writer *w, char c)
+{
+    gpn_json_w_add(w, &c, 1);
+}
+
 static void gpn_json_w_line(gptner_json_writer *w)
 {
     static const char spaces[] = "                ";
     if (w->indent == 0)
         return;
-    gpn_json_w_add(w, "\n", 1);
+    gpn_json_w_char(w, '\n');
     for (size_t i = 0; i < w->depth; i++)
         gpn_json_w_add(w, spaces, w->indent);
 }
@@ -6267,26 +6062,23 @@ static void gpn_json_w_line(gptner_json_writer *w)
 static void gpn_json_w_child(gptner_json_writer *w)
 {
     if (w->state == GPN_JSON_W_NEXT)
-        gpn_json_w_add(w, ",", 1);
+        gpn_json_w_char(w, ',');
     gpn_json_w_line(w);
 }
 
 /* Before a value: whether one may stand here. */
 static bool gpn_json_w_begin(gptner_json_writer *w)
 {
-    if (gptner_json_writer_status(w) != GPTNER_OK)
-        return false;
+    bool in_object = gpn_json_in_object(w->nest, w->depth);
     if (w->state == GPN_JSON_W_VALUE)
-        return true;
-    if (w->state >= GPN_JSON_W_PART || gpn_json_in_object(w->nest, w->depth)) {
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        w->state == GPN_JSON_W_DONE
-                            ? "a second value in one text"
-                        : w->state == GPN_JSON_W_PART
-                            ? "a string is not ended"
-                            : "a value without a key in an object");
+        return gpn_json_w_check(w, true, "");
+    if (!gpn_json_w_check(w, w->state < GPN_JSON_W_PART && !in_object,
+                          w->state == GPN_JSON_W_DONE
+                              ? "a second value in one text"
+                          : w->state == GPN_JSON_W_PART
+                              ? "a string is not ended"
+                              : "a value without a key in an object"))
         return false;
-    }
     gpn_json_w_child(w);
     return true;
 }
@@ -6326,10 +6118,11 @@ static void gpn_json_w_escape(gptner_json_writer *w, uint32_t cp)
     if (found != NULL) {
         *end++ = '\\';
         *end++ = to[found - from];
-    } else if (cp >= 0x10000) {
-        end = gpn_json_w_unit(end, 0xD7C0 + (cp >> 10));
-        end = gpn_json_w_unit(end, 0xDC00 + (cp & 0x3FF));
     } else {
+        if (cp >= 0x10000) {
+            end = gpn_json_w_unit(end, 0xD7C0 + (cp >> 10));
+            cp = 0xDC00 + (cp & 0x3FF);
+        }
         end = gpn_json_w_unit(end, cp);
     }
     gpn_json_w_add(w, text, (size_t)(end - text));
@@ -6362,7 +6155,7 @@ static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
         }
         gpn_json_w_add(w, run, (size_t)(p - run));
         if (cp >= 0x80)
-            n = gpn_json_utf8(p, (size_t)(end - p), &need);
+            n = gpn_utf8_scan(p, (size_t)(end - p), &need);
         if (n < need && p + n == end) {
             memcpy(w->carry, p, n);
             w->carried = n;
@@ -6385,7 +6178,7 @@ static size_t gpn_json_w_carry(gptner_json_writer *w, gptner_str part)
     while (w->carried > 0 && used < part.len) {
         size_t n;
         w->carry[w->carried] = part.ptr[used];
-        n = gpn_json_utf8(w->carry, w->carried + 1, &need);
+        n = gpn_utf8_scan(w->carry, w->carried + 1, &need);
         if (n <= w->carried) {
             w->carried = 0;
             gpn_json_w_replace(w);
@@ -6401,14 +6194,20 @@ static size_t gpn_json_w_carry(gptner_json_writer *w, gptner_str part)
     return used;
 }
 
-static void gpn_json_w_quoted(gptner_json_writer *w, gptner_str text)
+/* The end of a string; a character that is still cut off is none. */
+static void gpn_json_w_close(gptner_json_writer *w)
 {
-    gpn_json_w_add(w, "\"", 1);
-    gpn_json_w_text(w, text.ptr, text.len);
     if (w->carried > 0)
         gpn_json_w_replace(w);
     w->carried = 0;
-    gpn_json_w_add(w, "\"", 1);
+    gpn_json_w_char(w, '"');
+}
+
+static void gpn_json_w_quoted(gptner_json_writer *w, gptner_str text)
+{
+    gpn_json_w_char(w, '"');
+    gpn_json_w_text(w, text.ptr, text.len);
+    gpn_json_w_close(w);
 }
 
 GPTNER_API gptner_status gptner_json_writer_new(
@@ -6462,19 +6261,18 @@ GPTNER_API void gptner_json_writer_reset(gptner_json_writer *w)
 GPTNER_API gptner_status gptner_json_writer_finish(gptner_json_writer *w,
                                                    gptner_str *out)
 {
-    gptner_str none = {NULL, 0};
-    if (w->state != GPN_JSON_W_DONE)
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "the text was finished before its value was whole");
-    if (w->write_fn != NULL)
+    gptner_str text = {NULL, 0};
+    gpn_json_w_check(w, w->state == GPN_JSON_W_DONE,
+                     "the text was finished before its value was whole");
+    if (w->write_fn != NULL) {
         gpn_json_w_flush(w);
-    else if (gpn_buf_reserve(w->out, 1))
+    } else if (gpn_buf_reserve(w->out, 1)) {
         w->out->data[w->out->len] = '\0';
+        if (w->status == GPTNER_OK)
+            text = gpn_str(w->out->data + w->start, w->out->len - w->start);
+    }
     if (out != NULL)
-        *out = none;
-    if (out != NULL && w->write_fn == NULL &&
-        gptner_json_writer_status(w) == GPTNER_OK)
-        *out = gpn_str(w->out->data + w->start, w->out->len - w->start);
+        *out = text;
     return gptner_json_writer_status(w);
 }
 
@@ -6501,7 +6299,7 @@ static void gpn_json_w_open(gptner_json_writer *w, bool object)
     gpn_json_nest(w->nest, w->depth, object);
     w->depth++;
     w->state = GPN_JSON_W_FIRST;
-    gpn_json_w_add(w, object ? "{" : "[", 1);
+    gpn_json_w_char(w, object ? '{' : '[');
 }
 
 GPTNER_API void gptner_json_write_object(gptner_json_writer *w)
@@ -6514,33 +6312,32 @@ GPTNER_API void gptner_json_write_array(gptner_json_writer *w)
     gpn_json_w_open(w, false);
 }
 
+/* Whether a child or the end of a container is due. */
+static bool gpn_json_w_inside(const gptner_json_writer *w)
+{
+    return w->state == GPN_JSON_W_FIRST || w->state == GPN_JSON_W_NEXT;
+}
+
 GPTNER_API void gptner_json_write_end(gptner_json_writer *w)
 {
     bool object = gpn_json_in_object(w->nest, w->depth);
-    if (gptner_json_writer_status(w) != GPTNER_OK)
+    if (!gpn_json_w_check(w, gpn_json_w_inside(w),
+                          "an end where nothing can be closed"))
         return;
-    if (w->state != GPN_JSON_W_FIRST && w->state != GPN_JSON_W_NEXT) {
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "an end where nothing can be closed");
-        return;
-    }
     w->depth--;
     if (w->state == GPN_JSON_W_NEXT)
         gpn_json_w_line(w);
-    gpn_json_w_add(w, object ? "}" : "]", 1);
+    gpn_json_w_char(w, object ? '}' : ']');
     gpn_json_w_end(w);
 }
 
 GPTNER_API void gptner_json_write_key_str(gptner_json_writer *w, gptner_str key)
 {
-    if (gptner_json_writer_status(w) != GPTNER_OK)
+    if (!gpn_json_w_check(w,
+                          key.ptr != NULL && gpn_json_w_inside(w) &&
+                              gpn_json_in_object(w->nest, w->depth),
+                          "a key where none is due"))
         return;
-    if (!gpn_json_in_object(w->nest, w->depth) || key.ptr == NULL ||
-        (w->state != GPN_JSON_W_FIRST && w->state != GPN_JSON_W_NEXT)) {
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "a key where none is due");
-        return;
-    }
     gpn_json_w_child(w);
     gpn_json_w_quoted(w, key);
     gpn_json_w_add(w, ": ", w->indent > 0 ? 2 : 1);
@@ -6571,7 +6368,7 @@ GPTNER_API void gptner_json_write_string(gptner_json_writer *w,
 GPTNER_API void gptner_json_write_str_begin(gptner_json_writer *w)
 {
     if (gpn_json_w_begin(w)) {
-        gpn_json_w_add(w, "\"", 1);
+        gpn_json_w_char(w, '"');
         w->state = GPN_JSON_W_PART;
     }
 }
@@ -6579,12 +6376,8 @@ GPTNER_API void gptner_json_write_str_begin(gptner_json_writer *w)
 /* Whether parts of a string are due. */
 static bool gpn_json_w_part(gptner_json_writer *w)
 {
-    if (gptner_json_writer_status(w) != GPTNER_OK)
-        return false;
-    if (w->state != GPN_JSON_W_PART)
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "a part of a string that was not begun");
-    return w->state == GPN_JSON_W_PART;
+    return gpn_json_w_check(w, w->state == GPN_JSON_W_PART,
+                            "a part of a string that was not begun");
 }
 
 GPTNER_API void gptner_json_write_str_part(gptner_json_writer *w,
@@ -6599,13 +6392,10 @@ GPTNER_API void gptner_json_write_str_part(gptner_json_writer *w,
 
 GPTNER_API void gptner_json_write_str_end(gptner_json_writer *w)
 {
-    if (!gpn_json_w_part(w))
-        return;
-    if (w->carried > 0)
-        gpn_json_w_replace(w);
-    w->carried = 0;
-    gpn_json_w_add(w, "\"", 1);
-    gpn_json_w_end(w);
+    if (gpn_json_w_part(w)) {
+        gpn_json_w_close(w);
+        gpn_json_w_end(w);
+    }
 }
 
 GPTNER_API void gptner_json_write_int64(gptner_json_writer *w, int64_t number)
@@ -6623,12 +6413,10 @@ GPTNER_API void gptner_json_write_uint64(gptner_json_writer *w, uint64_t number)
 GPTNER_API void gptner_json_write_double(gptner_json_writer *w, double number)
 {
     char text[40];
-    if (number - number != 0) { /* only for infinities and NaN */
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "a number that is not finite");
-        return;
-    }
-    gpn_json_w_value(w, text, gpn_fmt_double(number, text));
+    /* the difference is 0 but for infinities and NaN */
+    if (gpn_json_w_check(w, number - number == 0,
+                         "a number that is not finite"))
+        gpn_json_w_value(w, text, gpn_fmt_double(number, text));
 }
 
 GPTNER_API void gptner_json_write_bool(gptner_json_writer *w, bool truth)
@@ -6666,11 +6454,8 @@ GPTNER_API void gptner_json_write_raw(gptner_json_writer *w, gptner_str json)
         gpn_json_w_value(w, json.ptr, json.len);
         return;
     }
-    if (json.len >= 3 && memcmp(json.ptr, "\xEF\xBB\xBF", 3) == 0) {
-        json.ptr += 3;
-        json.len -= 3;
-    }
     gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    json = gpn_str(r.pos, (size_t)(r.end - r.pos)); /* less a mark before it */
     if (gptner_json_reader_finish(&r, NULL) != GPTNER_OK) {
         gpn_json_w_fail(w, r.error.status, r.error.message);
     } else if (gpn_json_w_begin(w)) {
@@ -6683,10 +6468,7 @@ GPTNER_API void gptner_json_write_value(gptner_json_writer *w,
                                         const gptner_json_value *value)
 {
     size_t depth = w->depth;
-    if (value == NULL)
-        gpn_json_w_fail(w, GPTNER_ERR_INVALID_ARGUMENT,
-                        "a value that is not there");
-    while (gptner_json_writer_status(w) == GPTNER_OK) {
+    while (gpn_json_w_check(w, value != NULL, "a value that is not there")) {
         switch (value->head & 7) {
         case GPTNER_JSON_NULL:
             gptner_json_write_null(w);
@@ -6716,71 +6498,68 @@ GPTNER_API void gptner_json_write_value(gptner_json_writer *w,
     }
 }
 
-GPTNER_API void gptner_json_put_object(gptner_json_writer *w, const char *key)
+static GPN_NOINLINE gptner_json_writer *gpn_json_w_key(gptner_json_writer *w,
+                                                       const char *key)
 {
     gptner_json_write_key(w, key);
-    gptner_json_write_object(w);
+    return w;
+}
+
+GPTNER_API void gptner_json_put_object(gptner_json_writer *w, const char *key)
+{
+    gptner_json_write_object(gpn_json_w_key(w, key));
 }
 
 GPTNER_API void gptner_json_put_array(gptner_json_writer *w, const char *key)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_array(w);
+    gptner_json_write_array(gpn_json_w_key(w, key));
 }
 
 GPTNER_API void gptner_json_put_string(gptner_json_writer *w, const char *key,
                                        const char *text)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_string(w, text);
+    gptner_json_write_string(gpn_json_w_key(w, key), text);
 }
 
 GPTNER_API void gptner_json_put_str(gptner_json_writer *w, const char *key,
                                     gptner_str text)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_str(w, text);
+    gptner_json_write_str(gpn_json_w_key(w, key), text);
 }
 
 GPTNER_API void gptner_json_put_int64(gptner_json_writer *w, const char *key,
                                       int64_t number)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_int64(w, number);
+    gptner_json_write_int64(gpn_json_w_key(w, key), number);
 }
 
 GPTNER_API void gptner_json_put_uint64(gptner_json_writer *w, const char *key,
                                        uint64_t number)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_uint64(w, number);
+    gptner_json_write_uint64(gpn_json_w_key(w, key), number);
 }
 
 GPTNER_API void gptner_json_put_double(gptner_json_writer *w, const char *key,
                                        double number)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_double(w, number);
+    gptner_json_write_double(gpn_json_w_key(w, key), number);
 }
 
 GPTNER_API void gptner_json_put_bool(gptner_json_writer *w, const char *key,
                                      bool truth)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_bool(w, truth);
+    gptner_json_write_bool(gpn_json_w_key(w, key), truth);
 }
 
 GPTNER_API void gptner_json_put_null(gptner_json_writer *w, const char *key)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_null(w);
+    gptner_json_write_null(gpn_json_w_key(w, key));
 }
 
 GPTNER_API void gptner_json_put_raw(gptner_json_writer *w, const char *key,
                                     gptner_str json)
 {
-    gptner_json_write_key(w, key);
-    gptner_json_write_raw(w, json);
+    gptner_json_write_raw(gpn_json_w_key(w, key), json);
 }
 
 /* ===========================================================================
@@ -17738,7 +17517,9 @@ static bool gpn_task_deliver(void *ctx, gpn_work *work)
     gpn_task *t = (gpn_task *)ctx;
     gpn_item *it = (gpn_item *)work;
     bool in_order = t->cfg == NULL || !t->cfg->as_completed;
-    bool go_on = gpn_task_show(t, it->result);
+    /* followers read since the last delivery may stand before this one */
+    bool go_on = !in_order || gpn_task_share_due(t, true);
+    go_on = gpn_task_show(t, it->result) && go_on;
     gpn_task_store(t, it);
     return gpn_task_share_due(t, in_order) && go_on;
 }
