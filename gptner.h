@@ -6588,61 +6588,51 @@ GPTNER_API void gptner_json_put_raw(gptner_json_writer *w, const char *key,
 /* --- bell: wakes all threads that may wait for a name or a session --- */
 
 typedef struct gpn_bell {
-    const gpn_env *env;
     gpn_mutex mutex; /* guards all below */
-    gpn_poller **pollers;
-    size_t count;
-    size_t cap;
+    gpn_buf pollers; /* gpn_poller *[] */
 } gpn_bell;
 
 static bool gpn_bell_init(gpn_bell *bell, const gpn_env *env)
 {
-    memset(bell, 0, sizeof *bell);
-    bell->env = env;
+    gpn_buf_init(&bell->pollers, env, SIZE_MAX);
     return gpn_mutex_init(&bell->mutex);
 }
 
 static void gpn_bell_deinit(gpn_bell *bell)
 {
-    gpn_mem_free(bell->env, bell->pollers);
+    gpn_buf_deinit(&bell->pollers);
     gpn_mutex_deinit(&bell->mutex);
-}
-
-static bool gpn_bell_grow(gpn_bell *bell)
-{
-    size_t cap = bell->cap > 0 ? bell->cap * 2 : 4;
-    void *more;
-    if (bell->count < bell->cap) {
-        return true;
-    }
-    more = gpn_mem_realloc(bell->env, bell->pollers, cap * sizeof(void *));
-    if (more == NULL) {
-        return false;
-    }
-    bell->pollers = (gpn_poller **)more;
-    bell->cap = cap;
-    return true;
 }
 
 static bool gpn_bell_add(gpn_bell *bell, gpn_poller *poller)
 {
     bool ok;
     gpn_mutex_lock(&bell->mutex);
-    ok = gpn_bell_grow(bell);
-    if (ok) {
-        bell->pollers[bell->count++] = poller;
-    }
+    gpn_buf_add(&bell->pollers, (const char *)(const void *)&poller,
+                sizeof poller);
+    ok = bell->pollers.status == GPTNER_OK;
+    bell->pollers.status = GPTNER_OK; /* the next may find room */
     gpn_mutex_unlock(&bell->mutex);
     return ok;
 }
 
+static gpn_poller **gpn_bell_pollers(gpn_bell *bell, size_t *count)
+{
+    void *table = bell->pollers.data;
+    *count = bell->pollers.len / sizeof(gpn_poller *);
+    return (gpn_poller **)table;
+}
+
 static void gpn_bell_remove(gpn_bell *bell, gpn_poller *poller)
 {
-    size_t i;
+    gpn_poller **pollers;
+    size_t count, i;
     gpn_mutex_lock(&bell->mutex);
-    for (i = 0; i < bell->count; i++) {
-        if (bell->pollers[i] == poller) {
-            bell->pollers[i] = bell->pollers[--bell->count];
+    pollers = gpn_bell_pollers(bell, &count);
+    for (i = 0; i < count; i++) {
+        if (pollers[i] == poller) {
+            pollers[i] = pollers[count - 1];
+            bell->pollers.len -= sizeof poller;
             break;
         }
     }
@@ -6652,10 +6642,12 @@ static void gpn_bell_remove(gpn_bell *bell, gpn_poller *poller)
 /* Under the mutex, so that no poller ends meanwhile; a wake never blocks. */
 static void gpn_bell_ring(gpn_bell *bell)
 {
-    size_t i;
+    gpn_poller **pollers;
+    size_t count, i;
     gpn_mutex_lock(&bell->mutex);
-    for (i = 0; i < bell->count; i++) {
-        gpn_poller_wake(bell->pollers[i]);
+    pollers = gpn_bell_pollers(bell, &count);
+    for (i = 0; i < count; i++) {
+        gpn_poller_wake(pollers[i]);
     }
     gpn_mutex_unlock(&bell->mutex);
 }
@@ -6687,11 +6679,11 @@ typedef struct gpn_name {
     bool joinable; /* thread has to be joined or detached */
     int64_t until; /* DONE and FAILED: good up to then; 0: not yet looked at */
     gpn_thread thread;
-    /* Written by the helper while RUNNING, read by others afterwards. */
-    gpn_addr addrs[GPN_ADDR_MAX];
-    size_t n_addrs;
-    char why[128];
     int port;
+    /* Written by the helper while RUNNING, read by others afterwards. */
+    size_t n_addrs;
+    gpn_addr addrs[GPN_ADDR_MAX];
+    char why[128];
     char host[1]; /* longer; allocated with the struct */
 } gpn_name;
 
@@ -6721,17 +6713,15 @@ static gptner_status gpn_resolver_new(const gpn_env *env, gpn_resolver **out,
     }
     r->env = own;
     r->refs = 1;
-    if (!gpn_mutex_init(&r->mutex)) {
-        gpn_mem_free(&own, r);
-        return gpn_fail(err, GPTNER_ERR_THREAD, "resolver: no mutex");
-    }
-    if (!gpn_bell_init(&r->bell, &r->env)) {
+    if (gpn_mutex_init(&r->mutex)) {
+        if (gpn_bell_init(&r->bell, &r->env)) {
+            *out = r;
+            return GPTNER_OK;
+        }
         gpn_mutex_deinit(&r->mutex);
-        gpn_mem_free(&own, r);
-        return gpn_fail(err, GPTNER_ERR_THREAD, "resolver: no mutex");
     }
-    *out = r;
-    return GPTNER_OK;
+    gpn_mem_free(&own, r);
+    return gpn_fail(err, GPTNER_ERR_THREAD, "resolver: no mutex");
 }
 
 static gpn_bell *gpn_resolver_bell(gpn_resolver *r)
@@ -6875,12 +6865,12 @@ static gpn_io gpn_resolver_find(gpn_resolver *r, const char *host, int port,
     name = gpn_resolver_entry(r, host, port);
     if (name == NULL) {
         gpn_format(out->why, sizeof out->why, "out of memory");
-        gpn_mutex_unlock(&r->mutex);
-        return GPN_IO_FAILED;
+        io = GPN_IO_FAILED;
+        goto done;
     }
-    if (name->state != GPN_NAME_RUNNING &&
-        (name->state == GPN_NAME_NEW ||
-         (name->until != 0 && now >= name->until))) {
+    if (name->state == GPN_NAME_NEW ||
+        (name->state != GPN_NAME_RUNNING && name->until != 0 &&
+         now >= name->until)) {
         gpn_name_start(r, name);
     }
     if (name->state != GPN_NAME_RUNNING) {
@@ -6893,6 +6883,7 @@ static gpn_io gpn_resolver_find(gpn_resolver *r, const char *host, int port,
         out->n_addrs = name->n_addrs;
         io = ok ? GPN_IO_DONE : GPN_IO_FAILED;
     }
+done:
     gpn_mutex_unlock(&r->mutex);
     return io;
 }
@@ -6912,13 +6903,13 @@ typedef struct gpn_peer {
 
 /* While a connection is being made: all that is tried for it. */
 typedef struct gpn_race {
-    gpn_name answer; /* addrs and n_addrs in the order of trying, why */
-    gpn_fd fds[GPN_ADDR_MAX];
     size_t started;
     size_t live;
     size_t failed; /* the address that failed last */
     int oserr;     /* and why */
     int64_t next_at;
+    gpn_fd fds[GPN_ADDR_MAX];
+    gpn_name answer; /* addrs and n_addrs in the order of trying, why */
 } gpn_race;
 
 typedef struct gpn_tls gpn_tls;
@@ -6932,10 +6923,17 @@ typedef enum gpn_stream_state {
 } gpn_stream_state;
 
 typedef struct gpn_stream {
+    bool lost_by_fin;   /* FAILED: the peer ended without close_notify */
+    bool retry_connect; /* FAILED: open again at once, it may well work */
+    bool retried;       /* that was asked for already */
+    bool resumed;
+    bool broken; /* an error was seen: no close_notify, no reuse */
     const gpn_env *env;
     gpn_poller *poller; /* may be NULL while nothing is waited for */
     void *tag;
     const gpn_peer *peer;
+    const char *hop_host; /* the proxy's, or else the peer's */
+    int hop_port;
     gpn_resolver *resolver;
     gpn_tls *tls;
     const gptner_transport *transport; /* NULL: TCP */
@@ -6948,11 +6946,6 @@ typedef struct gpn_stream {
     unsigned interest; /* what the poller watches fd for */
     gpn_stream_state state;
     int oserr;
-    bool lost_by_fin;   /* FAILED: the peer ended without close_notify */
-    bool retry_connect; /* FAILED: open again at once, it may well work */
-    bool retried;       /* that was asked for already */
-    bool resumed;
-    bool broken; /* an error was seen: no close_notify, no reuse */
 } gpn_stream;
 
 static void gpn_stream_init(gpn_stream *s, const gpn_env *env,
@@ -6967,23 +6960,37 @@ static void gpn_stream_init(gpn_stream *s, const gpn_env *env,
     s->limit_at = INT64_MAX;
 }
 
-/* Have the poller watch the socket for this; free when nothing changes. */
-static bool gpn_stream_watch(gpn_stream *s, unsigned interest)
+/* Ends a step in failure: "what host:port: why". */
+static gpn_io gpn_stream_fail(gpn_stream *s, gptner_status status,
+                              const char *what, const char *why,
+                              gptner_error *err)
 {
-    if (interest == s->interest || s->fd == GPN_FD_NONE) {
-        return true;
-    }
-    if (s->poller != NULL &&
-        !gpn_poller_set(s->poller, s->fd, interest, s->tag)) {
-        s->broken = true;
-        return false;
-    }
-    s->interest = interest;
-    return true;
+    s->broken = true;
+    gpn_fail(err, status, "%s %s:%d: %s", what, s->peer->host, s->peer->port,
+             why);
+    return GPN_IO_FAILED;
 }
 
-/* Give an open connection to another thread's poller. from (the present one)
- * and to may be NULL: a connection that is put aside is not watched. */
+/* Ends a step with io: the poller watches for room only while it is waited
+ * for. Free when nothing changes. */
+static gpn_io gpn_stream_settle(gpn_stream *s, gpn_io io, gptner_error *err)
+{
+    unsigned want = GPN_POLL_IN;
+    if (io == GPN_IO_WANT_WRITE) {
+        want |= GPN_POLL_OUT;
+    }
+    if (want == s->interest || s->broken || s->fd == GPN_FD_NONE) {
+        return io;
+    }
+    if (s->poller != NULL && !gpn_poller_set(s->poller, s->fd, want, s->tag)) {
+        return gpn_stream_fail(s, GPTNER_ERR_CONNECT, "connection to",
+                               "the system cannot watch another socket", err);
+    }
+    s->interest = want;
+    return io;
+}
+
+/* What a call of the user's transport means. */
 static gpn_io gpn_transport_io(gpn_stream *s, int moved, size_t *count,
                                gpn_io want)
 {
@@ -7020,30 +7027,15 @@ static gpn_io gpn_raw_recv(gpn_stream *s, char *data, size_t cap, size_t *got)
         got, GPN_IO_WANT_READ);
 }
 
-static const char *gpn_stream_os_text(const gpn_stream *s, char *buf,
-                                      size_t cap)
-{
-    return s->oserr == 0 ? "transport failed" : gpn_os_text(s->oserr, buf, cap);
-}
-
 static gpn_io gpn_stream_lost(gpn_stream *s, const char *what,
                               gptner_error *err)
 {
     char buf[96];
-    s->broken = true;
-    gpn_fail(err, GPTNER_ERR_CONNECTION_LOST, "%s %s:%d: %s", what,
-             s->peer->host, s->peer->port,
-             gpn_stream_os_text(s, buf, sizeof buf));
-    return GPN_IO_FAILED;
-}
-
-static gpn_io gpn_stream_unwatchable(gpn_stream *s, gptner_error *err)
-{
-    s->broken = true;
-    gpn_fail(err, GPTNER_ERR_CONNECT,
-             "connection to %s:%d: the system cannot watch another socket",
-             s->peer->host, s->peer->port);
-    return GPN_IO_FAILED;
+    return gpn_stream_fail(s, GPTNER_ERR_CONNECTION_LOST, what,
+                           s->oserr == 0
+                               ? "transport failed"
+                               : gpn_os_text(s->oserr, buf, sizeof buf),
+                           err);
 }
 
 /* --- connecting: RFC 8305 --- */
@@ -7066,15 +7058,23 @@ static void gpn_race_order(gpn_race *race)
     }
 }
 
+/* Close a socket of the stream, which the poller may watch. */
+static bool gpn_stream_drop(gpn_stream *s, gpn_fd *fd)
+{
+    if (*fd == GPN_FD_NONE) {
+        return false;
+    }
+    if (s->poller != NULL) {
+        gpn_poller_set(s->poller, *fd, 0, s->tag);
+    }
+    gpn_sock_close(fd);
+    return true;
+}
+
 static void gpn_race_drop(gpn_stream *s, size_t i)
 {
-    gpn_race *race = s->race;
-    if (race->fds[i] != GPN_FD_NONE) {
-        if (s->poller != NULL) {
-            gpn_poller_set(s->poller, race->fds[i], 0, s->tag);
-        }
-        gpn_sock_close(&race->fds[i]);
-        race->live--;
+    if (gpn_stream_drop(s, &s->race->fds[i])) {
+        s->race->live--;
     }
 }
 
@@ -7098,27 +7098,33 @@ static gpn_io gpn_race_won(gpn_stream *s, size_t i, gptner_error *err)
     s->state = GPN_STREAM_OPEN;
     s->wake_at = INT64_MAX;
     s->interest = 0;
-    return gpn_stream_watch(s, GPN_POLL_IN) ? GPN_IO_DONE
-                                            : gpn_stream_unwatchable(s, err);
+    return gpn_stream_settle(s, GPN_IO_DONE, err);
+}
+
+/* The way to the first hop is barred; where says at which address. */
+static gpn_io gpn_hop_fail(gpn_stream *s, gptner_status status,
+                           const char *what, const char *where, const char *why,
+                           gptner_error *err)
+{
+    bool direct = s->peer->proxy_host == NULL;
+    s->broken = true;
+    gpn_fail(err, status, "%s %s%s%s: %s; check %s and the network", what,
+             direct ? "" : "proxy ", s->hop_host, where, why,
+             direct ? "base_url" : "the proxy settings");
+    return GPN_IO_FAILED;
 }
 
 static gpn_io gpn_race_lost(gpn_stream *s, gptner_error *err)
 {
     gpn_race *race = s->race;
-    const gpn_peer *p = s->peer;
     char addr[64];
+    char where[112];
     char why[96];
     gpn_addr_text(&race->answer.addrs[race->failed], addr, sizeof addr);
-    s->broken = true;
-    gpn_fail(err, GPTNER_ERR_CONNECT, "connect to %s%s:%d (%s%s): %s; %s",
-             p->proxy_host != NULL ? "proxy " : "",
-             p->proxy_host != NULL ? p->proxy_host : p->host,
-             p->proxy_host != NULL ? p->proxy_port : p->port, addr,
-             race->answer.n_addrs > 1 ? " was the last tried" : "",
-             gpn_os_text(race->oserr, why, sizeof why),
-             p->proxy_host != NULL ? "check the proxy settings"
-                                   : "check base_url and the network");
-    return GPN_IO_FAILED;
+    gpn_format(where, sizeof where, ":%d (%s%s)", s->hop_port, addr,
+               race->answer.n_addrs > 1 ? " was the last tried" : "");
+    return gpn_hop_fail(s, GPTNER_ERR_CONNECT, "connect to", where,
+                        gpn_os_text(race->oserr, why, sizeof why), err);
 }
 
 /* Look after the attempts under way. DONE: *won is the one. */
@@ -7188,22 +7194,16 @@ static gpn_io gpn_race_step(gpn_stream *s, int64_t now, gptner_error *err)
     return GPN_IO_WANT_WRITE;
 }
 
-static const char *gpn_peer_first_host(const gpn_peer *p, int *port)
-{
-    *port = p->proxy_host != NULL ? p->proxy_port : p->port;
-    return p->proxy_host != NULL ? p->proxy_host : p->host;
-}
-
 /* Begin to connect; gpn_stream_connect() goes on. The stream is closed. */
 static gptner_status gpn_stream_open(gpn_stream *s, const gpn_peer *peer,
                                      gpn_resolver *resolver, gpn_tls *tls,
                                      const gptner_transport *transport,
                                      gptner_error *err)
 {
-    int port = 0;
-    const char *host = gpn_peer_first_host(peer, &port);
-    gpn_race *race;
+    bool direct = peer->proxy_host == NULL;
     s->peer = peer;
+    s->hop_host = direct ? peer->host : peer->proxy_host;
+    s->hop_port = direct ? peer->port : peer->proxy_port;
     s->resolver = resolver;
     s->tls = tls;
     s->transport = transport;
@@ -7221,15 +7221,14 @@ static gptner_status gpn_stream_open(gpn_stream *s, const gpn_peer *peer,
     if (transport != NULL) {
         return GPTNER_OK;
     }
-    race = (gpn_race *)gpn_mem_zalloc(s->env, sizeof *race);
-    if (race == NULL) {
+    s->race = (gpn_race *)gpn_mem_zalloc(s->env, sizeof *s->race);
+    if (s->race == NULL) {
         s->state = GPN_STREAM_CLOSED;
         return gpn_fail(err, GPTNER_ERR_NO_MEMORY,
-                        "connect to %s: out of memory", host);
+                        "connect to %s: out of memory", s->hop_host);
     }
-    s->race = race;
-    if (gpn_addr_parse(host, port, &race->answer.addrs[0])) {
-        race->answer.n_addrs = 1;
+    if (gpn_addr_parse(s->hop_host, s->hop_port, &s->race->answer.addrs[0])) {
+        s->race->answer.n_addrs = 1;
         s->state = GPN_STREAM_RACING;
     }
     return GPTNER_OK;
@@ -7245,20 +7244,18 @@ static int64_t gpn_clamp_ms(int64_t ms, int64_t low, int64_t high)
 static gpn_io gpn_transport_connect(gpn_stream *s, int64_t now,
                                     gptner_error *err)
 {
-    int port = 0;
-    const char *host = gpn_peer_first_host(s->peer, &port);
     int64_t ms = GPN_CONNECT_MS;
+    char where[16];
     if (s->limit_at != INT64_MAX) {
         ms = gpn_clamp_ms(s->limit_at - now, 1, INT_MAX);
     }
     s->transport_conn = NULL;
-    if (s->transport->connect_fn(host, port, (int)ms, &s->transport_conn,
-                                 s->transport->user) != 0) {
+    if (s->transport->connect_fn(s->hop_host, s->hop_port, (int)ms,
+                                 &s->transport_conn, s->transport->user) != 0) {
         s->transport_conn = NULL;
-        s->broken = true;
-        gpn_fail(err, GPTNER_ERR_CONNECT, "connect to %s:%d: transport failed",
-                 host, port);
-        return GPN_IO_FAILED;
+        gpn_format(where, sizeof where, ":%d", s->hop_port);
+        return gpn_hop_fail(s, GPTNER_ERR_CONNECT, "connect to", where,
+                            "transport failed", err);
     }
     s->state = GPN_STREAM_OPEN;
     return GPN_IO_DONE;
@@ -7268,8 +7265,6 @@ static gpn_io gpn_transport_connect(gpn_stream *s, int64_t now,
  * wake_at. */
 static gpn_io gpn_stream_connect(gpn_stream *s, int64_t now, gptner_error *err)
 {
-    int port = 0;
-    const char *host = gpn_peer_first_host(s->peer, &port);
     gpn_io io;
     if (s->state == GPN_STREAM_OPEN) {
         return GPN_IO_DONE;
@@ -7278,15 +7273,11 @@ static gpn_io gpn_stream_connect(gpn_stream *s, int64_t now, gptner_error *err)
         return gpn_transport_connect(s, now, err);
     }
     if (s->state == GPN_STREAM_RESOLVING) {
-        io = gpn_resolver_find(s->resolver, host, port, now, &s->race->answer);
+        io = gpn_resolver_find(s->resolver, s->hop_host, s->hop_port, now,
+                               &s->race->answer);
         if (io == GPN_IO_FAILED) {
-            s->broken = true;
-            gpn_fail(err, GPTNER_ERR_RESOLVE,
-                     "resolve %s%s: %s; check %s and the network",
-                     s->peer->proxy_host != NULL ? "proxy " : "", host,
-                     s->race->answer.why,
-                     s->peer->proxy_host != NULL ? "the proxy settings"
-                                                 : "base_url");
+            return gpn_hop_fail(s, GPTNER_ERR_RESOLVE, "resolve", "",
+                                s->race->answer.why, err);
         }
         if (io != GPN_IO_DONE) {
             return io;
@@ -7382,19 +7373,24 @@ typedef struct gpn_tls_host {
     struct gpn_tls_host *next;
     int64_t scout_until; /* others wait no longer than that */
     size_t count;
-    gpn_session sessions[GPN_SESSION_MAX]; /* the newest is the last */
-    int users;                             /* connections that point here */
+    int users;        /* connections that point here */
     bool scouted;     /* one is on its way to the first session */
     bool no_sessions; /* it gave none */
     bool max_tls12;   /* see gpn_tls_second_chance() */
     int port;
     int proxy_port;
-    const char *proxy; /* into name[], or NULL */
-    char name[1];      /* longer; allocated with the struct */
+    const char *proxy;                     /* into name[], or NULL */
+    gpn_session sessions[GPN_SESSION_MAX]; /* the newest is the last */
+    char name[1]; /* longer; allocated with the struct */
 } gpn_tls_host;
 
 struct gpn_tls {
     const gpn_env *env;
+    gpn_mutex mutex; /* guards up to resumed, and drbg when it is reseeded */
+    gpn_tls_host *hosts;
+    size_t n_hosts;
+    uint64_t full; /* handshakes so far */
+    uint64_t resumed;
     gpn_tls_config cfg;
     gpn_mutex load_mutex; /* guards loaded, and the files read meanwhile */
     bool loaded;
@@ -7410,19 +7406,12 @@ struct gpn_tls {
 #if MBEDTLS_VERSION_NUMBER < 0x04000000
     mbedtls_entropy_context entropy;
     mbedtls_ctr_drbg_context drbg;
-    gpn_mutex fork_mutex; /* one reseeds after a fork */
-    gpn_atomic pid;       /* of the process that seeded drbg */
+    gpn_atomic pid; /* of the process that seeded drbg */
 #endif
-    gpn_mutex mutex;      /* guards all below */
-    gpn_tls_host *hosts;
-    size_t n_hosts;
-    uint64_t full; /* handshakes so far */
-    uint64_t resumed;
 };
 
 /* TLS of one connection. */
 struct gpn_tls_conn {
-    mbedtls_ssl_context ssl;
     gpn_tls_host *host; /* NULL: nothing is kept of this server */
     int64_t began_ms;
     size_t resend;  /* length of the record that waits for room; 0: none */
@@ -7441,6 +7430,7 @@ struct gpn_tls_conn {
     unsigned char early; /* a byte that came before it was asked for */
     size_t in_at;
     size_t in_len;
+    mbedtls_ssl_context ssl;
     unsigned char in[GPN_READ_AHEAD];
 };
 
@@ -7471,7 +7461,7 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
     int pid = gpn_pid();
     int r = 0;
     if (gpn_atomic_get(&tls->pid) != pid) {
-        gpn_mutex_lock(&tls->fork_mutex);
+        gpn_mutex_lock(&tls->mutex);
         if (gpn_atomic_get(&tls->pid) != pid) {
             r = mbedtls_ctr_drbg_reseed(&tls->drbg, (unsigned char *)&pid,
                                         sizeof pid);
@@ -7479,7 +7469,7 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
                 gpn_atomic_set(&tls->pid, pid);
             }
         }
-        gpn_mutex_unlock(&tls->fork_mutex);
+        gpn_mutex_unlock(&tls->mutex);
     }
     return r != 0 ? r : mbedtls_ctr_drbg_random(&tls->drbg, out, len);
 }
@@ -7527,26 +7517,13 @@ static gptner_status gpn_tls_new(const gpn_env *env, const gpn_tls_config *cfg,
     tls->env = env;
     tls->cfg = *cfg;
     tls->alpn[0] = "http/1.1";
-    if (!gpn_mutex_init(&tls->load_mutex)) {
-        goto no_load_mutex;
+    if (gpn_mutex_init(&tls->load_mutex)) {
+        if (gpn_mutex_init(&tls->mutex)) {
+            *out = tls;
+            return GPTNER_OK;
+        }
+        gpn_mutex_deinit(&tls->load_mutex);
     }
-    if (!gpn_mutex_init(&tls->mutex)) {
-        goto no_mutex;
-    }
-#if MBEDTLS_VERSION_NUMBER < 0x04000000
-    if (!gpn_mutex_init(&tls->fork_mutex)) {
-        goto no_fork_mutex;
-    }
-#endif
-    *out = tls;
-    return GPTNER_OK;
-#if MBEDTLS_VERSION_NUMBER < 0x04000000
-no_fork_mutex:
-    gpn_mutex_deinit(&tls->mutex);
-#endif
-no_mutex:
-    gpn_mutex_deinit(&tls->load_mutex);
-no_load_mutex:
     gpn_mem_free(env, tls);
     return gpn_fail(err, GPTNER_ERR_THREAD, "TLS: no mutex");
 }
@@ -7575,9 +7552,6 @@ static void gpn_tls_free(gpn_tls *tls)
         gpn_tls_free_contexts(tls);
     }
     gpn_tls_leave();
-#if MBEDTLS_VERSION_NUMBER < 0x04000000
-    gpn_mutex_deinit(&tls->fork_mutex);
-#endif
     gpn_mutex_deinit(&tls->mutex);
     gpn_mutex_deinit(&tls->load_mutex);
     gpn_mem_free(tls->env, tls);
@@ -7594,40 +7568,34 @@ static size_t gpn_crt_count(const mbedtls_x509_crt *crt)
     return n;
 }
 
-/* The whole file with a NUL behind it. NULL: failed, why tells. */
+/* The whole file with a NUL behind it. NULL: failed, and *oserr may say why. */
 static char *gpn_tls_read_file(gpn_tls *tls, const char *path, size_t *len,
-                               char *why, size_t why_cap)
+                               int *oserr)
 {
     gpn_file file = GPN_ZERO;
     char *data = NULL;
-    int oserr = 0;
+    int ignored;
     int64_t size;
     int64_t n = 1;
-    if (!gpn_file_open_read(&file, tls->env, path, &oserr)) {
-        const char *text = gpn_os_text(oserr, why, why_cap);
-        if (text != why) {
-            gpn_format(why, why_cap, "%s", text);
-        }
+    if (!gpn_file_open_read(&file, tls->env, path, oserr)) {
         return NULL;
     }
-    gpn_format(why, why_cap, "cannot be read");
     size = gpn_file_size(&file);
     if (size >= 0 && size <= GPN_CA_MAX) {
         data = (char *)gpn_mem_alloc(tls->env, (size_t)size + 1);
     }
-    *len = 0;
     while (data != NULL && n > 0 && *len < (size_t)size) {
-        n = gpn_file_read(&file, data + *len, (size_t)size - *len, &oserr);
+        n = gpn_file_read(&file, data + *len, (size_t)size - *len, oserr);
         *len += n > 0 ? (size_t)n : 0;
     }
-    if (data != NULL) {
-        data[*len] = '\0';
-    }
-    gpn_file_close(&file, &oserr);
+    gpn_file_close(&file, &ignored);
     if (n < 0) { /* it may be a key */
         gpn_mem_wipe(data, *len);
         gpn_mem_free(tls->env, data);
         return NULL;
+    }
+    if (data != NULL) {
+        data[*len] = '\0';
     }
     return data;
 }
@@ -7638,49 +7606,81 @@ static size_t gpn_pem_len(const char *data, size_t len)
     return strstr(data, "-----BEGIN ") != NULL ? len + 1 : len;
 }
 
+/* A kind of file, and what is said of one that is no good. */
+typedef struct gpn_tls_file {
+    const char *what;
+    gptner_status unread;
+    gptner_status unusable;
+    const char *problem; /* of one that can be read */
+    int (*parse_fn)(gpn_tls *tls, const char *data, size_t len,
+                    const char *path); /* 0: good; or an error of mbedTLS */
+} gpn_tls_file;
+
+/* Reads and parses a file; from is the setting that names it. */
+static gptner_status gpn_tls_load_file(gpn_tls *tls, const gpn_tls_file *kind,
+                                       const char *path, const char *from,
+                                       gptner_error *err)
+{
+    gptner_status status = kind->unread;
+    const char *text = "cannot be read";
+    char why[128];
+    size_t len = 0;
+    int oserr = 0;
+    char *data = gpn_tls_read_file(tls, path, &len, &oserr);
+    if (data != NULL) {
+        int r = kind->parse_fn(tls, data, gpn_pem_len(data, len), path);
+        gpn_mem_wipe(data, len);
+        gpn_mem_free(tls->env, data);
+        if (r == 0) {
+            return GPTNER_OK;
+        }
+        status = kind->unusable;
+        text = why;
+        gpn_format(why, sizeof why, "%s (-0x%04x)", kind->problem,
+                   (unsigned)(r < 0 ? -r : r));
+    } else if (oserr != 0) {
+        text = gpn_os_text(oserr, why, sizeof why);
+    }
+    return gpn_fail(err, status, "%s %s (from %s): %s", kind->what, path, from,
+                    text);
+}
+
 /* A parse function's result: negative is a failure, and so is a success that
  * brought nothing; positive counts entries that were skipped. */
-static bool gpn_ca_added(gpn_tls *tls, int r, size_t before, const char *from)
+static int gpn_ca_added(gpn_tls *tls, int r, size_t before, const char *from)
 {
     size_t now = gpn_crt_count(&tls->ca);
-    if (r > 0 && now > before) {
+    if (now == before) {
+        return r < 0 ? r : MBEDTLS_ERR_X509_INVALID_FORMAT;
+    }
+    if (r > 0) {
         gpn_log(tls->env, GPTNER_LOG_WARN,
                 "%s: %d entries are no usable certificates", from, r);
     }
-    return now > before;
+    return 0;
 }
 
-static bool gpn_ca_add_memory(gpn_tls *tls, const char *data, size_t len,
-                              const char *from)
+static int gpn_ca_add(gpn_tls *tls, const char *data, size_t len,
+                      const char *from)
 {
     size_t before = gpn_crt_count(&tls->ca);
     int r = GPN_FAULT(GPN_FAULT_TLS)
                 ? -1
                 : mbedtls_x509_crt_parse(&tls->ca, (const unsigned char *)data,
-                                         gpn_pem_len(data, len));
+                                         len);
     return gpn_ca_added(tls, r, before, from);
 }
 
-static bool gpn_ca_add_file(gpn_tls *tls, const char *path, char *why,
-                            size_t why_cap)
-{
-    size_t len = 0;
-    char *data = gpn_tls_read_file(tls, path, &len, why, why_cap);
-    bool ok;
-    if (data == NULL) {
-        return false;
-    }
-    gpn_format(why, why_cap, "holds no usable certificate");
-    ok = gpn_ca_add_memory(tls, data, len, path);
-    gpn_mem_free(tls->env, data);
-    return ok;
-}
+static const gpn_tls_file gpn_ca_file = {
+    "CA file", GPTNER_ERR_CA, GPTNER_ERR_CA, "holds no usable certificate",
+    gpn_ca_add};
 
 /* PEM in memory need not end with a NUL, which the parser wants. */
 static bool gpn_ca_add_text(gpn_tls *tls, gptner_str text)
 {
     char *copy = gpn_str_dup(tls->env, text);
-    bool ok = copy != NULL && gpn_ca_add_memory(tls, copy, text.len, "ca_pem");
+    bool ok = copy != NULL &&
+              gpn_ca_add(tls, copy, gpn_pem_len(copy, text.len), "ca_pem") == 0;
     gpn_mem_free(tls->env, copy);
     return ok;
 }
@@ -7692,7 +7692,7 @@ static bool gpn_ca_add_dir(gpn_tls *tls, const char *path)
     int r = GPN_FAULT(GPN_FAULT_FILE)
                 ? -1
                 : mbedtls_x509_crt_parse_path(&tls->ca, path);
-    return gpn_ca_added(tls, r, before, path);
+    return gpn_ca_added(tls, r, before, path) == 0;
 #else
     GPN_UNUSED(tls);
     GPN_UNUSED(path);
@@ -7730,25 +7730,23 @@ static bool gpn_ca_add_der(const unsigned char *der, size_t len, void *ctx)
 static gptner_status gpn_ca_load_system(gpn_tls *tls, gptner_error *err)
 {
     const char *const *path;
-    const char *const *dir;
-    char why[96];
     char tried[320];
     size_t n = 0;
+    int folders;
     if (gpn_system_roots(gpn_ca_add_der, tls) && gpn_crt_count(&tls->ca) > 0) {
         return GPTNER_OK;
     }
     tried[0] = '\0';
-    for (path = gpn_ca_paths(); *path != NULL; path++) {
-        if (gpn_ca_add_file(tls, *path, why, sizeof why)) {
-            return GPTNER_OK;
+    for (folders = 0; folders < 2; folders++) {
+        path = folders > 0 ? gpn_ca_dirs() : gpn_ca_paths();
+        for (; *path != NULL; path++) {
+            if (folders > 0 ? gpn_ca_add_dir(tls, *path)
+                            : gpn_tls_load_file(tls, &gpn_ca_file, *path, "",
+                                                NULL) == GPTNER_OK) {
+                return GPTNER_OK;
+            }
+            n += gpn_format(tried + n, sizeof tried - n, " %s", *path);
         }
-        n += gpn_format(tried + n, sizeof tried - n, " %s", *path);
-    }
-    for (dir = gpn_ca_dirs(); *dir != NULL; dir++) {
-        if (gpn_ca_add_dir(tls, *dir)) {
-            return GPTNER_OK;
-        }
-        n += gpn_format(tried + n, sizeof tried - n, " %s", *dir);
     }
     return gpn_fail(err, GPTNER_ERR_CA,
                     "no CA certificates: install ca-certificates, or set "
@@ -7765,7 +7763,7 @@ static gptner_status gpn_ca_load(gpn_tls *tls, gptner_error *err)
     const char *dir = cfg->ca_dir;
     const char *file_from = "ca_file";
     const char *dir_from = "ca_dir";
-    char why[96];
+    gptner_status status = GPTNER_OK;
     if (file == NULL && dir == NULL && cfg->ca_pem.len == 0) {
         file_from = "SSL_CERT_FILE";
         dir_from = "SSL_CERT_DIR";
@@ -7779,24 +7777,35 @@ static gptner_status gpn_ca_load(gpn_tls *tls, gptner_error *err)
         return gpn_fail(err, GPTNER_ERR_CA,
                         "ca_pem: holds no usable certificate");
     }
-    if (file != NULL && !gpn_ca_add_file(tls, file, why, sizeof why)) {
-        return gpn_fail(err, GPTNER_ERR_CA, "CA file %s (from %s): %s", file,
-                        file_from, why);
+    if (file != NULL) {
+        status = gpn_tls_load_file(tls, &gpn_ca_file, file, file_from, err);
     }
-    if (dir != NULL && !gpn_ca_add_dirs(tls, dir)) {
-        return gpn_fail(err, GPTNER_ERR_CA,
-                        "CA folder %s (from %s): holds no usable certificate",
-                        dir, dir_from);
+    if (status == GPTNER_OK && dir != NULL && !gpn_ca_add_dirs(tls, dir)) {
+        status = gpn_fail(err, GPTNER_ERR_CA,
+                          "CA folder %s (from %s): holds no usable certificate",
+                          dir, dir_from);
     }
-    return GPTNER_OK;
+    return status;
 }
 
-static int gpn_tls_parse_key(gpn_tls *tls, const char *data, size_t len)
+static int gpn_tls_parse_own(gpn_tls *tls, const char *data, size_t len,
+                             const char *path)
+{
+    GPN_UNUSED(path);
+    return GPN_FAULT(GPN_FAULT_TLS)
+               ? -1
+               : mbedtls_x509_crt_parse(&tls->own, (const unsigned char *)data,
+                                        len);
+}
+
+static int gpn_tls_parse_key(gpn_tls *tls, const char *data, size_t len,
+                             const char *path)
 {
     const unsigned char *pw =
         (const unsigned char *)tls->cfg.client_key_password;
     size_t pw_len = pw != NULL ? strlen(tls->cfg.client_key_password) : 0;
     const unsigned char *key = (const unsigned char *)data;
+    GPN_UNUSED(path);
     if (GPN_FAULT(GPN_FAULT_TLS)) {
         return -1;
     }
@@ -7820,12 +7829,16 @@ static bool gpn_tls_key_fits(gpn_tls *tls)
 
 static gptner_status gpn_tls_load_own(gpn_tls *tls, gptner_error *err)
 {
+    static const gpn_tls_file own = {"client certificate", GPTNER_ERR_FILE,
+                                     GPTNER_ERR_CONFIG, "cannot be parsed",
+                                     gpn_tls_parse_own};
+    static const gpn_tls_file key = {
+        "client key", GPTNER_ERR_FILE, GPTNER_ERR_CONFIG,
+        "cannot be parsed; check the file and client_key_password",
+        gpn_tls_parse_key};
     const char *path = tls->cfg.client_cert_file;
     const char *key_path = tls->cfg.client_key_file;
-    char why[96];
-    size_t len = 0;
-    char *data;
-    int r;
+    gptner_status status;
     if (path == NULL && key_path == NULL) {
         return GPTNER_OK;
     }
@@ -7833,41 +7846,16 @@ static gptner_status gpn_tls_load_own(gpn_tls *tls, gptner_error *err)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "client_cert_file and client_key_file go together");
     }
-    data = gpn_tls_read_file(tls, path, &len, why, sizeof why);
-    if (data == NULL) {
-        return gpn_fail(err, GPTNER_ERR_FILE, "client certificate %s: %s", path,
-                        why);
+    status = gpn_tls_load_file(tls, &own, path, "client_cert_file", err);
+    if (status == GPTNER_OK) {
+        status = gpn_tls_load_file(tls, &key, key_path, "client_key_file", err);
     }
-    r = GPN_FAULT(GPN_FAULT_TLS)
-            ? -1
-            : mbedtls_x509_crt_parse(&tls->own, (unsigned char *)data,
-                                     gpn_pem_len(data, len));
-    gpn_mem_free(tls->env, data);
-    if (r != 0) {
-        return gpn_fail(err, GPTNER_ERR_CONFIG,
-                        "client certificate %s: cannot be parsed (-0x%04x)",
-                        path, (unsigned)(r < 0 ? -r : r));
+    if (status == GPTNER_OK && !gpn_tls_key_fits(tls)) {
+        status = gpn_fail(err, GPTNER_ERR_CONFIG,
+                          "client key %s: does not belong to certificate %s",
+                          key_path, path);
     }
-    data = gpn_tls_read_file(tls, key_path, &len, why, sizeof why);
-    if (data == NULL) {
-        return gpn_fail(err, GPTNER_ERR_FILE, "client key %s: %s", key_path,
-                        why);
-    }
-    r = gpn_tls_parse_key(tls, data, gpn_pem_len(data, len));
-    gpn_mem_wipe(data, len);
-    gpn_mem_free(tls->env, data);
-    if (r != 0) {
-        return gpn_fail(err, GPTNER_ERR_CONFIG,
-                        "client key %s: cannot be parsed; check the file and "
-                        "client_key_password (-0x%04x)",
-                        key_path, (unsigned)-r);
-    }
-    if (!gpn_tls_key_fits(tls)) {
-        return gpn_fail(err, GPTNER_ERR_CONFIG,
-                        "client key %s: does not belong to certificate %s",
-                        key_path, path);
-    }
-    return GPTNER_OK;
+    return status;
 }
 
 /* --- settings --- */
@@ -8452,9 +8440,8 @@ static gpn_io gpn_stream_start_tls(gpn_stream *s, gptner_error *err)
     }
     t = (gpn_tls_conn *)gpn_mem_alloc(s->env, sizeof *t);
     if (t == NULL) {
-        gpn_fail(err, GPTNER_ERR_NO_MEMORY, "TLS with %s:%d: out of memory",
-                 s->peer->host, s->peer->port);
-        return GPN_IO_FAILED;
+        return gpn_stream_fail(s, GPTNER_ERR_NO_MEMORY, "TLS with",
+                               "out of memory", err);
     }
     memset(t, 0, offsetof(gpn_tls_conn, in));
     t->ip_len = gpn_addr_bytes(s->peer->name, t->ip);
@@ -8541,41 +8528,66 @@ static bool gpn_tls_second_chance(gpn_stream *s, int code)
     return again;
 }
 
-static gpn_io gpn_tls_refuse(gpn_stream *s, int code, gptner_error *err)
+/* A call into mbedTLS for this purpose ended with code, which is no success. */
+static gpn_io gpn_tls_result(gpn_stream *s, int code, const char *what,
+                             gptner_error *err)
 {
     gpn_tls_conn *t = s->secure;
-    const gpn_peer *p = s->peer;
     gptner_status status;
     const char *text;
-    char why[200];
-    uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
-    flags = flags == 0 || flags == 0xFFFFFFFFu ? t->flags : flags;
-    s->broken = true;
-    s->retry_connect = gpn_tls_second_chance(s, code);
-    s->retried = s->retry_connect;
-    gpn_tls_scout_done(s, false);
-    if (code == GPN_TLS_IO_ERROR) {
-        return gpn_stream_lost(s, "TLS handshake with", err);
+    char full[320];
+    if (code == MBEDTLS_ERR_SSL_WANT_READ) {
+        return GPN_IO_WANT_READ;
     }
-    if (code == MBEDTLS_ERR_SSL_CONN_EOF || code == 0 ||
+    if (code == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        return GPN_IO_WANT_WRITE;
+    }
+    s->broken = true;
+    gpn_tls_scout_done(s, false);
+    if (code == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY && t->established) {
+        return GPN_IO_EOF;
+    }
+    if (code == GPN_TLS_IO_ERROR) {
+        return gpn_stream_lost(s, what, err);
+    }
+    if (code == 0 || code == MBEDTLS_ERR_SSL_CONN_EOF ||
         code == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
         s->lost_by_fin = true;
-        gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
-                 "TLS handshake with %s:%d: the server closed the connection",
-                 p->host, p->port);
-        return GPN_IO_FAILED;
+        return gpn_stream_fail(
+            s, GPTNER_ERR_CONNECTION_LOST, what,
+            t->established ? "closed without close_notify, data may be missing"
+                           : "the server closed the connection",
+            err);
     }
     text = gpn_tls_code_text(code, &status);
-    if (flags != 0 && status != GPTNER_ERR_NO_MEMORY) {
-        text = gpn_tls_flags_text(s, flags, why, sizeof why);
-        gpn_fail(err, GPTNER_ERR_CERTIFICATE,
-                 "TLS handshake with %s:%d: %s; %s", p->host, p->port, why,
-                 text);
-    } else {
-        gpn_fail(err, status, "TLS handshake with %s:%d: %s (-0x%04x)", p->host,
-                 p->port, text, (unsigned)-code);
+    if (t->established) {
+        if (code == MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE) { /* e.g. KeyUpdate */
+            status = GPTNER_ERR_CONNECTION_LOST;
+            text = "a message that mbedTLS does not know";
+        }
+    } else if (t->flags != 0 && status != GPTNER_ERR_NO_MEMORY) {
+        char why[200];
+        text = gpn_tls_flags_text(s, t->flags, why, sizeof why);
+        gpn_format(full, sizeof full, "%s; %s", why, text);
+        return gpn_stream_fail(s, GPTNER_ERR_CERTIFICATE, what, full, err);
     }
-    return GPN_IO_FAILED;
+    gpn_format(full, sizeof full, "%s (-0x%04x)", text, (unsigned)-code);
+    return gpn_stream_fail(s, status, what, full, err);
+}
+
+/* The handshake failed, or goes on. */
+static gpn_io gpn_tls_shake_result(gpn_stream *s, int code, gptner_error *err)
+{
+    gpn_tls_conn *t = s->secure;
+    if (code != MBEDTLS_ERR_SSL_WANT_READ &&
+        code != MBEDTLS_ERR_SSL_WANT_WRITE) {
+        uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
+        if (flags != 0 && flags != 0xFFFFFFFFu) {
+            t->flags = flags;
+        }
+        s->retry_connect = s->retried = gpn_tls_second_chance(s, code);
+    }
+    return gpn_tls_result(s, code, "TLS handshake with", err);
 }
 
 static bool gpn_tls_is_13(const gpn_tls_conn *t)
@@ -8611,6 +8623,14 @@ static bool gpn_tls_took_ticket(gpn_stream *s, int r)
     return false;
 }
 
+/* Is a call that returned r to be made again at once? */
+static bool gpn_tls_again(gpn_stream *s, int r)
+{
+    return gpn_tls_took_ticket(s, r) ||
+           (!s->secure->blocked && (r == MBEDTLS_ERR_SSL_WANT_READ ||
+                                    r == MBEDTLS_ERR_SSL_WANT_WRITE));
+}
+
 /* Tickets may have come with the server's last flight and lie in our buffer,
  * where no poller sees them. */
 static void gpn_tls_eat_tickets(gpn_stream *s)
@@ -8623,8 +8643,7 @@ static void gpn_tls_eat_tickets(gpn_stream *s)
         r = mbedtls_ssl_read(&t->ssl, &t->early, 1);
         gpn_tls_leave();
         t->has_early = r == 1;
-        if (r <= 0 && !gpn_tls_took_ticket(s, r) &&
-            (r != MBEDTLS_ERR_SSL_WANT_READ || t->blocked)) {
+        if (r <= 0 && !gpn_tls_again(s, r)) {
             break; /* an error comes again with the next call */
         }
     }
@@ -8684,9 +8703,7 @@ static int gpn_tls_shake(gpn_stream *s)
         gpn_tls_enter();
         r = mbedtls_ssl_handshake(&t->ssl);
         gpn_tls_leave();
-    } while (
-        (r == MBEDTLS_ERR_SSL_WANT_READ || r == MBEDTLS_ERR_SSL_WANT_WRITE) &&
-        !t->blocked);
+    } while (gpn_tls_again(s, r));
     return r;
 }
 
@@ -8697,6 +8714,7 @@ static gpn_io gpn_stream_handshake(gpn_stream *s, int64_t now,
     gpn_tls_conn *t = s->secure;
     int64_t until = INT64_MAX;
     int r = 0;
+    gpn_io io;
     if (t == NULL) { /* the transport is secure by itself */
         return GPN_IO_DONE;
     }
@@ -8713,57 +8731,14 @@ static gpn_io gpn_stream_handshake(gpn_stream *s, int64_t now,
     if (r == 0) {
         r = gpn_tls_shake(s);
     }
-    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
-        return gpn_stream_watch(s, GPN_POLL_IN)
-                   ? GPN_IO_WANT_READ
-                   : gpn_stream_unwatchable(s, err);
+    if (r == 0 && !gpn_tls_finish(s, now)) {
+        r = MBEDTLS_ERR_X509_CERT_VERIFY_FAILED;
     }
-    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
-        return gpn_stream_watch(s, GPN_POLL_IN | GPN_POLL_OUT)
-                   ? GPN_IO_WANT_WRITE
-                   : gpn_stream_unwatchable(s, err);
-    }
-    if (r != 0) {
-        return gpn_tls_refuse(s, r, err);
-    }
-    if (!gpn_tls_finish(s, now)) {
-        return gpn_tls_refuse(s, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED, err);
-    }
-    return gpn_stream_watch(s, GPN_POLL_IN) ? GPN_IO_DONE
-                                            : gpn_stream_unwatchable(s, err);
+    io = r == 0 ? GPN_IO_DONE : gpn_tls_shake_result(s, r, err);
+    return gpn_stream_settle(s, io, err);
 }
 
 /* --- TLS: bytes --- */
-
-static gpn_io gpn_tls_failed(gpn_stream *s, int code, const char *what,
-                             gptner_error *err)
-{
-    gptner_status status;
-    const char *text;
-    s->broken = true;
-    gpn_tls_scout_done(s, false);
-    if (code == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
-        return GPN_IO_EOF;
-    }
-    if (code == GPN_TLS_IO_ERROR) {
-        return gpn_stream_lost(s, what, err);
-    }
-    if (code == 0 || code == MBEDTLS_ERR_SSL_CONN_EOF) {
-        s->lost_by_fin = true;
-        gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
-                 "%s %s:%d: closed without close_notify, data may be missing",
-                 what, s->peer->host, s->peer->port);
-        return GPN_IO_FAILED;
-    }
-    text = gpn_tls_code_text(code, &status);
-    if (code == MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE) { /* e.g. KeyUpdate */
-        status = GPTNER_ERR_CONNECTION_LOST;
-        text = "a message that mbedTLS does not know";
-    }
-    gpn_fail(err, status, "%s %s:%d: %s (-0x%04x)", what, s->peer->host,
-             s->peer->port, text, (unsigned)-code);
-    return GPN_IO_FAILED;
-}
 
 static gpn_io gpn_tls_send(gpn_stream *s, const char *data, size_t len,
                            size_t *sent, gptner_error *err)
@@ -8788,16 +8763,8 @@ static gpn_io gpn_tls_send(gpn_stream *s, const char *data, size_t len,
             return GPN_IO_DONE;
         }
         t->resend = now;
-    } while (gpn_tls_took_ticket(s, r) ||
-             (!t->blocked && (r == MBEDTLS_ERR_SSL_WANT_READ ||
-                              r == MBEDTLS_ERR_SSL_WANT_WRITE)));
-    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
-        return GPN_IO_WANT_READ;
-    }
-    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
-        return GPN_IO_WANT_WRITE;
-    }
-    return gpn_tls_failed(s, r, "send to", err);
+    } while (gpn_tls_again(s, r));
+    return gpn_tls_result(s, r, "send to", err);
 }
 
 static gpn_io gpn_tls_recv(gpn_stream *s, char *data, size_t cap, size_t *got,
@@ -8823,16 +8790,8 @@ static gpn_io gpn_tls_recv(gpn_stream *s, char *data, size_t cap, size_t *got,
             gpn_tls_scout_done(s, true); /* there was no ticket before it */
             return GPN_IO_DONE;
         }
-    } while (gpn_tls_took_ticket(s, r) ||
-             (!t->blocked && (r == MBEDTLS_ERR_SSL_WANT_READ ||
-                              r == MBEDTLS_ERR_SSL_WANT_WRITE)));
-    if (r == MBEDTLS_ERR_SSL_WANT_READ) {
-        return GPN_IO_WANT_READ;
-    }
-    if (r == MBEDTLS_ERR_SSL_WANT_WRITE) {
-        return GPN_IO_WANT_WRITE;
-    }
-    return gpn_tls_failed(s, r, "receive from", err);
+    } while (gpn_tls_again(s, r));
+    return gpn_tls_result(s, r, "receive from", err);
 }
 
 static bool gpn_tls_pending(const gpn_stream *s)
@@ -8878,19 +8837,6 @@ static gpn_io gpn_stream_handshake(gpn_stream *s, int64_t now,
     return gpn_stream_start_tls(s, err);
 }
 #endif
-
-/* After a step: watch for room only while it is waited for. */
-static gpn_io gpn_stream_settle(gpn_stream *s, gpn_io io, gptner_error *err)
-{
-    unsigned want = GPN_POLL_IN;
-    if (io == GPN_IO_WANT_WRITE) {
-        want |= GPN_POLL_OUT;
-    }
-    if (want == s->interest || s->broken || gpn_stream_watch(s, want)) {
-        return io;
-    }
-    return gpn_stream_unwatchable(s, err);
-}
 
 /* DONE: *sent is more than 0, and may be less than len. After WANT_READ or
  * WANT_WRITE the same bytes must be sent again. */
@@ -8991,12 +8937,7 @@ static void gpn_stream_close(gpn_stream *s)
     }
 #endif
     gpn_race_end(s);
-    if (s->fd != GPN_FD_NONE) {
-        if (s->poller != NULL) {
-            gpn_poller_set(s->poller, s->fd, 0, s->tag);
-        }
-        gpn_sock_close(&s->fd);
-    }
+    gpn_stream_drop(s, &s->fd);
     if (s->transport != NULL && s->transport_conn != NULL) {
         s->transport->close_fn(s->transport_conn);
         s->transport_conn = NULL;
@@ -9051,6 +8992,19 @@ static int gpn_hex_value(char c)
         return c - '0';
     }
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* A number of exactly n digits; -1: it is none. */
+static int gpn_digits_fixed(const char *p, int n)
+{
+    int value = 0;
+    for (; n > 0; n--, p++) {
+        if (*p < '0' || *p > '9') {
+            return -1;
+        }
+        value = value * 10 + (*p - '0');
+    }
+    return value;
 }
 
 /* Digits only, at least one; false also beyond INT64_MAX. */
@@ -9257,37 +9211,39 @@ static bool gpn_url_decode(char **at, gptner_str text, gptner_str *out)
     return true;
 }
 
+/* Copies text to *at, NUL after it, and moves *at on. */
+static char *gpn_url_put(char **at, gptner_str text)
+{
+    char *to = *at;
+    memcpy(to, text.ptr, text.len);
+    to[text.len] = '\0';
+    *at += text.len + 1;
+    return to;
+}
+
 /* Copies the pieces into one block. */
 static const char *gpn_url_fill(gpn_url *url, const gpn_url_view *v)
 {
     unsigned char bytes[16];
     char *at = url->block;
     gptner_str user = v->userinfo;
-    gptner_str host = GPN_ZERO;
+    gptner_str host = v->host;
     const char *colon;
-    size_t i;
-    url->host = at;
-    for (i = 0; i < v->host.len; i++) {
-        *at++ = (char)gpn_char_lower(v->host.ptr[i]);
+    char *p;
+    url->host = p = gpn_url_put(&at, host);
+    for (; *p != '\0'; p++) {
+        *p = (char)gpn_char_lower(*p);
     }
-    *at++ = '\0';
-    url->name = at;
-    host = v->host;
     if (host.len > 1 && host.ptr[host.len - 1] == '.') {
         host.len--;
     }
-    memcpy(at, url->host, host.len);
-    at += host.len;
-    *at++ = '\0';
+    host.ptr = url->host;
+    url->name = gpn_url_put(&at, host);
     url->target = at;
     if (v->target.len == 0 || v->target.ptr[0] != '/') {
         *at++ = '/';
     }
-    if (v->target.len > 0) {
-        memcpy(at, v->target.ptr, v->target.len);
-        at += v->target.len;
-    }
-    *at++ = '\0';
+    gpn_url_put(&at, v->target);
     url->host_is_v6 = v->bracketed;
     if (v->bracketed ? gpn_addr_bytes(url->host, bytes) != 16
                      : !gpn_url_name_ok(url->host, v->host.len)) {
@@ -9539,12 +9495,8 @@ typedef struct gpn_http {
     int64_t body_bytes;     /* so far */
     size_t n_headers;
     size_t n_trailers; /* fields n_headers .. n_headers + n_trailers - 1 */
-    size_t n_interim;
-    uint16_t interim[GPN_INTERIM_MAX];
+    size_t n_interim;  /* of interim[] */
     /* private */
-    gpn_http_limits limits;
-    gpn_buf head;   /* lines of head and trailers as they came */
-    gpn_buf fields; /* gpn_http_field[] */
     gpn_http_state state;
     int code;          /* of the head being read */
     size_t line_start; /* in head */
@@ -9553,6 +9505,12 @@ typedef struct gpn_http {
     size_t overhead;
     bool head_request;
     bool connect_request;
+    gptner_error *err; /* of the call under way */
+    gpn_buf head;      /* lines of head and trailers as they came */
+    gpn_buf fields;    /* gpn_http_field[]; these two outlive a reset */
+    gpn_http_limits limits;
+    /* Last, as it is large: the others are within reach of a short offset. */
+    uint16_t interim[GPN_INTERIM_MAX];
 } gpn_http;
 
 static void gpn_http_init(gpn_http *h, const gpn_env *env)
@@ -9591,10 +9549,7 @@ static void gpn_http_reset(gpn_http *h, bool head_request, bool connect_request,
                            const gpn_http_limits *limits)
 {
     enum { MOST = 1 << 30 }; /* offsets are 32 bits wide */
-    gpn_buf head = h->head, fields = h->fields;
-    memset(h, 0, sizeof(*h));
-    h->head = head;
-    h->fields = fields;
+    memset(h, 0, offsetof(gpn_http, head));
     h->limits.max_head = gpn_http_limit(limits->max_head, 256 << 10, MOST);
     h->limits.max_headers = gpn_http_limit(limits->max_headers, 2048, MOST);
     h->limits.max_trailer = gpn_http_limit(limits->max_trailer, 64 << 10, MOST);
@@ -9628,13 +9583,18 @@ static gptner_str gpn_http_value(const gpn_http *h, size_t i)
     return gpn_str(h->head.data + f->value, f->value_len);
 }
 
+static bool gpn_http_is(const gpn_http *h, size_t i, const char *name)
+{
+    return gpn_str_ieq_c(gpn_http_name(h, i), name);
+}
+
 /* The first header of that name, trailers excluded; ptr NULL: none. */
 static gptner_str gpn_http_find(const gpn_http *h, const char *name)
 {
     gptner_str none = GPN_ZERO;
     size_t i;
     for (i = 0; i < h->n_headers; i++) {
-        if (gpn_str_ieq_c(gpn_http_name(h, i), name)) {
+        if (gpn_http_is(h, i, name)) {
             return gpn_http_value(h, i);
         }
     }
@@ -9647,7 +9607,7 @@ static bool gpn_http_has_token(const gpn_http *h, const char *name,
 {
     size_t i;
     for (i = 0; i < h->n_headers; i++) {
-        if (gpn_str_ieq_c(gpn_http_name(h, i), name)) {
+        if (gpn_http_is(h, i, name)) {
             gptner_str rest = gpn_http_value(h, i), item;
             while (gpn_list_next(&rest, &item)) {
                 if (gpn_str_ieq_c(item, token)) {
@@ -9659,26 +9619,30 @@ static bool gpn_http_has_token(const gpn_http *h, const char *name,
     return false;
 }
 
-static gpn_http_event gpn_http_fail(gpn_http *h, gptner_error *err,
-                                    gptner_status status, const char *why)
+static gpn_http_event gpn_http_fail(gpn_http *h, gptner_status status,
+                                    const char *why)
 {
     h->state = GPN_HTTP_BROKEN;
     h->reusable = false;
-    gpn_fail(err, status, "HTTP response: %s", why);
+    gpn_fail(h->err, status, "HTTP response: %s", why);
     return GPN_HTTP_FAILED;
 }
 
-static gpn_http_event gpn_http_malformed(gpn_http *h, gptner_error *err,
-                                         const char *why)
+static gpn_http_event gpn_http_malformed(gpn_http *h, const char *why)
 {
-    return gpn_http_fail(h, err, GPTNER_ERR_PROTOCOL, why);
+    return gpn_http_fail(h, GPTNER_ERR_PROTOCOL, why);
+}
+
+/* A limit is exceeded. */
+static gpn_http_event gpn_http_too_much(gpn_http *h, const char *why)
+{
+    return gpn_http_fail(h, GPTNER_ERR_LIMIT, why);
 }
 
 /* A buffer latched its failure. */
-static gpn_http_event gpn_http_no_room(gpn_http *h, gptner_error *err,
-                                       gptner_status status)
+static gpn_http_event gpn_http_no_room(gpn_http *h, gptner_status status)
 {
-    return gpn_http_fail(h, err, status,
+    return gpn_http_fail(h, status,
                          status == GPTNER_ERR_NO_MEMORY
                              ? "out of memory"
                              : "headers longer than max_head_bytes");
@@ -9689,27 +9653,20 @@ typedef struct gpn_http_input {
     size_t len;
     size_t at;
     gptner_str *body;
-    gptner_error *err;
 } gpn_http_input;
 
 /* "HTTP/1.1 200 OK", with or without the space before an empty reason. */
 static const char *gpn_http_status_line(gpn_http *h, const char *p, size_t len)
 {
-    size_t i;
     if (len < 12 || memcmp(p, "HTTP/1.", 7) != 0 ||
         (p[7] != '0' && p[7] != '1') || p[8] != ' ' ||
         (len > 12 && p[12] != ' ')) {
         return "not an HTTP/1.1 status line";
     }
-    h->code = 0;
-    for (i = 9; i < 12; i++) {
-        if (p[i] < '0' || p[i] > '9') {
-            return "the status is not a number";
-        }
-        h->code = h->code * 10 + (p[i] - '0');
-    }
+    h->code = gpn_digits_fixed(p + 9, 3);
     if (h->code < 100) {
-        return "the status is below 100";
+        return h->code < 0 ? "the status is not a number"
+                           : "the status is below 100";
     }
     h->minor = p[7] - '0';
     h->state = GPN_HTTP_IN_HEADERS;
@@ -9803,14 +9760,13 @@ static const char *gpn_http_frame(gpn_http *h)
         return NULL;
     }
     for (i = 0; i < h->n_headers; i++) {
-        gptner_str name = gpn_http_name(h, i), value = gpn_http_value(h, i);
         const char *why = NULL;
-        if (name.len == 14 && gpn_str_ieq_c(name, "content-length")) {
-            why = gpn_http_length(h, value);
-        } else if (name.len == 17 && gpn_str_ieq_c(name, "transfer-encoding")) {
-            why = coded || !gpn_str_ieq_c(value, "chunked")
-                      ? "a Transfer-Encoding other than \"chunked\""
-                      : NULL;
+        if (gpn_http_is(h, i, "content-length")) {
+            why = gpn_http_length(h, gpn_http_value(h, i));
+        } else if (gpn_http_is(h, i, "transfer-encoding")) {
+            if (coded || !gpn_str_ieq_c(gpn_http_value(h, i), "chunked")) {
+                why = "a Transfer-Encoding other than \"chunked\"";
+            }
             coded = true;
         }
         if (why != NULL) {
@@ -9838,16 +9794,15 @@ static const char *gpn_http_frame(gpn_http *h)
 }
 
 /* The empty line after a head was read. */
-static gpn_http_event gpn_http_head_end(gpn_http *h, gptner_error *err)
+static gpn_http_event gpn_http_head_end(gpn_http *h)
 {
     const char *why;
     if (h->code == 101) {
-        return gpn_http_malformed(h, err, "switches protocols, unasked");
+        return gpn_http_malformed(h, "switches protocols, unasked");
     }
     if (h->code < 200) {
         if (h->n_interim >= h->limits.max_interim) {
-            return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
-                                 "too many interim (1xx) responses");
+            return gpn_http_too_much(h, "too many interim (1xx) responses");
         }
         h->interim[h->n_interim++] = (uint16_t)h->code;
         gpn_http_clear_head(h);
@@ -9857,17 +9812,16 @@ static gpn_http_event gpn_http_head_end(gpn_http *h, gptner_error *err)
     h->status = h->code;
     why = gpn_http_frame(h);
     if (why != NULL) {
-        return gpn_http_malformed(h, err, why);
+        return gpn_http_malformed(h, why);
     }
     if (h->content_length > h->limits.max_body) {
-        return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
-                             "body longer than max_body_bytes");
+        return gpn_http_too_much(h, "body longer than max_body_bytes");
     }
     return GPN_HTTP_HEAD;
 }
 
 /* A whole line of len bytes stands at line_start. */
-static gpn_http_event gpn_http_line(gpn_http *h, size_t len, gptner_error *err)
+static gpn_http_event gpn_http_line(gpn_http *h, size_t len)
 {
     const char *p = h->head.data + h->line_start, *why = NULL;
     size_t first = h->state == GPN_HTTP_IN_TRAILERS ? h->n_headers : 0;
@@ -9883,22 +9837,21 @@ static gpn_http_event gpn_http_line(gpn_http *h, size_t len, gptner_error *err)
         /* Done, or lost. */
     } else if (len > 0) {
         if (gpn_http_field_count(h) >= h->limits.max_headers && *p > ' ') {
-            return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
-                                 "more headers than max_headers");
+            return gpn_http_too_much(h, "more headers than max_headers");
         }
         why = gpn_http_field_line(h, first, len);
     } else if (h->state == GPN_HTTP_IN_HEADERS) {
-        return gpn_http_head_end(h, err);
+        return gpn_http_head_end(h);
     } else {
         h->n_trailers = gpn_http_field_count(h) - h->n_headers;
         h->state = GPN_HTTP_COMPLETE;
         return GPN_HTTP_DONE;
     }
     if (why != NULL) {
-        return gpn_http_malformed(h, err, why);
+        return gpn_http_malformed(h, why);
     }
     if (h->fields.status != GPTNER_OK) {
-        return gpn_http_no_room(h, err, h->fields.status);
+        return gpn_http_no_room(h, h->fields.status);
     }
     h->line_start = h->head.len;
     return GPN_HTTP_MORE;
@@ -9913,7 +9866,7 @@ static gpn_http_event gpn_http_read_line(gpn_http *h, gpn_http_input *in)
     size_t n = lf != NULL ? (size_t)(lf - from) + 1 : in->len - in->at;
     gpn_buf_add(&h->head, from, n);
     if (h->head.status != GPTNER_OK) {
-        return gpn_http_no_room(h, in->err, h->head.status);
+        return gpn_http_no_room(h, h->head.status);
     }
     in->at += n;
     n = h->head.len - h->line_start;
@@ -9922,8 +9875,7 @@ static gpn_http_event gpn_http_read_line(gpn_http *h, gpn_http_input *in)
         n = n < 7 ? n : 7;
         if (h->state == GPN_HTTP_IN_STATUS &&
             memcmp(h->head.data, start, n) != 0) {
-            return gpn_http_malformed(h, in->err,
-                                      "not an HTTP/1.1 status line");
+            return gpn_http_malformed(h, "not an HTTP/1.1 status line");
         }
         return GPN_HTTP_MORE;
     }
@@ -9931,7 +9883,7 @@ static gpn_http_event gpn_http_read_line(gpn_http *h, gpn_http_input *in)
     if (n > 0 && h->head.data[h->line_start + n - 1] == '\r') {
         n--;
     }
-    return gpn_http_line(h, n, in->err);
+    return gpn_http_line(h, n);
 }
 
 /* Hands out up to h->left bytes of the input. */
@@ -9947,8 +9899,7 @@ static gpn_http_event gpn_http_take(gpn_http *h, gpn_http_input *in,
         n = (size_t)room;
     }
     if (n == 0) {
-        return gpn_http_fail(h, in->err, GPTNER_ERR_LIMIT,
-                             "body longer than max_body_bytes");
+        return gpn_http_too_much(h, "body longer than max_body_bytes");
     }
     *in->body = gpn_str(in->data + in->at, n);
     in->at += n;
@@ -9961,7 +9912,7 @@ static gpn_http_event gpn_http_take(gpn_http *h, gpn_http_input *in,
 }
 
 /* After a chunk's size line. */
-static gpn_http_event gpn_http_size_end(gpn_http *h)
+static void gpn_http_size_end(gpn_http *h)
 {
     if (h->left > 0) {
         h->state = GPN_HTTP_IN_CHUNK;
@@ -9970,65 +9921,72 @@ static gpn_http_event gpn_http_size_end(gpn_http *h)
         h->head.max = h->head.len + h->limits.max_trailer;
         h->state = GPN_HTTP_IN_TRAILERS;
     }
-    return GPN_HTTP_MORE;
 }
 
-/* One byte of the lines round a chunk (RFC 9112 7.1). */
-static gpn_http_event gpn_http_chunk_byte(gpn_http *h, char c,
-                                          gptner_error *err)
+/* One byte of a chunk's size line; NULL, or what is wrong (RFC 9112 7.1). */
+static const char *gpn_http_size_byte(gpn_http *h, char c)
 {
     int digit = gpn_hex_value(c);
-    switch (h->state) {
-    case GPN_HTTP_IN_SIZE:
+    if (h->state == GPN_HTTP_IN_SIZE) {
         if (digit >= 0) {
             if (h->left > (uint64_t)INT64_MAX >> 4) {
-                return gpn_http_malformed(h, err, "a chunk of absurd size");
+                return "a chunk of absurd size";
             }
             h->left = h->left * 16 + (unsigned)digit;
             h->overhead += ++h->digits > 16 ? 1 : 0;
-            break;
+            return NULL;
         }
         if (h->digits == 0) {
-            return gpn_http_malformed(h, err, "a chunk without a size");
+            return "a chunk without a size";
         }
         h->state = GPN_HTTP_IN_PADDING;
-        /* fall through */
-    case GPN_HTTP_IN_PADDING:
-    case GPN_HTTP_IN_EXTENSION:
-        if (c == '\r') {
-            h->state = GPN_HTTP_IN_SIZE_LF;
-            return GPN_HTTP_MORE;
-        }
-        if (c == '\n' || c == '\0') {
-            return gpn_http_malformed(h, err, "a chunk size without CRLF");
-        }
-        if (c == ';') {
-            h->state = GPN_HTTP_IN_EXTENSION;
-        } else if (h->state == GPN_HTTP_IN_PADDING && c != ' ' && c != '\t') {
-            return gpn_http_malformed(h, err, "a chunk size that is not hex");
-        }
-        h->overhead++;
-        break;
+    }
+    if (c == '\r') {
+        h->state = GPN_HTTP_IN_SIZE_LF;
+        return NULL;
+    }
+    h->overhead++;
+    if (c == '\n' || c == '\0') {
+        return "a chunk size without CRLF";
+    }
+    if (c == ';') {
+        h->state = GPN_HTTP_IN_EXTENSION;
+    } else if (h->state == GPN_HTTP_IN_PADDING && c != ' ' && c != '\t') {
+        return "a chunk size that is not hex";
+    }
+    return NULL;
+}
+
+/* One byte of the lines round a chunk. */
+static gpn_http_event gpn_http_chunk_byte(gpn_http *h, char c)
+{
+    const char *why = NULL;
+    switch (h->state) {
     case GPN_HTTP_IN_CHUNK_CR:
         h->state = GPN_HTTP_IN_CHUNK_LF;
-        return c == '\r' ? GPN_HTTP_MORE
-                         : gpn_http_malformed(h, err, "no CRLF after a chunk");
-    default: /* GPN_HTTP_IN_SIZE_LF, GPN_HTTP_IN_CHUNK_LF */
+        why = c == '\r' ? NULL : "no CRLF after a chunk";
+        break;
+    case GPN_HTTP_IN_SIZE_LF:
+    case GPN_HTTP_IN_CHUNK_LF:
         if (c != '\n') {
-            return gpn_http_malformed(h, err, "a CR without LF round a chunk");
+            why = "a CR without LF round a chunk";
+        } else if (h->state == GPN_HTTP_IN_SIZE_LF) {
+            gpn_http_size_end(h);
+        } else {
+            h->left = h->digits = 0;
+            h->state = GPN_HTTP_IN_SIZE;
         }
-        if (h->state == GPN_HTTP_IN_SIZE_LF) {
-            return gpn_http_size_end(h);
-        }
-        h->left = h->digits = 0;
-        h->state = GPN_HTTP_IN_SIZE;
-        return GPN_HTTP_MORE;
+        break;
+    default:
+        why = gpn_http_size_byte(h, c);
+        break;
     }
-    if (h->overhead > h->limits.max_chunk_overhead) {
-        return gpn_http_fail(h, err, GPTNER_ERR_LIMIT,
-                             "chunk extensions longer than 64 KiB");
+    if (why != NULL) {
+        return gpn_http_malformed(h, why);
     }
-    return GPN_HTTP_MORE;
+    return h->overhead > h->limits.max_chunk_overhead
+               ? gpn_http_too_much(h, "chunk extensions longer than 64 KiB")
+               : GPN_HTTP_MORE;
 }
 
 /* Reads on to the next event. data is what is new; *used says how much of it
@@ -10044,11 +10002,11 @@ static gpn_http_event gpn_http_next(gpn_http *h, const char *data, size_t len,
     in.len = len;
     in.at = 0;
     in.body = body;
-    in.err = err;
+    h->err = err;
     body->ptr = NULL;
     body->len = 0;
     if (h->state == GPN_HTTP_BROKEN) {
-        event = gpn_http_malformed(h, err, "read after a failure");
+        event = gpn_http_malformed(h, "read after a failure");
     } else if (h->state == GPN_HTTP_COMPLETE) {
         event = GPN_HTTP_DONE;
     }
@@ -10071,7 +10029,7 @@ static gpn_http_event gpn_http_next(gpn_http *h, const char *data, size_t len,
             event = gpn_http_take(h, &in, GPN_HTTP_IN_CHUNK_CR);
             break;
         default:
-            event = gpn_http_chunk_byte(h, data[in.at++], err);
+            event = gpn_http_chunk_byte(h, data[in.at++]);
             break;
         }
     }
@@ -10084,11 +10042,12 @@ static gpn_http_event gpn_http_next(gpn_http *h, const char *data, size_t len,
 static gpn_http_event gpn_http_eof(gpn_http *h, bool clean, gptner_error *err)
 {
     const char *why = "the connection ended before the end of the body";
+    h->err = err;
     switch (h->state) {
     case GPN_HTTP_COMPLETE:
         return GPN_HTTP_DONE;
     case GPN_HTTP_BROKEN:
-        return gpn_http_malformed(h, err, "read after a failure");
+        return gpn_http_malformed(h, "read after a failure");
     case GPN_HTTP_IN_REST:
         if (clean) {
             h->state = GPN_HTTP_COMPLETE;
@@ -10104,7 +10063,7 @@ static gpn_http_event gpn_http_eof(gpn_http *h, bool clean, gptner_error *err)
     default:
         break;
     }
-    return gpn_http_fail(h, err, GPTNER_ERR_CONNECTION_LOST, why);
+    return gpn_http_fail(h, GPTNER_ERR_CONNECTION_LOST, why);
 }
 
 /* ---- server-sent events -------------------------------------------------- */
@@ -10134,11 +10093,11 @@ enum {
 /* WHATWG HTML 9.2.6. Invalid UTF-8 is passed on as it came. */
 typedef struct gpn_sse {
     int64_t retry_ms; /* -1: none sent */
-    gpn_buf text[GPN_SSE_TEXTS];
-    bool begun;    /* past the first line, which may have a BOM */
-    bool after_cr; /* an LF would belong to the last line's end */
-    bool skipping; /* in a comment, which is not kept */
+    bool begun;       /* past the first line, which may have a BOM */
+    bool after_cr;    /* an LF would belong to the last line's end */
+    bool skipping;    /* in a comment, which is not kept */
     bool handed_out;
+    gpn_buf text[GPN_SSE_TEXTS];
 } gpn_sse;
 
 /* max_event bounds a line and an event, each. */
@@ -10172,19 +10131,25 @@ static void gpn_sse_deinit(gpn_sse *s)
 
 static void gpn_sse_field(gpn_sse *s, gptner_str name, gptner_str value)
 {
+    static const char names[GPN_SSE_TEXTS][6] = {"", "data", "event", "id"};
     int64_t ms;
-    if (gpn_str_eq_c(name, "data")) {
-        gpn_buf_add_str(&s->text[GPN_SSE_DATA], value);
-        gpn_buf_add_c(&s->text[GPN_SSE_DATA], '\n');
-    } else if (gpn_str_eq_c(name, "event")) {
-        gpn_buf_clear(&s->text[GPN_SSE_TYPE]);
-        gpn_buf_add_str(&s->text[GPN_SSE_TYPE], value);
-    } else if (gpn_str_eq_c(name, "id")) {
-        if (value.len == 0 || memchr(value.ptr, '\0', value.len) == NULL) {
-            gpn_buf_clear(&s->text[GPN_SSE_ID]);
-            gpn_buf_add_str(&s->text[GPN_SSE_ID], value);
+    int i;
+    for (i = GPN_SSE_DATA; i < GPN_SSE_TEXTS; i++) {
+        gpn_buf *text = &s->text[i];
+        if (!gpn_str_eq_c(name, names[i])) {
+            continue;
         }
-    } else if (gpn_str_eq_c(name, "retry") && gpn_digits_parse(value, &ms)) {
+        if (i == GPN_SSE_DATA) {
+            gpn_buf_add_str(text, value);
+            gpn_buf_add_c(text, '\n');
+        } else if (i == GPN_SSE_TYPE || value.len == 0 ||
+                   memchr(value.ptr, '\0', value.len) == NULL) {
+            gpn_buf_clear(text);
+            gpn_buf_add_str(text, value);
+        }
+        return;
+    }
+    if (gpn_str_eq_c(name, "retry") && gpn_digits_parse(value, &ms)) {
         s->retry_ms = ms;
     }
 }
@@ -10320,26 +10285,31 @@ typedef struct gpn_multipart {
     const gpn_env *env;
     const gptner_part *parts; /* borrowed */
     size_t n_parts;
-    int64_t length;    /* of the whole body */
-    char boundary[48]; /* for the field Content-Type */
-    gpn_buf text;      /* all heads and the tail, without the contents */
+    int64_t length; /* of the whole body */
+    gpn_buf text;   /* all heads and the tail, without the contents */
     gpn_multipart_piece *pieces;
     /* how far it was read */
     size_t part; /* n_parts: in the tail */
     size_t text_at;
     int64_t content_at;
-    gpn_file file;
     bool file_open;
+    gpn_file file;
+    char boundary[48]; /* for the field Content-Type */
 } gpn_multipart;
 
-/* Back to the beginning, for a resend. */
-static void gpn_multipart_rewind(gpn_multipart *m)
+static void gpn_multipart_shut(gpn_multipart *m)
 {
     int oserr;
     if (m->file_open) {
         gpn_file_close(&m->file, &oserr); /* was only read */
         m->file_open = false;
     }
+}
+
+/* Back to the beginning, for a resend. */
+static void gpn_multipart_rewind(gpn_multipart *m)
+{
+    gpn_multipart_shut(m);
     m->part = 0;
     m->text_at = 0;
     m->content_at = 0;
@@ -10371,12 +10341,17 @@ static void gpn_multipart_quote(gpn_buf *out, const char *text)
     gpn_buf_add_c(out, '"');
 }
 
+static void gpn_multipart_delimiter(gpn_multipart *m)
+{
+    gpn_buf_add_s(&m->text, m->text.len > 0 ? "\r\n--" : "--");
+    gpn_buf_add_s(&m->text, m->boundary);
+}
+
 static void gpn_multipart_head(gpn_multipart *m, const gptner_part *part)
 {
     gpn_buf *out = &m->text;
     const char *type = part->content_type;
-    gpn_buf_add_s(out, part == m->parts ? "--" : "\r\n--");
-    gpn_buf_add_s(out, m->boundary);
+    gpn_multipart_delimiter(m);
     gpn_buf_add_s(out, "\r\nContent-Disposition: form-data; name=");
     gpn_multipart_quote(out, part->name);
     if (part->filename != NULL) {
@@ -10401,26 +10376,49 @@ static gptner_status gpn_multipart_file_error(gptner_error *err,
                     oserr != 0 ? gpn_os_text(oserr, text, sizeof(text)) : "");
 }
 
+/* Open the file of a part unless it is. */
+static gptner_status gpn_multipart_open(gpn_multipart *m, const char *path,
+                                        gptner_error *err)
+{
+    int oserr = 0;
+    if (!m->file_open && !gpn_file_open_read(&m->file, m->env, path, &oserr)) {
+        return gpn_multipart_file_error(err, path, "cannot open", oserr);
+    }
+    m->file_open = true;
+    return GPTNER_OK;
+}
+
 /* The size of a part's content, asked before a byte is sent. */
 static gptner_status gpn_multipart_size(gpn_multipart *m,
                                         const gptner_part *part, int64_t *size,
                                         gptner_error *err)
 {
-    gpn_file file;
-    int oserr = 0, ignored;
-    if (part->path == NULL) {
-        *size = (int64_t)part->value.len;
-        return GPTNER_OK;
+    gptner_status status = GPTNER_OK;
+    *size = (int64_t)part->value.len;
+    if (part->path != NULL) {
+        status = gpn_multipart_open(m, part->path, err);
+        if (status == GPTNER_OK) {
+            *size = gpn_file_size(&m->file);
+            gpn_multipart_shut(m);
+        }
+        if (*size < 0) {
+            status = gpn_multipart_file_error(
+                err, part->path, "has no size; only a regular file can be sent",
+                0);
+        }
     }
-    if (!gpn_file_open_read(&file, m->env, part->path, &oserr)) {
-        return gpn_multipart_file_error(err, part->path, "cannot open", oserr);
+    return status;
+}
+
+/* The body becomes n bytes longer. */
+static gptner_status gpn_multipart_grow(gpn_multipart *m, int64_t n,
+                                        gptner_error *err)
+{
+    if (n > INT64_MAX - m->length) {
+        return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
     }
-    *size = gpn_file_size(&file);
-    gpn_file_close(&file, &ignored);
-    return *size >= 0 ? GPTNER_OK
-                      : gpn_multipart_file_error(
-                            err, part->path,
-                            "has no size; only a regular file can be sent", 0);
+    m->length += n;
+    return GPTNER_OK;
 }
 
 static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
@@ -10434,27 +10432,21 @@ static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
                             "multipart: part %u has no name", (unsigned)i);
         }
         status = gpn_multipart_size(m, part, &m->pieces[i].size, err);
+        if (status == GPTNER_OK) {
+            status = gpn_multipart_grow(m, m->pieces[i].size, err);
+        }
         if (status != GPTNER_OK) {
             return status;
         }
         gpn_multipart_head(m, part);
         m->pieces[i].head_end = m->text.len;
-        if (m->pieces[i].size > INT64_MAX - m->length) {
-            return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
-        }
-        m->length += m->pieces[i].size;
     }
-    gpn_buf_add_s(&m->text, m->n_parts > 0 ? "\r\n--" : "--");
-    gpn_buf_add_s(&m->text, m->boundary);
+    gpn_multipart_delimiter(m);
     gpn_buf_add_s(&m->text, "--\r\n");
     if (m->text.status != GPTNER_OK) {
         return gpn_fail(err, m->text.status, "multipart: heads of the parts");
     }
-    if ((int64_t)m->text.len > INT64_MAX - m->length) {
-        return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
-    }
-    m->length += (int64_t)m->text.len;
-    return GPTNER_OK;
+    return gpn_multipart_grow(m, (int64_t)m->text.len, err);
 }
 
 /* parts, their strings and values are borrowed until deinit. On success length
@@ -10501,12 +10493,10 @@ static gptner_status gpn_multipart_content(gpn_multipart *m, char *out,
     if (part->path == NULL) {
         memcpy(out, part->value.ptr + m->content_at, (size_t)n);
     } else {
-        if (!m->file_open &&
-            !gpn_file_open_read(&m->file, m->env, part->path, &oserr)) {
-            return gpn_multipart_file_error(err, part->path, "cannot open",
-                                            oserr);
+        gptner_status status = gpn_multipart_open(m, part->path, err);
+        if (status != GPTNER_OK) {
+            return status;
         }
-        m->file_open = true;
         n = gpn_file_read(&m->file, out, (size_t)n, &oserr);
         if (n <= 0) {
             /* Padding would send other content than the file's. */
@@ -10526,7 +10516,6 @@ static gptner_status gpn_multipart_read(gpn_multipart *m, char *out, size_t cap,
                                         size_t *got, gptner_error *err)
 {
     size_t at = 0;
-    int oserr;
     *got = 0;
     while (at < cap) {
         bool tail = m->part == m->n_parts;
@@ -10547,10 +10536,7 @@ static gptner_status gpn_multipart_read(gpn_multipart *m, char *out, size_t cap,
             }
             at += n;
         } else {
-            if (m->file_open) {
-                gpn_file_close(&m->file, &oserr);
-                m->file_open = false;
-            }
+            gpn_multipart_shut(m);
             m->part++;
             m->content_at = 0;
         }
@@ -10688,7 +10674,8 @@ static gptner_status gpn_proxy_for(const gpn_env *env, const char *cfg_proxy,
                                    const gpn_url *target, gpn_url *proxy_out,
                                    gptner_error *err)
 {
-    gptner_str text, scheme;
+    gptner_status status;
+    gptner_str text;
     size_t at;
     memset(proxy_out, 0, sizeof(*proxy_out));
     if (cfg_proxy == NULL) {
@@ -10704,8 +10691,7 @@ static gptner_status gpn_proxy_for(const gpn_env *env, const char *cfg_proxy,
     text = gpn_str_c(cfg_proxy);
     at = gpn_str_find(text, "://");
     if (at != SIZE_MAX) {
-        scheme = gpn_str(text.ptr, at);
-        if (!gpn_str_ieq_c(scheme, "http")) {
+        if (!gpn_str_istarts(text, "http://")) {
             return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                             "proxy: only http:// proxies are supported, not "
                             "socks or https; check the proxy setting");
@@ -10713,34 +10699,17 @@ static gptner_status gpn_proxy_for(const gpn_env *env, const char *cfg_proxy,
         text.ptr += at + 3;
         text.len -= at + 3;
     }
-    if (gpn_url_parse_rest(env, text, false, proxy_out, err) != GPTNER_OK) {
-        return gpn_fail(err,
-                        err != NULL && err->status == GPTNER_ERR_NO_MEMORY
-                            ? GPTNER_ERR_NO_MEMORY
-                            : GPTNER_ERR_CONFIG,
-                        "proxy: not understood; it looks like "
-                        "http://user:password@host:port");
+    status = gpn_url_parse_rest(env, text, false, proxy_out, err);
+    if (status != GPTNER_OK) {
+        return gpn_fail(
+            err, status == GPTNER_ERR_NO_MEMORY ? status : GPTNER_ERR_CONFIG,
+            "proxy: not understood; it looks like "
+            "http://user:password@host:port");
     }
     return GPTNER_OK;
 }
 
 /* ---- HTTP-date (RFC 9110 5.6.7) ------------------------------------------ */
-
-/* n digits; the first may be a space if padded. -1: not a number. */
-static int gpn_date_number(const char *p, int n, bool padded)
-{
-    int value = 0, i;
-    for (i = 0; i < n; i++) {
-        if (padded && i == 0 && p[0] == ' ') {
-            continue;
-        }
-        if (p[i] < '0' || p[i] > '9') {
-            return -1;
-        }
-        value = value * 10 + (p[i] - '0');
-    }
-    return value;
-}
 
 /* Index of the three letters at p in a list of such, or -1. */
 static int gpn_date_word(const char *p, const char *list)
@@ -10790,7 +10759,8 @@ static bool gpn_date_match(gptner_str text, const char *pattern, int *fields)
         } else if (*code == 'm') {
             value = gpn_date_word(p, "JanFebMarAprMayJunJulAugSepOctNovDec");
         } else {
-            value = gpn_date_number(p, n, *code == 'e');
+            bool padded = *code == 'e' && *p == ' ';
+            value = gpn_digits_fixed(p + padded, n - padded);
         }
         if (value < 0) {
             return false;
@@ -10831,9 +10801,8 @@ static int64_t gpn_date_days(int year, int month, int day)
  * says which instant is meant. */
 static bool gpn_http_date(gptner_str text, int64_t *unix_s)
 {
-    static const unsigned char lengths[] = {31, 28, 31, 30, 31, 30,
-                                            31, 31, 30, 31, 30, 31};
-    int f[GPN_DATE_FIELDS] = GPN_ZERO, year, month, days;
+    int f[GPN_DATE_FIELDS] = GPN_ZERO, year, month;
+    int64_t first, next;
     gptner_str rest = text;
     if (!gpn_date_match(text, "w, d m Y h:i:s GMT", f) &&
         !gpn_date_match(text, "w m e h:i:s Y", f)) {
@@ -10847,18 +10816,15 @@ static bool gpn_http_date(gptner_str text, int64_t *unix_s)
     }
     year = f[GPN_DATE_YEAR];
     month = f[GPN_DATE_MONTH];
-    days = lengths[month];
-    if (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)) {
-        days++;
-    }
-    if (year < 1 || f[GPN_DATE_DAY] < 1 || f[GPN_DATE_DAY] > days ||
+    first = gpn_date_days(year, month, 1);
+    next = gpn_date_days(year + (month + 1) / 12, (month + 1) % 12, 1);
+    if (year < 1 || f[GPN_DATE_DAY] < 1 || f[GPN_DATE_DAY] > next - first ||
         f[GPN_DATE_HOUR] > 23 || f[GPN_DATE_MINUTE] > 59 ||
-        f[GPN_DATE_SECOND] > 60) { /* 60: a leap second */
+        f[GPN_DATE_SECOND] > 60) { /* a leap second */
         return false;
     }
-    *unix_s = gpn_date_days(year, month, f[GPN_DATE_DAY]) * 86400 +
-              f[GPN_DATE_HOUR] * 3600 + f[GPN_DATE_MINUTE] * 60 +
-              f[GPN_DATE_SECOND];
+    *unix_s = (first + f[GPN_DATE_DAY] - 1) * 86400 + f[GPN_DATE_HOUR] * 3600 +
+              f[GPN_DATE_MINUTE] * 60 + f[GPN_DATE_SECOND];
     return true;
 }
 
@@ -11996,67 +11962,68 @@ static bool gpn_pace_too_large(gptner_str message)
     return gpn_str_ifind(message, "request too large for") != SIZE_MAX;
 }
 
-static bool gpn_pace_is_quota(gptner_str word)
+/* What the code or type of an error says more exactly than the HTTP status;
+ * GPTNER_OK: nothing. */
+static gptner_status gpn_pace_word(gptner_str word)
 {
-    return gpn_str_eq_c(word, "insufficient_quota") ||
-           gpn_str_eq_c(word, "billing_hard_limit_reached") ||
-           gpn_str_eq_c(word, "billing_not_active");
-}
-
-static gptner_status gpn_pace_bad_request(gptner_str code, gptner_str message)
-{
-    if (gpn_str_eq_c(code, "context_length_exceeded") ||
-        gpn_str_ifind(message, "maximum context length") != SIZE_MAX) {
-        return GPTNER_ERR_CONTEXT_LENGTH;
+    static const struct {
+        const char *word;
+        gptner_status status;
+    } words[] = {{"insufficient_quota", GPTNER_ERR_QUOTA},
+                 {"billing_hard_limit_reached", GPTNER_ERR_QUOTA},
+                 {"billing_not_active", GPTNER_ERR_QUOTA},
+                 {"context_length_exceeded", GPTNER_ERR_CONTEXT_LENGTH},
+                 {"content_policy_violation", GPTNER_ERR_FILTERED},
+                 {"content_filter", GPTNER_ERR_FILTERED},
+                 {"invalid_prompt", GPTNER_ERR_FILTERED}};
+    size_t i;
+    for (i = 0; i < GPN_COUNT(words); i++) {
+        if (gpn_str_eq_c(word, words[i].word)) {
+            return words[i].status;
+        }
     }
-    if (gpn_str_eq_c(code, "content_policy_violation") ||
-        gpn_str_eq_c(code, "content_filter") ||
-        gpn_str_eq_c(code, "invalid_prompt")) {
-        return GPTNER_ERR_FILTERED;
-    }
-    return GPTNER_ERR_BAD_REQUEST;
+    return GPTNER_OK;
 }
 
 /* Client errors, by openai-api.md 6.2. */
-static gpn_class gpn_pace_client_error(int http_status, gptner_str code,
+static gpn_class gpn_pace_client_error(int http_status, gptner_status word,
                                        gptner_str message,
                                        gptner_status *status)
 {
+    static const struct {
+        int http_status;
+        gptner_status status;
+        gpn_class what;
+    } errors[] = {
+        {401, GPTNER_ERR_AUTH, GPN_CLASS_FATAL},
+        {402, GPTNER_ERR_QUOTA, GPN_CLASS_FATAL}, /* elsewhere: no credit */
+        {403, GPTNER_ERR_PERMISSION, GPN_CLASS_FATAL},
+        {404, GPTNER_ERR_NOT_FOUND, GPN_CLASS_FAIL},
+        {408, GPTNER_ERR_TIMEOUT, GPN_CLASS_TRANSIENT},
+        /* a lock held for a moment; final for a cancel: api's matter */
+        {409, GPTNER_ERR_HTTP, GPN_CLASS_TRANSIENT},
+        {429, GPTNER_ERR_RATE_LIMITED, GPN_CLASS_THROTTLED},
+        {498, GPTNER_ERR_RATE_LIMITED, GPN_CLASS_THROTTLED}}; /* Groq: full */
+    size_t i;
     *status = GPTNER_ERR_BAD_REQUEST;
-    switch (http_status) {
-    case 400:
-        *status = gpn_pace_bad_request(code, message);
-        return GPN_CLASS_FAIL;
-    case 401:
-        *status = GPTNER_ERR_AUTH;
-        return GPN_CLASS_FATAL;
-    case 402: /* no credit, at other providers */
-        *status = GPTNER_ERR_QUOTA;
-        return GPN_CLASS_FATAL;
-    case 403:
-        *status = GPTNER_ERR_PERMISSION;
-        return GPN_CLASS_FATAL;
-    case 404:
-        *status = GPTNER_ERR_NOT_FOUND;
-        return GPN_CLASS_FAIL;
-    case 408:
-        *status = GPTNER_ERR_TIMEOUT;
-        return GPN_CLASS_TRANSIENT;
-    case 409: /* a lock held for a moment; final for a cancel: api's matter */
-        *status = GPTNER_ERR_HTTP;
-        return GPN_CLASS_TRANSIENT;
-    case 429:
-        if (gpn_pace_too_large(message)) {
-            *status = GPTNER_ERR_TOO_LARGE;
-            return GPN_CLASS_FAIL;
+    if (http_status == 400) {
+        if (word != GPTNER_OK) {
+            *status = word;
         }
-        /* fall through */
-    case 498: /* Groq: no capacity */
-        *status = GPTNER_ERR_RATE_LIMITED;
-        return GPN_CLASS_THROTTLED;
-    default:
+        if (gpn_str_ifind(message, "maximum context length") != SIZE_MAX) {
+            *status = GPTNER_ERR_CONTEXT_LENGTH;
+        }
+    } else if (http_status == 429 && gpn_pace_too_large(message)) {
+        *status = GPTNER_ERR_TOO_LARGE;
         return GPN_CLASS_FAIL;
     }
+    for (i = 0; i < GPN_COUNT(errors); i++) {
+        if (errors[i].http_status == http_status) {
+            *status = errors[i].status;
+            return errors[i].what;
+        }
+    }
+    return GPN_CLASS_FAIL;
 }
 
 static gpn_class gpn_pace_server_error(int http_status, gptner_str message,
@@ -12086,23 +12053,25 @@ static gpn_class gpn_pace_classify(int http_status, gptner_str type,
                                    gptner_status *status)
 {
     gpn_class what = GPN_CLASS_FAIL;
-    *status = GPTNER_OK;
-    if (http_status / 100 == 2) {
-        return GPN_CLASS_OK;
-    }
+    gptner_status word = gpn_pace_word(code);
+    int hundreds = http_status / 100;
     *status = GPTNER_ERR_HTTP;
     if (http_status >= 400 &&
-        (gpn_pace_is_quota(code) || gpn_pace_is_quota(type))) {
+        (word == GPTNER_ERR_QUOTA || gpn_pace_word(type) == GPTNER_ERR_QUOTA)) {
         *status = GPTNER_ERR_QUOTA;
         return GPN_CLASS_FATAL;
     }
-    if (http_status / 100 == 3) {
+    if (hundreds == 2) {
+        *status = GPTNER_OK;
+        return GPN_CLASS_OK;
+    }
+    if (hundreds == 3) {
         *status = GPTNER_ERR_REDIRECT;
         return GPN_CLASS_FAIL;
     }
-    if (http_status / 100 == 4) {
-        what = gpn_pace_client_error(http_status, code, message, status);
-    } else if (http_status / 100 == 5) {
+    if (hundreds == 4) {
+        what = gpn_pace_client_error(http_status, word, message, status);
+    } else if (hundreds == 5) {
         what = gpn_pace_server_error(http_status, message, status);
     }
     if (*status == GPTNER_ERR_QUOTA) {

@@ -731,6 +731,15 @@ static void models_are_listed_and_an_unknown_one_is_not_found(void **state)
     env_end(&e);
 }
 
+static bool index_result(const gptner_result *r, void *user)
+{
+    numbered *s = (numbered *)user;
+    if (r->index != s->seen++) {
+        s->wrong++;
+    }
+    return true;
+}
+
 static void equal_prompts_are_sent_once_if_asked(void **state)
 {
     env e;
@@ -756,6 +765,31 @@ static void equal_prompts_are_sent_once_if_asked(void **state)
     assert_true(results[5]->shared);
     assert_int_equal(results[5]->index, 5);
     gptner_results_free(results, n);
+    env_end(&e);
+}
+
+/* One worker: the second "a" is read when all before it was delivered. */
+static void an_equal_prompt_keeps_its_place(void **state)
+{
+    env e;
+    gptner_run_config run;
+    gptner_run_summary sum;
+    numbered s;
+    const char *texts[4] = {"a", "b", "a", "c"};
+    (void)state;
+    memset(&e, 0, sizeof e);
+    memset(&run, 0, sizeof run);
+    memset(&s, 0, sizeof s);
+    e.cfg.max_workers = 1;
+    env_start(&e);
+    run.texts = texts;
+    run.n_prompts = 4;
+    run.dedupe = true;
+    run.result_fn = index_result;
+    run.result_user = &s;
+    assert_int_equal(gptner_run(e.client, &run, &sum, &e.err), GPTNER_OK);
+    assert_int_equal(s.seen, 4);
+    assert_int_equal(s.wrong, 0);
     env_end(&e);
 }
 
@@ -805,6 +839,7 @@ int main(void)
         cmocka_unit_test(embeddings_come_in_order_and_of_unit_length),
         cmocka_unit_test(models_are_listed_and_an_unknown_one_is_not_found),
         cmocka_unit_test(equal_prompts_are_sent_once_if_asked),
+        cmocka_unit_test(an_equal_prompt_keeps_its_place),
         cmocka_unit_test(
             the_key_is_not_sent_on_after_a_redirect_to_another_origin),
     };
