@@ -51,6 +51,7 @@ list. Search for the tag.
     >>pace      layer 6   what is retried, when, and the gate of all workers
     >>pool      layer 7   workers driven by threads, ordered results, progress
     >>api       layer 8   client, request bodies, replies, runs, raw requests
+    >>batch     layer 9   batch files, submission, results, the durable job
 
 WHAT TO CALL
 
@@ -62,6 +63,8 @@ WHAT TO CALL
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
     gptner_raw                  any other request
+    gptner_job_run              many prompts by the Batch API, at half the price
+    gptner_batch_...            its steps one by one
     gptner_json_...             reader and writer, useful alone
 
 Every configuration works when it is all zero: zero is the default of each
@@ -84,6 +87,7 @@ GPTNER_ERR_UNSUPPORTED.
     GPTNER_NO_THREADS       no threads: requests still run in parallel, all
                             driven by the calling thread; resolving a name
                             then blocks
+    GPTNER_NO_BATCH         without the Batch API
     GPTNER_NO_NER           without named-entity recognition
     GPTNER_MALLOC(size), GPTNER_REALLOC(ptr, size), GPTNER_FREE(ptr)
                             default memory functions: all three or none
@@ -279,7 +283,14 @@ GPTNER_API const char *gptner_version(void);
     X(FILTERED,          32, "stopped by the content filter")                  \
     X(TRUNCATED,         33, "answer cut off by the token limit")              \
     X(TOO_LARGE,         34, "request larger than the rate limit allows")      \
-    X(NOT_SENT,          40, "not sent")
+    X(NOT_SENT,          40, "not sent")                                       \
+    X(EXPIRED,           41, "expired before it was answered")                 \
+    X(MISSING,           42, "not among the results")                          \
+    X(NOT_FINISHED,      43, "batch has not ended yet")                        \
+    X(BATCH_FAILED,      44, "batch failed the server's check")                \
+    X(BATCH_INVALID,     45, "batch file is not valid")                        \
+    X(BUSY,              46, "in use by another process")                      \
+    X(CHANGED,           47, "differs from what was begun")
 /* clang-format on */
 
 typedef enum gptner_status {
@@ -1230,6 +1241,367 @@ GPTNER_API void gptner_response_free(gptner_response *response);
 /* The value of a header (any case), or NULL. */
 GPTNER_API const char *gptner_response_header(const gptner_response *response,
                                               const char *name);
+
+/* ---------------------------------------------------------------------------
+ * the Batch API: half the price, within a day                     >>batch
+ *
+ * One step at a time: gptner_batch_create_file(), _submit(), _wait() and
+ * _retrieve(). All in one, safe against being killed: gptner_job_run().
+ * With GPTNER_NO_BATCH all of it returns GPTNER_ERR_UNSUPPORTED.
+ * ------------------------------------------------------------------------ */
+
+/* Limits of the API (openai-api.md 5.2). Whether its MB is 10^6 bytes is not
+ * said, so the smaller meaning is taken. */
+#define GPTNER_BATCH_REQUESTS_MAX 50000
+#define GPTNER_BATCH_BYTES_MAX    200000000
+#define GPTNER_BATCH_ID_MAX       64 /* bytes of a custom_id */
+
+/* How prompts become the lines of batch files. */
+typedef struct gptner_batch_create_config {
+    /* where prompts come from: as in gptner_run_config, the first that is set.
+     * A prompt may have a custom_id of its own: at most 64 bytes of printable
+     * ASCII, unique in its file; the others get "request-<index>", from 0. */
+    const gptner_prompt *prompts;
+    const char *const *texts;
+    size_t n_prompts;
+    const char *input_path;
+    gptner_next_fn next_fn;
+    void *next_user;
+    /* The endpoint of all lines, e.g. "/v1/responses"; NULL: chat, completions
+     * or embeddings by the table of models, or by what a body holds. Prompts
+     * of an endpoint that the library cannot write need body_json. */
+    const char *endpoint;
+    /* "batch.jsonl"; what does not fit goes to "batch-2.jsonl" and so on. */
+    const char *output_path;
+    int64_t max_requests; /* a file; 0: 50,000 */
+    int64_t max_bytes;    /* a file; 0: 200,000,000 */
+    int64_t max_tokens;   /* a file, prompt tokens as estimated; 0: no limit */
+} gptner_batch_create_config;
+
+typedef struct gptner_batch_file {
+    const char *path;
+    int64_t requests;
+    int64_t bytes;
+    int64_t tokens; /* of the prompts, as estimated: bytes / 3, rounded up */
+} gptner_batch_file;
+
+typedef struct gptner_batch_files {
+    const gptner_batch_file *items;
+    size_t count;
+    int64_t requests; /* of all */
+    const char *endpoint;
+} gptner_batch_files;
+
+/* Write the requests of all prompts into as many files as the limits ask for.
+ * Nothing is sent, and no key is needed. All files appear, each whole, or none:
+ * a prompt that makes no request (named with its line), a custom_id that is not
+ * allowed or used twice, different models or endpoints in one file
+ * (GPTNER_ERR_INVALID_ARGUMENT), a single line over the limits
+ * (GPTNER_ERR_LIMIT) and a failed write (GPTNER_ERR_FILE) leave nothing behind.
+ * No prompts at all are an error, too. Memory does not grow with their number.
+ * *out is the caller's; end it with gptner_batch_files_free(). Any thread. */
+GPTNER_API gptner_status gptner_batch_create_file(
+    gptner_client *client, const gptner_batch_create_config *cfg,
+    gptner_batch_files **out, gptner_error *err);
+GPTNER_API void gptner_batch_files_free(gptner_batch_files *files);
+
+/* One finding of a check, the server's or ours. */
+typedef struct gptner_batch_issue {
+    gptner_str code; /* e.g. "duplicate_custom_id" */
+    gptner_str message;
+    gptner_str param;
+    int64_t line; /* from 1; 0: of the file as a whole */
+} gptner_batch_issue;
+
+typedef struct gptner_batch_report {
+    const gptner_batch_issue *items; /* at most 100 */
+    size_t count;
+    int64_t found; /* all, also those beyond the 100 */
+    int64_t requests;
+    int64_t bytes;
+    gptner_str endpoint; /* of the first line */
+    gptner_str model;    /* of the first line */
+} gptner_batch_report;
+
+/* Check a batch file as the server will, with its codes and line numbers,
+ * before a byte is sent (openai-api.md 5.1, 5.2, 5.7): invalid_json_line,
+ * duplicate_custom_id, missing_required_parameter, invalid_method, invalid_url,
+ * url_mismatch, model_mismatch, invalid_request (a stream), empty_file,
+ * too_many_tasks; and file_too_large, which the server says at the upload.
+ * endpoint NULL: that of the first line. allocator may be NULL. Needs no
+ * client. GPTNER_OK: no finding; GPTNER_ERR_BATCH_INVALID: there are some, and
+ * err has the first; other errors: the file could not be read. *out is set for
+ * the first two; end it with gptner_batch_report_free(). Any thread. */
+GPTNER_API gptner_status gptner_batch_validate_file(
+    const char *path, const char *endpoint, const gptner_allocator *allocator,
+    gptner_batch_report **out, gptner_error *err);
+GPTNER_API void gptner_batch_report_free(gptner_batch_report *report);
+
+typedef enum gptner_batch_state {
+    GPTNER_BATCH_UNKNOWN = 0, /* a state that this version does not know */
+    GPTNER_BATCH_VALIDATING,
+    GPTNER_BATCH_IN_PROGRESS,
+    GPTNER_BATCH_FINALIZING,
+    GPTNER_BATCH_CANCELLING,
+    GPTNER_BATCH_COMPLETED, /* this and all below: it has ended */
+    GPTNER_BATCH_FAILED,
+    GPTNER_BATCH_EXPIRED,
+    GPTNER_BATCH_CANCELLED
+} gptner_batch_state;
+
+typedef struct gptner_pair {
+    gptner_str key;
+    gptner_str value;
+} gptner_pair;
+
+/* A batch as the server describes it (openai-api.md 5.5). Times are Unix
+ * seconds, 0: not yet. A text that is not there has ptr NULL. */
+typedef struct gptner_batch {
+    gptner_str id;
+    gptner_batch_state state;
+    bool ended;        /* nothing will change any more */
+    gptner_str status; /* the word the server used */
+    gptner_str endpoint;
+    gptner_str model;
+    gptner_str completion_window;
+    gptner_str input_file_id;
+    gptner_str output_file_id;
+    gptner_str error_file_id;
+    int64_t created_at;
+    int64_t in_progress_at;
+    int64_t expires_at;
+    int64_t finalizing_at;
+    int64_t completed_at;
+    int64_t failed_at;
+    int64_t expired_at;
+    int64_t cancelling_at;
+    int64_t cancelled_at;
+    /* Advisory: servers were seen to count wrongly. 0 while validating. */
+    int64_t requests_total;
+    int64_t requests_completed;
+    int64_t requests_failed;
+    gptner_usage usage;
+    const gptner_batch_issue *errors; /* of a failed batch */
+    size_t n_errors;
+    const gptner_pair *metadata;
+    size_t n_metadata;
+    gptner_str raw; /* the object as it came, JSON */
+} gptner_batch;
+
+GPTNER_API void gptner_batch_free(gptner_batch *batch);
+
+/* Bytes of a file sent so far; total is its size with the form around it. */
+typedef void (*gptner_upload_fn)(int64_t sent, int64_t total, void *user);
+
+typedef struct gptner_batch_submit_config {
+    const char *path;        /* the batch file; its name ends in .jsonl */
+    const char *endpoint;    /* NULL: that of its first line */
+    const char *description; /* NULL or "": "GPT-NER batch processing" */
+    const gptner_pair *metadata;
+    size_t n_metadata; /* at most 14: two are ours */
+    /* Names this submission; it stands in the name of the uploaded file and in
+     * the metadata as "gptner_job". Submit again with the same job and what is
+     * there already is found, not made again. NULL: a random one. At most 64
+     * letters, digits, '-', '_' and '.'. */
+    const char *job;
+    int64_t output_expires_s; /* 3600 to 2592000; 0: the server's 30 days */
+    gptner_upload_fn upload_fn;
+    void *upload_user;
+} gptner_batch_submit_config;
+
+/* Upload a batch file, streamed from disk, and create its batch. Neither is
+ * repeatable at the server: after a timeout, a lost connection or a 5xx the
+ * file is looked for by its name, and the batch by its metadata, before
+ * anything is sent again. An "unknown file" just after the upload is waited
+ * out. *out is the caller's; end it with gptner_batch_free(). Any thread. */
+GPTNER_API gptner_status gptner_batch_submit(
+    gptner_client *client, const gptner_batch_submit_config *cfg,
+    gptner_batch **out, gptner_error *err);
+
+/* Ask for a batch. One that the server does not know (any more) is
+ * GPTNER_ERR_NOT_FOUND. Any thread. */
+GPTNER_API gptner_status gptner_batch_status(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err);
+
+/* Cancel a batch. One that has ended already is described as it is, with
+ * GPTNER_OK: look at state. What was done by then is kept, and paid. */
+GPTNER_API gptner_status gptner_batch_cancel(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err);
+
+typedef struct gptner_batches {
+    gptner_batch **items; /* newest first */
+    size_t count;
+    bool has_more; /* go on with after = the last one's id */
+} gptner_batches;
+
+/* A page of the account's batches: limit 1 to 100 (0: 20) of those before the
+ * one with the id after (NULL: from the newest). */
+GPTNER_API gptner_status gptner_batch_list(gptner_client *client,
+                                           const char *after, int limit,
+                                           gptner_batches **out,
+                                           gptner_error *err);
+GPTNER_API void gptner_batches_free(gptner_batches *batches);
+
+/* Looks at a batch after each poll; return false to stop waiting
+ * (GPTNER_ERR_CANCELLED). The batch dies when the function returns. */
+typedef bool (*gptner_batch_fn)(const gptner_batch *batch, void *user);
+
+typedef struct gptner_batch_wait_config {
+    int64_t poll_ms; /* 0: 60000 */
+    /* 0: 25 hours, for a batch may take 24; then GPTNER_ERR_TIMEOUT */
+    int64_t max_wait_ms;
+    gptner_batch_fn batch_fn;
+    void *user;
+} gptner_batch_wait_config;
+
+/* Poll until the batch has ended, in whatever way. A poll that fails (network
+ * loss, a server that restarts) is repeated at the next; only a key that is
+ * refused and a batch that stays unknown end the wait. The time limit is the
+ * call's: it ends in time also while the server does not answer. The wait ends
+ * at once on gptner_client_cancel(). *out holds what was last known of the
+ * batch, also after a failure. Any thread. */
+GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
+                                           const char *id,
+                                           const gptner_batch_wait_config *cfg,
+                                           gptner_batch **out,
+                                           gptner_error *err);
+
+typedef struct gptner_batch_summary {
+    int64_t total; /* requests of the batch: results handed out */
+    int64_t ok;
+    int64_t failed; /* all that is not ok: the five below and the rest */
+    int64_t expired;
+    int64_t cancelled;
+    int64_t missing;   /* in neither file */
+    int64_t malformed; /* the line could not be read */
+    int64_t unsent;    /* prompts that made no request */
+    /* rows that belong to no result */
+    int64_t duplicates;
+    int64_t strangers;
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+} gptner_batch_summary;
+
+typedef struct gptner_batch_retrieve_config {
+    /* The batch file that was submitted: it gives the requests and their order.
+     * NULL: it is fetched from the server; if that has it no more, the order is
+     * that of "request-<n>", and what is not named so follows. */
+    const char *requests_path;
+    /* where results go: as in gptner_run_config */
+    gptner_result_fn result_fn;
+    void *result_user;
+    const char *output_path;
+    gptner_result ***results;
+    size_t *n_results;
+    /* The files as they came, to be kept; NULL: they are removed again. The
+     * one that the server does not have is written empty. */
+    const char *raw_output_path;
+    const char *raw_error_path;
+    /* Where they are kept meanwhile: names that begin with this; NULL: with
+     * output_path or requests_path, else in the current folder. */
+    const char *temp_prefix;
+    gptner_progress_fn progress_fn;
+    void *progress_user;
+} gptner_batch_retrieve_config;
+
+/* The results of a batch that has ended, in the order of its requests: exactly
+ * one for each. GPTNER_ERR_EXPIRED, _CANCELLED and _MISSING say why there is no
+ * answer, other statuses are as in a run; http_status is that of the row.
+ * Partial output of expired and cancelled batches is read, too. A batch that
+ * has not ended is GPTNER_ERR_NOT_FINISHED, one that failed the server's check
+ * GPTNER_ERR_BATCH_FAILED, with its first error. The files are streamed to disk
+ * first; memory is 16 bytes a request beyond a fixed part, unless results are
+ * gathered. summary may be NULL. Any thread. */
+GPTNER_API gptner_status
+gptner_batch_retrieve(gptner_client *client, const char *id,
+                      const gptner_batch_retrieve_config *cfg,
+                      gptner_batch_summary *summary, gptner_error *err);
+
+/* The same from files that are here already; error_path may be NULL, and so
+ * may cfg->requests_path only if ids are "request-<n>". Nothing is sent. */
+GPTNER_API gptner_status gptner_batch_read(
+    gptner_client *client, const char *output_path, const char *error_path,
+    const gptner_batch_retrieve_config *cfg, gptner_batch_summary *summary,
+    gptner_error *err);
+
+typedef enum gptner_retry_failed {
+    GPTNER_RETRY_NONE = 0,
+    GPTNER_RETRY_BATCH,   /* by a follow-up batch, at most three in a row */
+    GPTNER_RETRY_PARALLEL /* at once, at the full price */
+} gptner_retry_failed;
+
+typedef enum gptner_job_stage {
+    GPTNER_JOB_PLANNING = 1, /* the batch files are being written */
+    GPTNER_JOB_RUNNING,
+    GPTNER_JOB_FINISHING, /* answers are being written */
+    GPTNER_JOB_DONE
+} gptner_job_stage;
+
+typedef struct gptner_job_progress {
+    gptner_job_stage stage;
+    bool resumed;       /* an earlier run had begun the job */
+    int64_t requests;   /* all of the job */
+    int64_t done;       /* as the server counts, finished batches included */
+    int64_t batches;    /* to be run, follow-ups included */
+    int64_t waiting;    /* of them, not yet submitted */
+    int64_t running;    /* of them */
+    int64_t ended;      /* of them */
+    int64_t elapsed_ms; /* of this run */
+    const char *event;  /* what has just happened, for a person; or NULL */
+} gptner_job_progress;
+
+typedef void (*gptner_job_fn)(const gptner_job_progress *progress, void *user);
+
+typedef struct gptner_job_config {
+    /* The prompts, the endpoint and the limits of a batch, as for
+     * gptner_batch_create_file(); its output_path is not used. A prompt that
+     * makes no request gets its result and does not end the job. */
+    gptner_batch_create_config source;
+    /* The answers, as in gptner_run_config; it appears at the end, whole. The
+     * job's own files stand beside it and begin with its name and ".job": the
+     * journal, and until the end the batch files and what was fetched. */
+    const char *output_path;
+    gptner_result_fn result_fn; /* each result too, when all are there */
+    void *result_user;
+    const char *description;
+    const gptner_pair *metadata;
+    size_t n_metadata;
+    int max_batches;             /* at a time; 0: 20 */
+    int64_t max_enqueued_tokens; /* of all running batches, as estimated; 0: as
+                                    many as the server takes */
+    int64_t poll_ms;             /* 0: 60000 */
+    int64_t max_wait_ms; /* of this run; 0: none. Then GPTNER_ERR_TIMEOUT, and
+                            the job can be taken up again */
+    gptner_retry_failed retry_failed;
+    bool delete_remote; /* the files at the server, once the job is done */
+    gptner_job_fn progress_fn;
+    void *progress_user;
+} gptner_job_config;
+
+typedef struct gptner_job_summary {
+    gptner_batch_summary results;
+    int64_t batches; /* that ran, follow-ups included */
+    bool resumed;
+    bool was_done; /* by an earlier run: nothing was left to do */
+    int64_t elapsed_ms;
+} gptner_job_summary;
+
+/* A job of any size: prompts in, answers out, by as many batches as it takes.
+ * Every step that costs money stands in the journal before it is taken, and its
+ * outcome after; both are synced. Killed at any instant, call it again with the
+ * same arguments and it goes on: no request is lost, none is submitted twice,
+ * no file is half-written. Refused are: a second process on the same job
+ * (GPTNER_ERR_BUSY), and a job whose prompts, options or server have changed
+ * (GPTNER_ERR_CHANGED). When it has ended well only output_path and the journal
+ * remain; remove the journal to begin anew. GPTNER_OK: every prompt has its
+ * result, whatever that is. summary may be NULL. Any thread; blocks for hours,
+ * and ends at once on gptner_client_cancel(). */
+GPTNER_API gptner_status gptner_job_run(gptner_client *client,
+                                        const gptner_job_config *cfg,
+                                        gptner_job_summary *summary,
+                                        gptner_error *err);
 
 #ifdef __cplusplus
 }
@@ -18533,6 +18905,22 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 {
     gpn_owned_free(models);
 }
+
+/* ===========================================================================
+ * >>batch      layer 9   batch files, submission, results, the durable job
+ * calls: >>api >>pool >>http >>json >>bytes >>platform
+ * ======================================================================== */
+#ifndef GPTNER_NO_BATCH
+
+/* --- batch files --- */
+
+/* --- the server's side --- */
+
+/* --- results --- */
+
+/* --- the durable job --- */
+
+#endif /* GPTNER_NO_BATCH */
 
 #endif /* GPTNER_IMPLEMENTATION_DONE */
 #endif /* GPTNER_IMPLEMENTATION */
