@@ -10666,6 +10666,9 @@ typedef struct gpn_multipart {
     int64_t content_at;
     bool file_open;
     gpn_file file;
+    gptner_upload_fn sent_fn; /* told what was read; NULL: nobody */
+    void *sent_user;
+    int64_t sent;
     char boundary[48]; /* for the field Content-Type */
 } gpn_multipart;
 
@@ -10685,6 +10688,7 @@ static void gpn_multipart_rewind(gpn_multipart *m)
     m->part = 0;
     m->text_at = 0;
     m->content_at = 0;
+    m->sent = 0;
 }
 
 static void gpn_multipart_deinit(gpn_multipart *m)
@@ -10914,6 +10918,10 @@ static gptner_status gpn_multipart_read(gpn_multipart *m, char *out, size_t cap,
         }
     }
     *got = at;
+    m->sent += (int64_t)at;
+    if (m->sent_fn != NULL && at > 0) {
+        m->sent_fn(m->sent, m->length, m->sent_user);
+    }
     return GPTNER_OK;
 }
 
@@ -11217,6 +11225,7 @@ typedef struct gpn_request {
     const gpn_peer *peer; /* outlives the exchange */
     bool is_head;         /* method HEAD */
     bool repeatable;      /* may be sent again though it may have arrived */
+    bool bulk;            /* as long as it moves: no limit of the attempt */
     gpn_buf head;         /* complete, with Content-Length and empty line */
     gpn_buf body;
     gpn_multipart *parts; /* NULL: body is the body */
@@ -11409,7 +11418,8 @@ static int64_t gpn_conn_deadline(const gpn_conn *c, const char **what)
 {
     const gpn_time_limits *t = &c->link->times;
     int64_t own = INT64_MAX;
-    int64_t all = gpn_time_add(c->started_ms, t->attempt_ms);
+    int64_t all = c->request.bulk ? INT64_MAX
+                                  : gpn_time_add(c->started_ms, t->attempt_ms);
     switch (c->phase) {
     case GPN_PHASE_CONNECT:
         *what = "connect (connect_timeout_ms)";
@@ -13757,6 +13767,42 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
 }
 
 /* --- the pool --- */
+
+/* Wait for ms; ends at once when the pool is cancelled. */
+static gptner_status gpn_pool_pause(gpn_pool *pool, int64_t ms,
+                                    gptner_error *err)
+{
+    gpn_driver *d = gpn_pool_take_driver(pool);
+    int64_t now = gpn_clock_ms(pool->env);
+    int64_t until = gpn_time_add(now, ms);
+    gpn_event events[8];
+    int blind = 0;
+    if (d == NULL || !gpn_driver_mute(d, false)) {
+        if (d != NULL) {
+            gpn_pool_put_driver(pool, d);
+        }
+        return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "pause: out of memory");
+    }
+    while (now < until && gpn_atomic_get(&pool->cancelled) == 0 &&
+           blind < GPN_BLIND_MAX) {
+        int n = gpn_poller_wait(&d->poller, now, until, events, 8);
+        blind = n < 0 ? blind + 1 : 0;
+        while (n-- > 0) {
+            void *tag = events[n].tag;
+            if (tag != NULL && tag != (void *)&pool->cancel_flag) {
+                gpn_conn_idle_event(&((gpn_slot *)tag)->conn);
+            }
+        }
+        now = gpn_clock_ms(pool->env);
+    }
+    gpn_pool_put_driver(pool, d);
+    if (gpn_atomic_get(&pool->cancelled) != 0) {
+        return gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
+    }
+    return now >= until ? GPTNER_OK
+                        : gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
+                                   "pause: waiting fails");
+}
 
 static void gpn_pool_cancel(gpn_pool *pool)
 {
@@ -17875,10 +17921,12 @@ static const gpn_work_ops gpn_live_ops = {
 
 /* One work, in the calling thread. */
 static gptner_status gpn_run_single(gptner_client *c, const gpn_work_ops *ops,
-                                    void *ctx, gptner_error *err)
+                                    void *ctx, int64_t limit_ms,
+                                    gptner_error *err)
 {
     gpn_run_spec spec;
     memset(&spec, 0, sizeof spec);
+    spec.timeout_ms = limit_ms;
     spec.ops = ops;
     spec.ctx = ctx;
     spec.single = true;
@@ -17914,7 +17962,7 @@ static gptner_status gpn_task_single(gptner_client *client,
     t.one = prompt;
     t.live = live;
     status = gpn_run_single(
-        client, live != NULL ? &gpn_live_ops : &gpn_task_ops, &t, &why);
+        client, live != NULL ? &gpn_live_ops : &gpn_task_ops, &t, 0, &why);
     if (t.single == NULL) { /* nothing was begun */
         gptner_result view;
         gpn_result_blank(&view);
@@ -18151,6 +18199,8 @@ struct gpn_call {
     bool saving;          /* whole is open */
     bool taken;           /* by the pool */
     bool handed;          /* a piece went to the caller */
+    bool sent;            /* a byte of the last attempt went out */
+    int64_t limit_ms;     /* of the call as a whole; 0: none but the item's */
     /* Takes a 2xx body that is in memory, which it may change. */
     gptner_status (*decode_fn)(gpn_call *call, char *body, size_t len,
                                gptner_error *err);
@@ -18203,6 +18253,7 @@ static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
     q->peer = &call->head.origin->peer;
     q->is_head = strcmp(call->method, "HEAD") == 0;
     q->repeatable = !raw->no_retry;
+    q->bulk = call->parts != NULL || raw->save_path != NULL;
     q->parts = call->parts;
     if (q->head.status == GPTNER_ERR_INVALID_ARGUMENT)
         return gpn_refuse(err,
@@ -18374,6 +18425,7 @@ static gpn_class gpn_call_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_class cls;
     gpn_owned_free(call->response);
     call->response = NULL;
+    call->sent = reply->sent;
     cls = gpn_call_decide(call, reply, delay_ms, err);
     if ((call->handed || call->raw->no_retry) && cls != GPN_CLASS_OK)
         cls = GPN_CLASS_FAIL;
@@ -18465,8 +18517,10 @@ static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
     gptner_status status;
     memset(&call->work, 0, sizeof call->work);
     call->taken = false;
+    call->sent = false;
     call->status = GPTNER_OK;
-    status = gpn_run_single(call->client, &gpn_call_ops, call, &call->error);
+    status = gpn_run_single(call->client, &gpn_call_ops, call, call->limit_ms,
+                            &call->error);
     if (!call->taken)
         call->status = status;
     if (call->status != GPTNER_OK && err != NULL)
@@ -18915,6 +18969,1162 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 /* --- batch files --- */
 
 /* --- the server's side --- */
+
+/* An id of the server's, copied: ids are opaque, and bounded by us. */
+typedef struct gpn_id {
+    char text[128];
+} gpn_id;
+
+/* false: no id that we would send again in a path or a body. */
+static bool gpn_id_set(gpn_id *id, gptner_str text)
+{
+    size_t i;
+    memset(id, 0, sizeof *id);
+    if (text.len == 0 || text.len >= sizeof id->text)
+        return false;
+    for (i = 0; i < text.len; i++)
+        if ((unsigned char)text.ptr[i] <= ' ' ||
+            (unsigned char)text.ptr[i] >= 0x7f)
+            return false;
+    memcpy(id->text, text.ptr, text.len);
+    return true;
+}
+
+/* Wait between two calls. Ends at once on gptner_client_cancel(). */
+static gptner_status gpn_client_pause(gptner_client *c, int64_t ms,
+                                      gptner_error *err)
+{
+    return gpn_pool_pause(c->pool, ms, err);
+}
+
+/* 1 s, 2 s, 4 s ... at most 30 s, and what the server asks for. */
+static gptner_status gpn_client_back_off(gptner_client *c, int tries,
+                                         int64_t asked_ms, gptner_error *err)
+{
+    int64_t ms = tries < 5 ? (int64_t)1000 << tries : 30000;
+    if (asked_ms > ms)
+        ms = asked_ms < 600000 ? asked_ms : 600000;
+    return gpn_client_pause(c, ms, err);
+}
+
+/* "/batches/ID", then rest, with a NUL. false: err says why. */
+static gptner_status gpn_path_make(gpn_buf *path, const char *before,
+                                   const char *id, const char *rest,
+                                   gptner_error *err)
+{
+    gpn_buf_clear(path);
+    gpn_buf_add_s(path, before);
+    gpn_percent_encode(path, gptner_str_from(id));
+    gpn_buf_add_s(path, rest);
+    gpn_buf_add_c(path, '\0');
+    if (path->status == GPTNER_OK)
+        return GPTNER_OK;
+    return gpn_fail(err, path->status, "%s: id too long, or out of memory",
+                    before);
+}
+
+/* A call of this layer; what its reply becomes is decode_fn's and product. */
+typedef struct gpn_ask_server {
+    const char *method;
+    const char *before; /* of the path */
+    const char *id;     /* NULL: none */
+    const char *rest;
+    gptner_str body;
+    gptner_status (*decode_fn)(gpn_call *, char *, size_t, gptner_error *);
+    void *product;
+    bool once;        /* not repeatable */
+    int64_t limit_ms; /* 0: none */
+    bool sent;        /* out: a byte of the last attempt went out */
+} gpn_ask_server;
+
+static gptner_status gpn_ask_run(gptner_client *c, gpn_ask_server *a,
+                                 gptner_error *err)
+{
+    gptner_raw_request raw = GPN_ZERO;
+    gptner_status status;
+    gpn_call call;
+    gpn_buf path;
+    a->sent = false;
+    gpn_buf_init(&path, &c->env, GPN_URL_MAX);
+    status = gpn_path_make(&path, a->before, a->id,
+                           a->rest != NULL ? a->rest : "", err);
+    if (status == GPTNER_OK) {
+        raw.method = a->method;
+        raw.path = path.data;
+        raw.body = a->body;
+        raw.no_retry = a->once;
+        status = gpn_call_init(&call, c, &raw, err);
+        call.decode_fn = a->decode_fn;
+        call.product = a->product;
+        call.limit_ms = a->limit_ms;
+        if (status == GPTNER_OK)
+            status = gpn_call_run(&call, err);
+        a->product = call.product;
+        a->sent = call.sent;
+        gpn_call_deinit(&call);
+    }
+    gpn_buf_deinit(&path);
+    return status;
+}
+
+/* --- the batch object --- */
+
+static const gpn_member gpn_batch_members[] = {
+    {"id", GPN_KIND_TEXT, offsetof(gptner_batch, id)},
+    {"status", GPN_KIND_TEXT, offsetof(gptner_batch, status)},
+    {"endpoint", GPN_KIND_TEXT, offsetof(gptner_batch, endpoint)},
+    {"model", GPN_KIND_TEXT, offsetof(gptner_batch, model)},
+    {"completion_window", GPN_KIND_TEXT,
+     offsetof(gptner_batch, completion_window)},
+    {"input_file_id", GPN_KIND_TEXT, offsetof(gptner_batch, input_file_id)},
+    {"output_file_id", GPN_KIND_TEXT, offsetof(gptner_batch, output_file_id)},
+    {"error_file_id", GPN_KIND_TEXT, offsetof(gptner_batch, error_file_id)},
+    {"created_at", GPN_KIND_TIME, offsetof(gptner_batch, created_at)},
+    {"in_progress_at", GPN_KIND_TIME, offsetof(gptner_batch, in_progress_at)},
+    {"expires_at", GPN_KIND_TIME, offsetof(gptner_batch, expires_at)},
+    {"finalizing_at", GPN_KIND_TIME, offsetof(gptner_batch, finalizing_at)},
+    {"completed_at", GPN_KIND_TIME, offsetof(gptner_batch, completed_at)},
+    {"failed_at", GPN_KIND_TIME, offsetof(gptner_batch, failed_at)},
+    {"expired_at", GPN_KIND_TIME, offsetof(gptner_batch, expired_at)},
+    {"cancelling_at", GPN_KIND_TIME, offsetof(gptner_batch, cancelling_at)},
+    {"cancelled_at", GPN_KIND_TIME, offsetof(gptner_batch, cancelled_at)},
+    {"usage", GPN_KIND_USAGE, offsetof(gptner_batch, usage)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_batch_counts[] = {
+    {"total", GPN_KIND_COUNT, offsetof(gptner_batch, requests_total)},
+    {"completed", GPN_KIND_COUNT, offsetof(gptner_batch, requests_completed)},
+    {"failed", GPN_KIND_COUNT, offsetof(gptner_batch, requests_failed)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static const gpn_member gpn_issue_members[] = {
+    {"code", GPN_KIND_TEXT, offsetof(gptner_batch_issue, code)},
+    {"message", GPN_KIND_TEXT, offsetof(gptner_batch_issue, message)},
+    {"param", GPN_KIND_TEXT, offsetof(gptner_batch_issue, param)},
+    {"line", GPN_KIND_COUNT, offsetof(gptner_batch_issue, line)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* The word of the server, in any case, for a state. */
+static gptner_batch_state gpn_batch_state_of(gptner_str word)
+{
+    /* clang-format off */
+    static const struct {
+        char word[12];
+        uint8_t state;
+    } all[] = {
+        {"validating", GPTNER_BATCH_VALIDATING},
+        {"in_progress", GPTNER_BATCH_IN_PROGRESS},
+        {"finalizing", GPTNER_BATCH_FINALIZING},
+        {"cancelling", GPTNER_BATCH_CANCELLING},
+        {"completed", GPTNER_BATCH_COMPLETED},
+        {"failed", GPTNER_BATCH_FAILED},
+        {"expired", GPTNER_BATCH_EXPIRED},
+        {"cancelled", GPTNER_BATCH_CANCELLED},
+        {"canceled", GPTNER_BATCH_CANCELLED}};
+    /* clang-format on */
+    size_t i;
+    for (i = 0; i < GPN_COUNT(all); i++)
+        if (word.len == strlen(all[i].word) &&
+            gpn_str_istarts(word, all[i].word))
+            return (gptner_batch_state)all[i].state;
+    return GPTNER_BATCH_UNKNOWN;
+}
+
+/* A batch and what its lists need, in one block. issues NULL: only counts. */
+typedef struct gpn_batch_lists {
+    gptner_batch_issue *issues;
+    gptner_pair *pairs;
+    size_t n_issues;
+    size_t n_pairs;
+} gpn_batch_lists;
+
+/* {"object":"list","data":[...]}, or a bare array. */
+static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
+{
+    static const char *const names[] = {"data", NULL};
+    size_t which;
+    bool object = gptner_json_enter_object(r);
+    if (object && !gptner_json_next_member(r, names, &which))
+        return;
+    l->n_issues = 0;
+    if (gptner_json_enter_array(r))
+        while (gptner_json_next_item(r)) {
+            if (l->issues != NULL) {
+                memset(&l->issues[l->n_issues], 0, sizeof *l->issues);
+                gpn_read_object(NULL, r, gpn_issue_members,
+                                &l->issues[l->n_issues]);
+            }
+            l->n_issues++;
+        }
+    if (object)
+        gptner_json_leave(r);
+}
+
+static void gpn_batch_read_metadata(gptner_json_reader *r, gpn_batch_lists *l)
+{
+    gptner_str key;
+    l->n_pairs = 0;
+    if (!gptner_json_enter_object(r))
+        return;
+    while (gptner_json_next_key(r, &key)) {
+        if (l->pairs != NULL) {
+            l->pairs[l->n_pairs].key = key;
+            gpn_read_text(r, &l->pairs[l->n_pairs].value);
+        }
+        l->n_pairs++;
+    }
+}
+
+/* Read a batch object where it lies. */
+static void gpn_batch_read_object(gptner_json_reader *r, gptner_batch *b,
+                                  gpn_batch_lists *l)
+{
+    gptner_str key;
+    if (!gptner_json_enter_object(r))
+        return;
+    while (gptner_json_next_key(r, &key)) {
+        const gpn_member *m = gpn_batch_members;
+        if (gpn_str_eq_c(key, "errors"))
+            gpn_batch_read_errors(r, l);
+        else if (gpn_str_eq_c(key, "metadata"))
+            gpn_batch_read_metadata(r, l);
+        else if (gpn_str_eq_c(key, "request_counts"))
+            gpn_read_object(NULL, r, gpn_batch_counts, b);
+        else {
+            while (m->key[0] != '\0' && !gpn_str_eq_c(key, m->key))
+                m++;
+            if (m->kind != GPN_KIND_SKIP)
+                gpn_read_value(NULL, r, m->kind, gpn_at(b, m->to));
+        }
+    }
+}
+
+/* More room than the lists of this text take: each item begins with '{', each
+ * pair has a ':'. */
+static void gpn_batch_room(gptner_str json, gpn_batch_lists *l)
+{
+    size_t i;
+    memset(l, 0, sizeof *l);
+    for (i = 0; i < json.len; i++) {
+        l->n_issues += json.ptr[i] == '{' || json.ptr[i] == ',';
+        l->n_pairs += json.ptr[i] == ':';
+    }
+}
+
+/* A batch from its JSON, which is kept; NULL: err says why. */
+static gptner_batch *gpn_batch_new(const gpn_env *env, gptner_str json,
+                                   gptner_error *err)
+{
+    gpn_batch_lists l;
+    gptner_json_reader r;
+    gptner_json_error why;
+    gptner_batch *b;
+    char *text;
+    gpn_batch_room(json, &l);
+    b = (gptner_batch *)gpn_owned_new(
+        env, sizeof *b + l.n_issues * sizeof *l.issues +
+                 l.n_pairs * sizeof *l.pairs + 2 * (json.len + 1));
+    if (b == NULL) {
+        gpn_no_memory(err, "batch");
+        return NULL;
+    }
+    l.issues = (gptner_batch_issue *)(void *)(b + 1);
+    l.pairs = (gptner_pair *)(void *)(l.issues + l.n_issues);
+    text = (char *)(l.pairs + l.n_pairs);
+    l.n_issues = l.n_pairs = 0;
+    memset(&b->usage, 0xff, sizeof b->usage);
+    memcpy(text, json.ptr, json.len);
+    b->raw = gpn_str(text, json.len);
+    text += json.len + 1;
+    memcpy(text, json.ptr, json.len);
+    gptner_json_reader_init_in_place(&r, text, json.len, NULL);
+    gpn_batch_read_object(&r, b, &l);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK || b->id.len == 0 ||
+        b->status.len == 0) {
+        gpn_fail(err, GPTNER_ERR_BAD_REPLY, "batch: %s",
+                 why.status != GPTNER_OK ? why.message
+                                         : "the reply has no id or status");
+        gpn_owned_free(b);
+        return NULL;
+    }
+    b->state = gpn_batch_state_of(b->status);
+    b->ended = b->state >= GPTNER_BATCH_COMPLETED;
+    b->errors = l.issues;
+    b->n_errors = l.n_issues;
+    b->metadata = l.pairs;
+    b->n_metadata = l.n_pairs;
+    return b;
+}
+
+GPTNER_API void gptner_batch_free(gptner_batch *batch)
+{
+    gpn_owned_free(batch);
+}
+
+static gptner_status gpn_batch_decode(gpn_call *call, char *body, size_t len,
+                                      gptner_error *err)
+{
+    gptner_error why = GPN_ZERO;
+    gptner_batch *b =
+        gpn_batch_new(&call->client->env, gpn_str(body, len), &why);
+    if (b == NULL) {
+        if (err != NULL)
+            *err = why;
+        return why.status;
+    }
+    gptner_batch_free((gptner_batch *)call->product);
+    call->product = b;
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_batch_get(gptner_client *c, const char *id,
+                                   int64_t limit_ms, gptner_batch **out,
+                                   gptner_error *err)
+{
+    gpn_ask_server a = GPN_ZERO;
+    gptner_status status;
+    a.before = "/batches/";
+    a.id = id;
+    a.decode_fn = gpn_batch_decode;
+    a.limit_ms = limit_ms;
+    status = gpn_ask_run(c, &a, err);
+    *out = (gptner_batch *)a.product;
+    return status;
+}
+
+static gptner_status gpn_batch_args(const gptner_client *client, const char *id,
+                                    gptner_batch **out, gptner_error *err)
+{
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || out == NULL || id == NULL || *id == '\0')
+        return gpn_refuse(err, "batch: needs client, id and out");
+    return GPTNER_OK;
+}
+
+GPTNER_API gptner_status gptner_batch_status(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err)
+{
+    gptner_status status = gpn_batch_args(client, id, out, err);
+    if (status != GPTNER_OK)
+        return status;
+    return gpn_batch_get(client, id, 0, out, err);
+}
+
+/* Failures that the same call may survive when it is made again. */
+static bool gpn_status_passes(gptner_status status)
+{
+    return gpn_pace_retryable_status(status) ||
+           status == GPTNER_ERR_RATE_LIMITED || status == GPTNER_ERR_SERVER ||
+           status == GPTNER_ERR_BAD_REPLY;
+}
+
+GPTNER_API gptner_status gptner_batch_cancel(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err)
+{
+    gptner_status status = gpn_batch_args(client, id, out, err);
+    gptner_error why = GPN_ZERO;
+    int tries = 0;
+    while (status == GPTNER_OK) {
+        gpn_ask_server a = GPN_ZERO;
+        a.method = "POST";
+        a.before = "/batches/";
+        a.id = id;
+        a.rest = "/cancel";
+        a.decode_fn = gpn_batch_decode;
+        a.once = true; /* a 409 is the answer that it has ended */
+        status = gpn_ask_run(client, &a, &why);
+        *out = (gptner_batch *)a.product;
+        if (status == GPTNER_OK)
+            return status;
+        if (why.http_status == 409)
+            return gpn_batch_get(client, id, 0, out, err);
+        if (!gpn_status_passes(status) ||
+            tries++ >= client->pool->config.rules.max_retries)
+            break;
+        status =
+            gpn_client_back_off(client, tries - 1, why.retry_after_ms, &why);
+    }
+    if (err != NULL && why.status != GPTNER_OK)
+        *err = why;
+    return status;
+}
+
+/* --- lists --- */
+
+/* One page: what is in "data", as it stands, handed to item_fn. */
+typedef struct gpn_page {
+    const gpn_env *env;
+    gptner_status (*item_fn)(struct gpn_page *page, gptner_str item,
+                             gptner_error *err);
+    bool has_more;
+    size_t count;
+    gpn_id last; /* id of the last item */
+    /* for the item_fn that looks for a file or a batch */
+    const char *name;
+    int64_t bytes;
+    gpn_id found;
+    gptner_batches *batches;
+    size_t room;
+} gpn_page;
+
+static void gpn_page_last(gpn_page *page, gptner_str item)
+{
+    static const char *const names[] = {"id", NULL};
+    gptner_str id = GPN_ZERO;
+    gptner_json_reader r;
+    size_t which;
+    gptner_json_reader_init(&r, item.ptr, item.len, NULL);
+    if (gptner_json_enter_object(&r))
+        while (gptner_json_next_member(&r, names, &which))
+            gptner_json_read_str(&r, &id);
+    gpn_id_set(&page->last, id);
+}
+
+static gptner_status gpn_page_decode(gpn_call *call, char *body, size_t len,
+                                     gptner_error *err)
+{
+    static const char *const names[] = {"data", "has_more", NULL};
+    gpn_page *page = (gpn_page *)call->product;
+    gptner_status status = GPTNER_OK;
+    gptner_json_reader r;
+    gptner_json_error why;
+    gptner_str item;
+    bool listed = false;
+    size_t which;
+    page->count = 0;
+    page->has_more = false;
+    while (page->batches != NULL && page->batches->count > 0)
+        gptner_batch_free(page->batches->items[--page->batches->count]);
+    gptner_json_reader_init(&r, body, len, NULL);
+    if (gptner_json_enter_object(&r))
+        while (gptner_json_next_member(&r, names, &which)) {
+            if (which == 1) {
+                gptner_json_read_bool(&r, &page->has_more);
+                continue;
+            }
+            listed = gptner_json_enter_array(&r);
+            while (listed && gptner_json_next_item(&r)) {
+                if (!gptner_json_read_raw(&r, &item) || status != GPTNER_OK)
+                    continue;
+                page->count++;
+                gpn_page_last(page, item);
+                status = page->item_fn(page, item, err);
+            }
+        }
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK || !listed)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY, "%s: %s", call->raw->path,
+                        listed ? why.message : "the reply is no list");
+    return status;
+}
+
+/* The page after page->last; it is left empty for the first. */
+static gptner_status gpn_page_fetch(gptner_client *c, const char *path,
+                                    gpn_page *page, gptner_error *err)
+{
+    gpn_ask_server a = GPN_ZERO;
+    gpn_id after = page->last;
+    a.before = path;
+    if (after.text[0] != '\0')
+        a.id = after.text;
+    a.decode_fn = gpn_page_decode;
+    a.product = page;
+    return gpn_ask_run(c, &a, err);
+}
+
+enum { GPN_PAGES_MAX = 1000 };
+
+/* Look through all pages until something is found. path ends in "after=" when
+ * it is continued. */
+static gptner_status gpn_page_search(gptner_client *c, const char *first,
+                                     const char *next, gpn_page *page,
+                                     gptner_error *err)
+{
+    int i;
+    page->env = &c->env;
+    memset(&page->found, 0, sizeof page->found);
+    memset(&page->last, 0, sizeof page->last);
+    for (i = 0; i < GPN_PAGES_MAX; i++) {
+        gptner_status status =
+            gpn_page_fetch(c, i == 0 ? first : next, page, err);
+        if (status != GPTNER_OK || page->found.text[0] != '\0')
+            return status;
+        if (!page->has_more || page->count == 0 || page->last.text[0] == '\0')
+            return GPTNER_OK;
+    }
+    return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: more than %d pages", first,
+                    (int)GPN_PAGES_MAX);
+}
+
+static gptner_status gpn_page_keep_batch(gpn_page *page, gptner_str item,
+                                         gptner_error *err)
+{
+    gptner_batches *list = page->batches;
+    if (list->count == page->room)
+        return GPTNER_OK; /* more than was asked for */
+    list->items[list->count] = gpn_batch_new(page->env, item, err);
+    if (list->items[list->count] == NULL)
+        return GPTNER_ERR_BAD_REPLY;
+    list->count++;
+    return GPTNER_OK;
+}
+
+GPTNER_API void gptner_batches_free(gptner_batches *batches)
+{
+    size_t i;
+    for (i = 0; batches != NULL && i < batches->count; i++)
+        gptner_batch_free(batches->items[i]);
+    gpn_owned_free(batches);
+}
+
+GPTNER_API gptner_status gptner_batch_list(gptner_client *client,
+                                           const char *after, int limit,
+                                           gptner_batches **out,
+                                           gptner_error *err)
+{
+    gptner_batches *list;
+    gptner_status status;
+    gpn_page page = GPN_ZERO;
+    char path[64];
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || out == NULL || limit < 0 || limit > 100)
+        return gpn_refuse(err, "batch list: needs client and out, and a limit "
+                               "from 1 to 100");
+    limit = limit > 0 ? limit : 20;
+    if (after != NULL && !gpn_id_set(&page.last, gptner_str_from(after)))
+        return gpn_refuse(err, "batch list: after is no id");
+    list = (gptner_batches *)gpn_owned_new(
+        &client->env, sizeof *list + (size_t)limit * sizeof *list->items);
+    if (list == NULL)
+        return gpn_no_memory(err, "batch list");
+    list->items = (gptner_batch **)(void *)(list + 1);
+    page.env = &client->env;
+    page.item_fn = gpn_page_keep_batch;
+    page.batches = list;
+    page.room = (size_t)limit;
+    gpn_format(path, sizeof path, "/batches?limit=%d%s", limit,
+               after != NULL ? "&after=" : "");
+    status = gpn_page_fetch(client, path, &page, err);
+    list->has_more = page.has_more;
+    if (status != GPTNER_OK) {
+        gptner_batches_free(list);
+        list = NULL;
+    }
+    *out = list;
+    return status;
+}
+
+/* --- what must not be done twice --- */
+
+/* What became of a call that may cost money. */
+typedef enum gpn_outcome {
+    GPN_OUTCOME_DONE,
+    GPN_OUTCOME_REFUSED, /* not done, and it never will be */
+    GPN_OUTCOME_AGAIN,   /* not done; it may be tried again */
+    GPN_OUTCOME_DOUBT    /* perhaps done: look before it is tried again */
+} gpn_outcome;
+
+/* By what the server answered; without a whole answer by whether anything was
+ * sent. */
+static gpn_outcome gpn_outcome_of(gptner_status status, bool sent,
+                                  const gptner_error *err)
+{
+    int http = err->http_status;
+    if (status == GPTNER_OK)
+        return GPN_OUTCOME_DONE;
+    if (status == GPTNER_ERR_RATE_LIMITED)
+        return GPN_OUTCOME_AGAIN;
+    if (http >= 400 && http < 500 && http != 408 && http != 409)
+        return GPN_OUTCOME_REFUSED;
+    if (sent)
+        return GPN_OUTCOME_DOUBT;
+    return gpn_status_passes(status) ? GPN_OUTCOME_AGAIN : GPN_OUTCOME_REFUSED;
+}
+
+/* Something to be made once at the server. */
+typedef struct gpn_once {
+    gptner_client *client;
+    const char *what; /* for messages */
+    int looks;        /* before it is believed not to be there */
+    /* Make it: *sent, when a byte went out. */
+    gptner_status (*send_fn)(struct gpn_once *o, bool *sent, gptner_error *err);
+    /* Look for it; made is empty when it is not there. */
+    gptner_status (*look_fn)(struct gpn_once *o, gptner_error *err);
+    gpn_id made; /* out: its id */
+} gpn_once;
+
+static gptner_status gpn_once_look(gpn_once *o, gptner_error *err)
+{
+    int i;
+    for (i = 0; i < o->looks; i++) {
+        gptner_status status = GPTNER_OK;
+        if (i > 0)
+            status = gpn_client_back_off(o->client, i - 1, 0, err);
+        if (status == GPTNER_OK)
+            status = o->look_fn(o, err);
+        if (status != GPTNER_OK)
+            return status;
+        if (o->made.text[0] != '\0') {
+            gpn_log(&o->client->env, GPTNER_LOG_INFO, "%s: found %s", o->what,
+                    o->made.text);
+            return GPTNER_OK;
+        }
+    }
+    return GPTNER_OK;
+}
+
+/* A batch made just after its upload may not find its file yet (openai-api.md
+ * 4.6). */
+static bool gpn_once_too_early(const gptner_error *err)
+{
+    gptner_str text = gptner_str_from(err->message);
+    return (err->http_status == 400 &&
+            gpn_str_ifind(text, "cannot find file") < text.len) ||
+           (err->http_status == 404 &&
+            gpn_str_ifind(text, "no such file") < text.len);
+}
+
+/* Make it, unless it is there: doubt says that an earlier attempt may have made
+ * it. When this fails, *doubt says whether it may have been made. */
+static gptner_status gpn_once_make(gpn_once *o, bool *doubt, gptner_error *err)
+{
+    const gpn_rules *rules = &o->client->pool->config.rules;
+    gptner_error why = GPN_ZERO;
+    gptner_status status;
+    int tries = 0;
+    int throttled = 0;
+    memset(&o->made, 0, sizeof o->made);
+    for (;;) {
+        gpn_outcome outcome;
+        bool sent = false;
+        bool early;
+        status = *doubt ? gpn_once_look(o, &why) : GPTNER_OK;
+        if (status != GPTNER_OK || o->made.text[0] != '\0')
+            break;
+        status = o->send_fn(o, &sent, &why);
+        outcome = gpn_outcome_of(status, sent, &why);
+        early = gpn_once_too_early(&why);
+        *doubt = *doubt || outcome == GPN_OUTCOME_DOUBT;
+        if (outcome == GPN_OUTCOME_DONE || status == GPTNER_ERR_CANCELLED ||
+            (outcome == GPN_OUTCOME_REFUSED && !early))
+            break;
+        if (status == GPTNER_ERR_RATE_LIMITED
+                ? throttled++ >= rules->max_throttle_retries
+                : tries++ >= rules->max_retries)
+            break;
+        gpn_log(&o->client->env, GPTNER_LOG_WARN, "%s: %s", o->what,
+                why.message);
+        status =
+            gpn_client_back_off(o->client, early ? 1 : tries + throttled - 1,
+                                why.retry_after_ms, &why);
+        if (status != GPTNER_OK)
+            break;
+    }
+    if (status != GPTNER_OK && err != NULL)
+        *err = why;
+    if (status == GPTNER_OK)
+        *doubt = false;
+    return status;
+}
+
+/* --- upload --- */
+
+typedef struct gpn_upload {
+    gpn_once once; /* first */
+    const char *path;
+    const char *name; /* at the server */
+    int64_t bytes;
+    gptner_upload_fn sent_fn;
+    void *sent_user;
+} gpn_upload;
+
+/* What is looked at of a file object. */
+typedef struct gpn_remote {
+    gptner_str id;
+    gptner_str filename;
+    int64_t bytes;
+} gpn_remote;
+
+static const gpn_member gpn_remote_members[] = {
+    {"id", GPN_KIND_TEXT, offsetof(gpn_remote, id)},
+    {"filename", GPN_KIND_TEXT, offsetof(gpn_remote, filename)},
+    {"bytes", GPN_KIND_COUNT, offsetof(gpn_remote, bytes)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* Texts with escapes read as none: not what we named so. */
+static bool gpn_remote_read(gptner_str json, gpn_remote *file)
+{
+    gptner_json_reader r;
+    gptner_json_error why;
+    memset(file, 0, sizeof *file);
+    file->bytes = -1;
+    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gpn_read_object(NULL, &r, gpn_remote_members, file);
+    return gptner_json_reader_finish(&r, &why) == GPTNER_OK && file->id.len > 0;
+}
+
+static gptner_status gpn_upload_decode(gpn_call *call, char *body, size_t len,
+                                       gptner_error *err)
+{
+    gpn_remote file;
+    if (!gpn_remote_read(gpn_str(body, len), &file) ||
+        !gpn_id_set((gpn_id *)call->product, file.id))
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "upload: the reply has no file id");
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_upload_send(gpn_once *o, bool *sent, gptner_error *err)
+{
+    gpn_upload *u = (gpn_upload *)(void *)o;
+    gptner_raw_request raw = GPN_ZERO;
+    gptner_part parts[2];
+    gptner_status status;
+    gpn_call call;
+    memset(parts, 0, sizeof parts);
+    parts[0].name = "purpose";
+    parts[0].value = gptner_str_from("batch");
+    parts[1].name = "file";
+    parts[1].path = u->path;
+    parts[1].filename = u->name;
+    parts[1].content_type = "application/jsonl";
+    raw.path = "/files";
+    raw.parts = parts;
+    raw.n_parts = 2;
+    raw.no_retry = true;
+    status = gpn_call_init(&call, o->client, &raw, err);
+    call.decode_fn = gpn_upload_decode;
+    call.product = &o->made;
+    call.form.sent_fn = u->sent_fn;
+    call.form.sent_user = u->sent_user;
+    if (status == GPTNER_OK)
+        status = gpn_call_run(&call, err);
+    *sent = call.sent;
+    gpn_call_deinit(&call);
+    return status;
+}
+
+static gptner_status gpn_page_match_file(gpn_page *page, gptner_str item,
+                                         gptner_error *err)
+{
+    gpn_remote file;
+    GPN_UNUSED(err);
+    if (page->found.text[0] == '\0' && gpn_remote_read(item, &file) &&
+        gpn_str_eq_c(file.filename, page->name) &&
+        (file.bytes < 0 || file.bytes == page->bytes))
+        gpn_id_set(&page->found, file.id);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_upload_look(gpn_once *o, gptner_error *err)
+{
+    const gpn_upload *u = (const gpn_upload *)(const void *)o;
+    gpn_page page = GPN_ZERO;
+    gptner_status status;
+    page.item_fn = gpn_page_match_file;
+    page.name = u->name;
+    page.bytes = u->bytes;
+    status =
+        gpn_page_search(o->client, "/files?purpose=batch&limit=1000",
+                        "/files?purpose=batch&limit=1000&after=", &page, err);
+    o->made = page.found;
+    return status;
+}
+
+/* Upload a file once; u->once.made is its id. */
+static gptner_status gpn_upload_run(gpn_upload *u, gptner_client *c,
+                                    bool *doubt, gptner_error *err)
+{
+    gpn_file file;
+    int oserr = 0;
+    if (!gpn_file_open_read(&file, &c->env, u->path, &oserr))
+        return gpn_file_fail(err, u->path, "cannot be read", oserr);
+    u->bytes = gpn_file_size(&file);
+    gpn_file_close(&file, &oserr);
+    if (u->bytes < 0)
+        return gpn_file_fail(err, u->path, "is no file", 0);
+    u->once.client = c;
+    u->once.what = "upload";
+    u->once.looks = 2; /* a second file would cost space, not money */
+    u->once.send_fn = gpn_upload_send;
+    u->once.look_fn = gpn_upload_look;
+    return gpn_once_make(&u->once, doubt, err);
+}
+
+/* --- creation --- */
+
+typedef struct gpn_create {
+    gpn_once once; /* first */
+    const char *file_id;
+    const char *endpoint;
+    const char *description;
+    const gptner_pair *metadata;
+    size_t n_metadata;
+    const char *job;
+    int64_t output_expires_s;
+    gptner_batch *batch; /* out, when it was made or found */
+} gpn_create;
+
+static void gpn_create_write(const gpn_create *k, gptner_json_writer *w)
+{
+    const char *text = k->description;
+    size_t i;
+    if (text == NULL || *text == '\0')
+        text = "GPT-NER batch processing";
+    gptner_json_write_object(w);
+    gptner_json_put_string(w, "input_file_id", k->file_id);
+    gptner_json_put_string(w, "endpoint", k->endpoint);
+    gptner_json_put_string(w, "completion_window", "24h");
+    gptner_json_put_object(w, "metadata");
+    gptner_json_put_string(w, "description", text);
+    gptner_json_put_string(w, "gptner_job", k->job);
+    for (i = 0; i < k->n_metadata; i++) {
+        gptner_json_write_key_str(w, k->metadata[i].key);
+        gptner_json_write_str(w, k->metadata[i].value);
+    }
+    gptner_json_write_end(w);
+    if (k->output_expires_s > 0) {
+        gptner_json_put_object(w, "output_expires_after");
+        gptner_json_put_string(w, "anchor", "created_at");
+        gptner_json_put_int64(w, "seconds", k->output_expires_s);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+}
+
+static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
+{
+    gpn_create *k = (gpn_create *)(void *)o;
+    gpn_ask_server a = GPN_ZERO;
+    gptner_json_writer w;
+    gptner_status status;
+    gpn_buf body;
+    gpn_buf_init(&body, &o->client->env, 1 << 20);
+    gpn_json_writer_init(&w, &body);
+    w.refuse_invalid = true;
+    gpn_create_write(k, &w);
+    status = gptner_json_writer_finish(&w, NULL);
+    if (status == GPTNER_OK) {
+        a.method = "POST";
+        a.before = "/batches";
+        a.body = gpn_str(body.data, body.len);
+        a.decode_fn = gpn_batch_decode;
+        a.once = true;
+        status = gpn_ask_run(o->client, &a, err);
+        k->batch = (gptner_batch *)a.product;
+        *sent = a.sent;
+        if (status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id))
+            status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                              "batch: its id is longer than 127 characters");
+    } else {
+        gpn_fail(err, status, "batch: %s", gptner_json_writer_message(&w));
+    }
+    gpn_buf_deinit(&body);
+    return status;
+}
+
+static gptner_status gpn_page_match_batch(gpn_page *page, gptner_str item,
+                                          gptner_error *err)
+{
+    gptner_batch *b;
+    size_t i;
+    if (page->found.text[0] != '\0' ||
+        gpn_str_find(item, page->name) == item.len)
+        return GPTNER_OK;
+    b = gpn_batch_new(page->env, item, err);
+    if (b == NULL)
+        return err != NULL && err->status == GPTNER_ERR_NO_MEMORY
+                   ? GPTNER_ERR_NO_MEMORY
+                   : GPTNER_ERR_BAD_REPLY;
+    for (i = 0; i < b->n_metadata; i++)
+        if (gpn_str_eq_c(b->metadata[i].key, "gptner_job") &&
+            gpn_str_eq_c(b->metadata[i].value, page->name))
+            gpn_id_set(&page->found, b->id);
+    gptner_batch_free(b);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_create_look(gpn_once *o, gptner_error *err)
+{
+    const gpn_create *k = (const gpn_create *)(const void *)o;
+    gpn_page page = GPN_ZERO;
+    gptner_status status;
+    page.item_fn = gpn_page_match_batch;
+    page.name = k->job;
+    status = gpn_page_search(o->client, "/batches?limit=100",
+                             "/batches?limit=100&after=", &page, err);
+    o->made = page.found;
+    return status;
+}
+
+/* Create a batch once: k->once.made is its id; k->batch its description, where
+ * it was not found but made. */
+static gptner_status gpn_create_run(gpn_create *k, gptner_client *c,
+                                    bool *doubt, gptner_error *err)
+{
+    k->once.client = c;
+    k->once.what = "batch";
+    k->once.looks = 4; /* a second batch costs money: 7 s are worth it */
+    k->once.send_fn = gpn_create_send;
+    k->once.look_fn = gpn_create_look;
+    return gpn_once_make(&k->once, doubt, err);
+}
+
+/* --- submission --- */
+
+enum { GPN_JOB_NAME_MAX = 64, GPN_METADATA_MAX = 14 };
+
+static bool gpn_job_name_ok(const char *name)
+{
+    size_t i;
+    for (i = 0; name[i] != '\0'; i++)
+        if (!(name[i] == '-' || name[i] == '.' || gpn_secret_char(name[i])) ||
+            name[i] == '*' || i >= GPN_JOB_NAME_MAX)
+            return false;
+    return i > 0;
+}
+
+/* Characters, not bytes. */
+static size_t gpn_utf8_count(gptner_str s)
+{
+    size_t n = 0;
+    size_t i;
+    for (i = 0; i < s.len; i++)
+        n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
+    return n;
+}
+
+static gptner_status gpn_metadata_check(const char *description,
+                                        const gptner_pair *list, size_t n,
+                                        gptner_error *err)
+{
+    size_t i;
+    if (gpn_utf8_count(gptner_str_from(description)) > 512)
+        return gpn_refuse(err, "description: longer than 512 characters");
+    if (n > GPN_METADATA_MAX || (n > 0 && list == NULL))
+        return gpn_refuse(err, "metadata: more than 14 pairs");
+    for (i = 0; i < n; i++)
+        if (list[i].key.len == 0 || gpn_utf8_count(list[i].key) > 64 ||
+            gpn_utf8_count(list[i].value) > 512)
+            return gpn_refuse(err, "metadata: a key is empty or longer than 64 "
+                                   "characters, or a value than 512");
+    return GPTNER_OK;
+}
+
+/* The member "url" of the first line, which stands near its beginning. */
+static gptner_status gpn_batch_endpoint(const gpn_env *env, const char *path,
+                                        char *out, size_t cap,
+                                        gptner_error *err)
+{
+    static const char *const names[] = {"url", NULL};
+    char scratch[256];
+    gptner_json_reader r;
+    gptner_str url = GPN_ZERO;
+    size_t which;
+    gpn_file file;
+    int64_t got = -1;
+    int oserr = 0;
+    const size_t room = 65536;
+    char *text = (char *)gpn_mem_alloc(env, room);
+    if (text == NULL)
+        return gpn_no_memory(err, "batch");
+    if (gpn_file_open_read(&file, env, path, &oserr)) {
+        got = gpn_file_read(&file, text, room, &oserr);
+        gpn_file_close(&file, &oserr);
+    }
+    if (got >= 0) {
+        gptner_json_reader_init(&r, text, (size_t)got, NULL);
+        gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+        if (gptner_json_enter_object(&r) &&
+            gptner_json_next_member(&r, names, &which))
+            gptner_json_read_str(&r, &url);
+    }
+    if (url.len > 0 && url.len < cap) {
+        memcpy(out, url.ptr, url.len);
+        out[url.len] = '\0';
+    }
+    gpn_mem_free(env, text);
+    if (got < 0)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    if (url.len > 0 && url.len < cap)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_BATCH_INVALID,
+                    "%s: its first line has no url; name the endpoint", path);
+}
+
+/* "STEM-JOB.jsonl" for ".../STEM.jsonl", so that the file can be found. */
+static void gpn_upload_name(const char *path, const char *job, char *out,
+                            size_t cap)
+{
+    const char *stem = path;
+    size_t len, i;
+    for (i = 0; path[i] != '\0'; i++)
+        if (path[i] == '/' || path[i] == '\\')
+            stem = path + i + 1;
+    len = strlen(stem);
+    if (gpn_text_ends(stem, ".jsonl"))
+        len -= 6;
+    len = len < 60 ? len : 60;
+    gpn_format(out, cap, "%.*s-%s.jsonl", (int)len, stem, job);
+    for (i = 0; out[i] != '\0'; i++)
+        if (!gpn_secret_char(out[i]))
+            out[i] = '_';
+}
+
+static void gpn_job_name_make(const gpn_env *env, char out[17])
+{
+    uint64_t n = gpn_random_u64(env);
+    gpn_format(out, 17, "%08x%08x", (unsigned)(n >> 32),
+               (unsigned)(n & 0xffffffffu));
+}
+
+static gptner_status gpn_submit_check(const gptner_batch_submit_config *cfg,
+                                      gptner_error *err)
+{
+    if (cfg->path == NULL || !gpn_text_ends(cfg->path, ".jsonl"))
+        return gpn_refuse(err, "batch: path is missing or does not end in "
+                               ".jsonl, as the server wants it");
+    if (cfg->job != NULL && !gpn_job_name_ok(cfg->job))
+        return gpn_refuse(err, "batch: job is not 1 to 64 letters, digits, "
+                               "'-', '_' and '.'");
+    if (cfg->output_expires_s != 0 &&
+        (cfg->output_expires_s < 3600 || cfg->output_expires_s > 2592000))
+        return gpn_refuse(err, "batch: output_expires_s is not from 3600 to "
+                               "2592000");
+    return gpn_metadata_check(cfg->description, cfg->metadata, cfg->n_metadata,
+                              err);
+}
+
+GPTNER_API gptner_status gptner_batch_submit(
+    gptner_client *client, const gptner_batch_submit_config *cfg,
+    gptner_batch **out, gptner_error *err)
+{
+    char name[160], endpoint[128], job[17];
+    bool doubt;
+    gptner_status status;
+    gpn_upload u;
+    gpn_create k;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || cfg == NULL || out == NULL)
+        return gpn_refuse(err, "batch: needs client, configuration and out");
+    status = gpn_submit_check(cfg, err);
+    memset(&u, 0, sizeof u);
+    memset(&k, 0, sizeof k);
+    k.endpoint = cfg->endpoint;
+    if (status == GPTNER_OK && cfg->endpoint == NULL) {
+        status = gpn_batch_endpoint(&client->env, cfg->path, endpoint,
+                                    sizeof endpoint, err);
+        k.endpoint = endpoint;
+    }
+    if (status != GPTNER_OK)
+        return status;
+    gpn_job_name_make(&client->env, job);
+    k.job = cfg->job != NULL ? cfg->job : job;
+    gpn_upload_name(cfg->path, k.job, name, sizeof name);
+    doubt = cfg->job != NULL; /* it may be there from an earlier call */
+    k.once.client = client;
+    k.once.what = "batch";
+    if (doubt)
+        status = gpn_create_look(&k.once, err);
+    if (status == GPTNER_OK && k.once.made.text[0] == '\0') {
+        u.path = cfg->path;
+        u.name = name;
+        u.sent_fn = cfg->upload_fn;
+        u.sent_user = cfg->upload_user;
+        status = gpn_upload_run(&u, client, &doubt, err);
+    }
+    if (status == GPTNER_OK && k.once.made.text[0] == '\0') {
+        k.file_id = u.once.made.text;
+        k.description = cfg->description;
+        k.metadata = cfg->metadata;
+        k.n_metadata = cfg->n_metadata;
+        k.output_expires_s = cfg->output_expires_s;
+        doubt = false;
+        status = gpn_create_run(&k, client, &doubt, err);
+    }
+    if (status == GPTNER_OK && k.batch == NULL)
+        status = gpn_batch_get(client, k.once.made.text, 0, &k.batch, err);
+    *out = k.batch;
+    return status;
+}
+
+/* --- waiting for a batch --- */
+
+enum { GPN_UNKNOWN_MAX = 3 }; /* polls that find no batch, in a row */
+
+/* Does a poll that failed so end the wait? */
+static bool gpn_poll_hopeless(gptner_status status, int *unknown)
+{
+    *unknown = status == GPTNER_ERR_NOT_FOUND ? *unknown + 1 : 0;
+    return *unknown >= GPN_UNKNOWN_MAX || status == GPTNER_ERR_AUTH ||
+           status == GPTNER_ERR_PERMISSION || status == GPTNER_ERR_CANCELLED ||
+           status == GPTNER_ERR_CERTIFICATE || status == GPTNER_ERR_CA ||
+           status == GPTNER_ERR_NO_MEMORY || status == GPTNER_ERR_BAD_REQUEST;
+}
+
+/* The same, for gptner_batch_wait() once its arguments are known. *out is
+ * replaced by what is newer. */
+static gptner_status gpn_wait_run(gptner_client *c, const char *id,
+                                  const gptner_batch_wait_config *cfg,
+                                  gptner_batch **out, gptner_error *err)
+{
+    int64_t poll = cfg->poll_ms > 0 ? cfg->poll_ms : 60000;
+    int64_t limit = cfg->max_wait_ms > 0 ? cfg->max_wait_ms : 90000000;
+    int64_t until = gpn_time_add(gpn_clock_ms(&c->env), limit);
+    int unknown = 0;
+    for (;;) {
+        gptner_batch *b = NULL;
+        gptner_error why = GPN_ZERO;
+        int64_t left = until - gpn_clock_ms(&c->env);
+        gptner_status status = GPTNER_OK;
+        if (left <= 0)
+            return gpn_fail(err, GPTNER_ERR_TIMEOUT,
+                            "batch %s: has not ended within %lld s; it goes "
+                            "on, and can be waited for again",
+                            id, (long long)(limit / 1000));
+        status = gpn_batch_get(c, id, left, &b, &why);
+        if (status == GPTNER_OK) {
+            gptner_batch_free(*out);
+            *out = b;
+            unknown = 0;
+            if (cfg->batch_fn != NULL && !cfg->batch_fn(b, cfg->user))
+                return gpn_fail(err, GPTNER_ERR_CANCELLED,
+                                "batch %s: waiting was stopped", id);
+            if (b->ended)
+                return GPTNER_OK;
+        } else if (gpn_poll_hopeless(status, &unknown)) {
+            if (err != NULL)
+                *err = why;
+            return status;
+        } else {
+            gpn_log(&c->env, GPTNER_LOG_WARN, "batch %s: a poll failed: %s", id,
+                    why.message);
+        }
+        left = until - gpn_clock_ms(&c->env);
+        if (left > 0) {
+            status = gpn_client_pause(c, left < poll ? left : poll, err);
+            if (status != GPTNER_OK)
+                return status;
+        }
+    }
+}
+
+GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
+                                           const char *id,
+                                           const gptner_batch_wait_config *cfg,
+                                           gptner_batch **out,
+                                           gptner_error *err)
+{
+    gptner_batch_wait_config standard = GPN_ZERO;
+    gptner_status status = gpn_batch_args(client, id, out, err);
+    if (status != GPTNER_OK)
+        return status;
+    return gpn_wait_run(client, id, cfg != NULL ? cfg : &standard, out, err);
+}
 
 /* --- results --- */
 
