@@ -1756,6 +1756,7 @@ GPTNER_API const char *gptner_status_name(gptner_status status)
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -1790,6 +1791,7 @@ typedef size_t gpn_text_len; /* what inet_ntop takes */
 #define GPN_E_IO     ERROR_WRITE_FAULT
 #define GPN_E_MEMORY ERROR_NOT_ENOUGH_MEMORY
 #define GPN_E_NAME   ERROR_INVALID_NAME
+#define GPN_E_ABSENT ERROR_FILE_NOT_FOUND
 #define GPN_E_RESET  WSAECONNRESET
 #else
 typedef int gpn_fd;
@@ -1798,6 +1800,7 @@ typedef socklen_t gpn_text_len; /* what inet_ntop takes */
 #define GPN_E_IO     EIO
 #define GPN_E_MEMORY ENOMEM
 #define GPN_E_NAME   ENAMETOOLONG
+#define GPN_E_ABSENT ENOENT
 #define GPN_E_RESET  ECONNRESET
 #endif
 
@@ -3308,7 +3311,8 @@ static bool gpn_path_wide(const char *path, WCHAR out[GPN_PATH_MAX])
 typedef enum gpn_file_mode {
     GPN_FILE_READ,
     GPN_FILE_TRUNCATE, /* create or empty */
-    GPN_FILE_FRESH     /* create; fails if it exists */
+    GPN_FILE_FRESH,    /* create; fails if it exists */
+    GPN_FILE_APPEND    /* create or go on at its end */
 } gpn_file_mode;
 
 static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
@@ -3333,8 +3337,13 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             how = OPEN_EXISTING;
         } else if (mode == GPN_FILE_FRESH) {
             how = CREATE_NEW;
+        } else if (mode == GPN_FILE_APPEND) {
+            how = OPEN_ALWAYS;
         }
-        f->handle = CreateFileW(wide, reads ? GENERIC_READ : GENERIC_WRITE,
+        f->handle = CreateFileW(wide,
+                                reads                     ? GENERIC_READ
+                                : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
+                                                          : GENERIC_WRITE,
                                 FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how,
                                 FILE_ATTRIBUTE_NORMAL, NULL);
         f->is_open = f->handle != INVALID_HANDLE_VALUE;
@@ -3347,6 +3356,8 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             flags = O_RDONLY;
         } else if (mode == GPN_FILE_FRESH) {
             flags = O_WRONLY | O_CREAT | O_EXCL;
+        } else if (mode == GPN_FILE_APPEND) {
+            flags = O_WRONLY | O_CREAT | O_APPEND;
         }
         do {
             f->fd = open(path, flags | O_CLOEXEC, 0666);
@@ -3573,6 +3584,72 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
+/* A file that one process at a time can hold, made if it is not there. false
+ * with *busy: another has it. It ends with the process that holds it; a file
+ * that was removed meanwhile holds nobody off, so its name is looked at. */
+static bool gpn_lock_take(gpn_file *f, const char *path, bool *busy, int *oserr)
+{
+    memset(f, 0, sizeof *f);
+    *busy = false;
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide[GPN_PATH_MAX];
+
+        if (!gpn_path_wide(path, wide)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        f->handle = CreateFileW(wide, GENERIC_WRITE, 0, NULL, OPEN_ALWAYS,
+                                FILE_ATTRIBUTE_NORMAL, NULL);
+        f->is_open = f->handle != INVALID_HANDLE_VALUE;
+        *oserr = f->is_open ? 0 : gpn_file_error();
+        *busy = *oserr == ERROR_SHARING_VIOLATION;
+        return f->is_open;
+    }
+#else
+    for (;;) {
+        struct stat held, named;
+        int ignored;
+
+        if (!gpn_file_open(f, path, GPN_FILE_APPEND, oserr)) {
+            return false;
+        }
+        if (flock(f->fd, LOCK_EX | LOCK_NB) != 0) {
+            *oserr = errno;
+            *busy = errno == EWOULDBLOCK;
+            gpn_file_close(f, &ignored);
+            return false;
+        }
+        if (fstat(f->fd, &held) == 0 && stat(path, &named) == 0 &&
+            held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+            return true;
+        }
+        gpn_file_close(f, &ignored);
+    }
+#endif
+}
+
+/* Gives it back, and removes the file. */
+static void gpn_lock_give(gpn_file *f, const char *path)
+{
+    int ignored;
+
+    if (!f->is_open) {
+        return;
+    }
+#ifdef _WIN32
+    gpn_file_close(f, &ignored);
+    gpn_file_remove(path);
+#else
+    gpn_file_remove(path);
+    gpn_file_close(f, &ignored);
+#endif
+}
+
 /* ---- files that appear whole or not at all ---- */
 
 #define GPN_WHOLE_BUFFER 16384 /* bytes */
@@ -3721,17 +3798,27 @@ static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
     return w->oserr == 0;
 }
 
-#ifndef _WIN32
-/* So that the new name survives a power cut as well. Not all can: no error. */
-static void gpn_whole_sync_folder(const char *path)
+/* So that names in the folder of path survive a power cut, too. true where that
+ * cannot be done. */
+static bool gpn_folder_sync(const char *path, int *oserr)
 {
+#ifdef _WIN32
+    GPN_UNUSED(path);
+    GPN_UNUSED(oserr);
+    return true;
+#else
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     size_t len = slash == NULL ? 0 : (size_t)(slash - path);
+    bool ok = true;
     int fd;
 
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
     if (len >= sizeof folder) {
-        return;
+        return true;
     }
     memcpy(folder, path, len);
     folder[len] = '\0';
@@ -3740,11 +3827,13 @@ static void gpn_whole_sync_folder(const char *path)
     }
     fd = open(folder, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        fsync(fd);
+        ok = fsync(fd) == 0 || (errno != EIO && errno != ENOSPC);
+        *oserr = ok ? 0 : errno;
         close(fd);
     }
-}
+    return ok;
 #endif
+}
 
 /* Puts the file in its place. Ends the writer in either case; false: path is
  * as it was before. */
@@ -3757,10 +3846,10 @@ static bool gpn_whole_commit(gpn_whole *w, int *oserr)
     if (ok && w->part != NULL) {
         ok = gpn_file_rename(w->part, w->path, &w->oserr);
         if (ok) {
+            int ignored; /* the file is in its place */
+
             w->part = NULL;
-#ifndef _WIN32
-            gpn_whole_sync_folder(w->path);
-#endif
+            gpn_folder_sync(w->path, &ignored);
         }
     }
     *oserr = w->oserr;
@@ -17095,6 +17184,7 @@ enum {
 typedef struct gpn_task {
     gptner_client *client;
     const gptner_run_config *cfg;
+    bool keep_raw;            /* as in the client's configuration */
     const gptner_prompt *one; /* instead of cfg: a single prompt */
     gpn_live *live;           /* its stream */
     /* the source */
@@ -17261,7 +17351,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_class cls;
     char *raw = NULL;
     size_t raw_len = reply->body_len;
-    if (t->client->cfg.keep_raw && raw_len > 0) {
+    if ((t->keep_raw || t->client->cfg.keep_raw) && raw_len > 0) {
         raw = gpn_str_dup(env, gpn_str(reply->body, raw_len));
         if (raw != NULL && reply->http_status / 100 != 2)
             gpn_secret_mask(t->client, raw, raw_len);
@@ -18137,10 +18227,10 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
     return status;
 }
 
-GPTNER_API gptner_status gptner_run(gptner_client *client,
-                                    const gptner_run_config *run,
-                                    gptner_run_summary *summary,
-                                    gptner_error *err)
+static gptner_status gpn_run_prompts(gptner_client *client,
+                                     const gptner_run_config *run,
+                                     bool keep_raw, gptner_run_summary *summary,
+                                     gptner_error *err)
 {
     gpn_task t;
     gpn_run_spec spec;
@@ -18159,6 +18249,7 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
     memset(&t, 0, sizeof t);
     t.client = client;
     t.cfg = run;
+    t.keep_raw = keep_raw;
     if (!gpn_mutex_init(&t.lock))
         return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
     status = gpn_task_open(&t, err);
@@ -18173,6 +18264,14 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
     }
     gpn_task_close(&t);
     return status;
+}
+
+GPTNER_API gptner_status gptner_run(gptner_client *client,
+                                    const gptner_run_config *run,
+                                    gptner_run_summary *summary,
+                                    gptner_error *err)
+{
+    return gpn_run_prompts(client, run, false, summary, err);
 }
 
 GPTNER_API void gptner_results_free(gptner_result **results, size_t n)
