@@ -3699,13 +3699,18 @@ static bool gpn_whole_flush(gpn_whole *w)
     return ok;
 }
 
-/* The first failure stays: later calls fail the same way. */
+/* The first failure stays: later calls fail the same way. What is longer than
+ * the buffer does not go through it. */
 static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
                             int *oserr)
 {
     while (len > 0 && w->oserr == 0) {
         size_t part = GPN_WHOLE_BUFFER - w->len;
 
+        if (w->len == 0 && len >= GPN_WHOLE_BUFFER) {
+            gpn_file_write(&w->file, data, len, &w->oserr);
+            break;
+        }
         if (part > len) {
             part = len;
         }
@@ -3746,13 +3751,38 @@ static void gpn_whole_sync_folder(const char *path)
 }
 #endif
 
+/* Everything is on the disk, and the file is closed. */
+static bool gpn_whole_finish(gpn_whole *w)
+{
+    return w->oserr == 0 &&
+           (!w->file.is_open ||
+            (gpn_whole_flush(w) && gpn_file_sync(&w->file, &w->oserr) &&
+             gpn_file_close(&w->file, &w->oserr)));
+}
+
+/* Writes no more, but still has to be put in its place, or aborted; what is
+ * held until then are the names. */
+static bool gpn_whole_seal(gpn_whole *w, int *oserr)
+{
+    bool ok = gpn_whole_finish(w);
+    size_t part = w->part != NULL ? (size_t)(w->part - w->path) : 0;
+    char *names =
+        (char *)gpn_mem_realloc(w->env, w->path, (size_t)(w->buffer - w->path));
+
+    if (names != NULL) { /* else they stay where they are */
+        w->path = names;
+        w->part = w->part != NULL ? names + part : NULL;
+        w->buffer = NULL;
+    }
+    *oserr = w->oserr;
+    return ok;
+}
+
 /* Puts the file in its place. Ends the writer in either case; false: path is
  * as it was before. */
 static bool gpn_whole_commit(gpn_whole *w, int *oserr)
 {
-    bool ok = w->oserr == 0 && gpn_whole_flush(w) &&
-              gpn_file_sync(&w->file, &w->oserr) &&
-              gpn_file_close(&w->file, &w->oserr);
+    bool ok = gpn_whole_finish(w);
 
     if (ok && w->part != NULL) {
         ok = gpn_file_rename(w->part, w->path, &w->oserr);
@@ -5339,26 +5369,37 @@ enum {
 
 /* --- bytes of text ------------------------------------------------------ */
 
-/* The first byte from p on that is not plain: plain is what stands for itself
- * in a string and is ASCII. Eight bytes a step: a byte minus 0x20, or minus 1
- * once quote and backslash are made 0, borrows into its top bit, and a borrow
+/* The top bits of those of the eight bytes at p that are not plain: plain is
+ * what stands for itself in a string and is ASCII. A byte minus 0x20, or minus
+ * 1 once quote and backslash are made 0, borrows into its top bit, and a borrow
  * crosses only from a byte that is a hit itself, so the lowest hit is exact. */
+static uint64_t gpn_json_hits(const char *p)
+{
+    const unsigned char *b = (const unsigned char *)p;
+    uint64_t x = (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 |
+                 (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 |
+                 (uint64_t)b[5] << 40 | (uint64_t)b[6] << 48 |
+                 (uint64_t)b[7] << 56;
+    uint64_t quote = (x ^ GPN_JSON_ONES * '"') - GPN_JSON_ONES;
+    uint64_t slash = (x ^ GPN_JSON_ONES * '\\') - GPN_JSON_ONES;
+    uint64_t low = x - GPN_JSON_ONES * 0x20;
+    return (x | quote | slash | low) & GPN_JSON_ONES * 0x80;
+}
+
+/* How many bytes stand before the lowest hit, of which there is one. */
+static size_t gpn_json_first(uint64_t hits)
+{
+    uint64_t below = (hits & (~hits + 1)) - 1;
+    return (size_t)((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1;
+}
+
+/* The first byte from p on that is not plain. */
 static const char *gpn_json_plain(const char *p, const char *end)
 {
     while (end - p >= 8) {
-        const unsigned char *b = (const unsigned char *)p;
-        uint64_t x = (uint64_t)b[0] | (uint64_t)b[1] << 8 |
-                     (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 |
-                     (uint64_t)b[4] << 32 | (uint64_t)b[5] << 40 |
-                     (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
-        uint64_t quote = (x ^ GPN_JSON_ONES * '"') - GPN_JSON_ONES;
-        uint64_t slash = (x ^ GPN_JSON_ONES * '\\') - GPN_JSON_ONES;
-        uint64_t low = x - GPN_JSON_ONES * 0x20;
-        uint64_t hits = (x | quote | slash | low) & GPN_JSON_ONES * 0x80;
-        if (hits != 0) {
-            uint64_t below = (hits & (~hits + 1)) - 1;
-            return p + (((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1);
-        }
+        uint64_t hits = gpn_json_hits(p);
+        if (hits != 0)
+            return p + gpn_json_first(hits);
         p += 8;
     }
     while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 &&
@@ -5367,13 +5408,35 @@ static const char *gpn_json_plain(const char *p, const char *end)
     return p;
 }
 
+/* The length of the character beyond ASCII at text; 0: none, or cut off. As
+ * gpn_utf8_scan() sees it, but quicker. */
+static size_t gpn_json_multi(const char *text, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned lead = p[0];
+    if (len < 2 || lead < 0xc2 || (p[1] & 0xc0) != 0x80)
+        return 0;
+    if (lead < 0xe0)
+        return 2;
+    if (len < 3 || (p[2] & 0xc0) != 0x80)
+        return 0;
+    if (lead < 0xf0)
+        return (lead == 0xe0 && p[1] < 0xa0) || (lead == 0xed && p[1] >= 0xa0)
+                   ? 0
+                   : 3;
+    if (len < 4 || (p[3] & 0xc0) != 0x80 || lead > 0xf4)
+        return 0;
+    return (lead == 0xf0 && p[1] < 0x90) || (lead == 0xf4 && p[1] >= 0x90) ? 0
+                                                                           : 4;
+}
+
 /* Past characters beyond ASCII: to the first byte that is ASCII, or is at
  * least 0x80 and no UTF-8. */
 static const char *gpn_json_beyond(const char *p, const char *end)
 {
     while (p < end && (unsigned char)*p >= 0x80) {
-        size_t need = 0, n = gpn_utf8_scan(p, (size_t)(end - p), &need);
-        if (n != need)
+        size_t n = gpn_json_multi(p, (size_t)(end - p));
+        if (n == 0)
             break;
         p += n;
     }
@@ -6512,10 +6575,80 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
+/* A piece of text from p up to stop, or a little beyond it but not to end, to
+ * *at, which has room. Stops early at what is no whole character. */
+static const char *gpn_json_w_piece(const char *p, const char *stop,
+                                    const char *end, char **at)
+{
+    /* behind the backslash; 'u': no short form, 0: needs none */
+    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu\0\0\"";
+    char *to = *at;
+    while (p < stop) {
+        unsigned c;
+        size_t n;
+        if (end - p >= 8) {
+            uint64_t hits = gpn_json_hits(p);
+            memcpy(to, p, 8);
+            n = hits != 0 ? gpn_json_first(hits) : 8;
+            p += n;
+            to += n;
+            if (n == 8)
+                continue;
+        }
+        c = (unsigned char)*p;
+        if (c >= 0x80) {
+            do {
+                n = gpn_json_multi(p, (size_t)(end - p));
+                memcpy(to, p, n);
+                p += n;
+                to += n;
+            } while (n > 0 && p < stop && (unsigned char)*p >= 0x80);
+            if (n == 0)
+                break;
+        } else if (c != '\\' && (c >= sizeof form - 1 || form[c] == '\0')) {
+            *to++ = *p++;
+        } else if (c >= 0x20 || form[c] != 'u') {
+            *to++ = '\\';
+            *to++ = c == '\\' ? '\\' : form[c];
+            p++;
+        } else {
+            to = gpn_json_w_unit(to, c);
+            p++;
+        }
+    }
+    *at = to;
+    return p;
+}
+
+/* The quick way into memory for most of a text, if not all: a piece at a time,
+ * for which there is room whatever it holds. Returns where it stopped. */
+static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
+                                    const char *end)
+{
+    gpn_buf *out = w->out;
+    const char *stop;
+    do {
+        size_t len = (size_t)(end - p), room;
+        char *to;
+        len = len < 2048 ? len : 2048;
+        room = 6 * len + 16; /* \u00xx; and a word, or a character, beyond */
+        if (out->max - out->len < room || !gpn_buf_reserve(out, room))
+            break;
+        stop = p + len;
+        to = out->data + out->len;
+        p = gpn_json_w_piece(p, stop, end, &to);
+        out->len = (size_t)(to - out->data);
+    } while (p < end && p >= stop);
+    return p;
+}
+
 /* Text inside a string; a character cut off by its end is carried over. */
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
-    const char *end = p + len, *run = p;
+    const char *end = p + len, *run;
+    if (w->write_fn == NULL && !w->ascii_only)
+        p = gpn_json_w_quick(w, p, end);
+    run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
         size_t need = 1, n = 1;
         uint32_t cp = (unsigned char)*p;
