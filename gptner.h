@@ -3430,6 +3430,52 @@ static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
     return -1;
 }
 
+/* Reads from any place of a file that is no pipe, until cap bytes are there or
+ * the file ends. The number of bytes read, -1: failed. Do not mix with
+ * gpn_file_read(): on Windows this moves its place. */
+static int64_t gpn_file_read_at(gpn_file *f, char *data, size_t cap, int64_t at,
+                                int *oserr)
+{
+    size_t have = 0;
+
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return -1;
+    }
+    while (have < cap) {
+        size_t part = cap - have < GPN_FILE_CHUNK ? cap - have : GPN_FILE_CHUNK;
+        uint64_t from = (uint64_t)at + have;
+#ifdef _WIN32
+        OVERLAPPED place;
+        DWORD n = 0;
+
+        memset(&place, 0, sizeof place);
+        place.Offset = (DWORD)(from & 0xffffffffu);
+        place.OffsetHigh = (DWORD)(from >> 32);
+        if (!ReadFile(f->handle, data + have, (DWORD)part, &n, &place) &&
+            GetLastError() != ERROR_HANDLE_EOF) {
+            *oserr = gpn_file_error();
+            return -1;
+        }
+#else
+        ssize_t n = pread(f->fd, data + have, part, (off_t)from);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            *oserr = errno;
+            return -1;
+        }
+#endif
+        if (n == 0) {
+            break;
+        }
+        have += (size_t)n;
+    }
+    return (int64_t)have;
+}
+
 /* All of it, or false. */
 static bool gpn_file_write(gpn_file *f, const char *data, size_t len,
                            int *oserr)
@@ -16548,12 +16594,12 @@ static gpn_class gpn_judge_transport(const gpn_reply *reply, gptner_error *err)
                                                     : GPN_CLASS_FAIL;
 }
 
-/* A response that says what went wrong; f holds what it says. */
-static gpn_class gpn_judge_error(const gpn_reply *reply, const gpn_fields *f,
-                                 const char *what, int64_t *delay_ms,
-                                 gptner_error *err)
+/* What an HTTP status and what came with it mean; f holds what that says. */
+static gpn_class gpn_judge_http(int http_status, gptner_str should_retry,
+                                const gpn_fields *f, const char *what,
+                                gptner_error *err)
 {
-    int http = reply->http_status;
+    int http = http_status;
     gptner_status status = GPTNER_ERR_HTTP;
     gptner_str text = f->r.error_message;
     gptner_str type = f->r.error_type;
@@ -16562,20 +16608,29 @@ static gpn_class gpn_judge_error(const gpn_reply *reply, const gpn_fields *f,
     gpn_class cls;
     if (http / 100 == 2)
         http = gpn_fields_http_status(f);
-    cls = gpn_pace_classify(http, type, code, text,
-                            gpn_http_find(reply->http, "x-should-retry"),
-                            &status);
+    cls = gpn_pace_classify(http, type, code, text, should_retry, &status);
     if (gpn_str_starts(type, "exceed_context"))
         status = GPTNER_ERR_CONTEXT_LENGTH; /* llama.cpp */
-    *delay_ms = gpn_reply_delay(reply, text);
     if (text.len == 0)
         text = gptner_str_from(gptner_status_text(status));
-    gpn_fail(err, status, "%s: HTTP %d%s%.*s%s: %.*s%s", what,
-             reply->http_status, name.len > 0 ? " (" : "", (int)name.len,
+    gpn_fail(err, status, "%s: HTTP %d%s%.*s%s: %.*s%s", what, http_status,
+             name.len > 0 ? " (" : "", (int)name.len,
              name.len > 0 ? name.ptr : "", name.len > 0 ? ")" : "",
              (int)(text.len < 300 ? text.len : 300), text.ptr,
              gpn_status_advice(status));
-    err->http_status = reply->http_status;
+    err->http_status = http_status;
+    return cls;
+}
+
+/* A response that says what went wrong. */
+static gpn_class gpn_judge_error(const gpn_reply *reply, const gpn_fields *f,
+                                 const char *what, int64_t *delay_ms,
+                                 gptner_error *err)
+{
+    gpn_class cls = gpn_judge_http(reply->http_status,
+                                   gpn_http_find(reply->http, "x-should-retry"),
+                                   f, what, err);
+    *delay_ms = gpn_reply_delay(reply, f->r.error_message);
     err->retry_after_ms = *delay_ms;
     return cls;
 }
@@ -21631,7 +21686,1559 @@ GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
     return gpn_wait_run(client, id, cfg != NULL ? cfg : &standard, out, err);
 }
 
-/* --- results --- */
+/* --- results ---
+ * The requests of one batch are joined with the rows that came back for them,
+ * of which neither the order nor the number can be trusted.
+ *
+ * First the requests are counted, and the hash of each custom_id goes into an
+ * open table of 8-byte slots, 44 bits of the hash beside 20 of the request's
+ * number. Then the rows are passed over once: only the custom_id of each is
+ * looked at, and where it stands is noted in 6 bytes for its request. At last
+ * the rows are read again, in the order of the requests, checked and decoded
+ * where they lie. So a request costs 10 bytes of table and 6 of place, and no
+ * row is parsed twice but those of a request that has several. Hashes have a
+ * secret seed: that a strange id is taken for another happens once in 2^44.
+ *
+ * gpn_join_open(); gpn_join_add() for each file of rows, which is of a round:
+ * later ones answer what earlier ones left open; gpn_join_index(); then
+ * gpn_join_next() until it returns 0, and gpn_join_close() in every case. Paths
+ * must outlive the join. */
+
+enum {
+    GPN_JOIN_FILES = 16,
+    GPN_JOIN_REQUESTS = 1000000,
+    GPN_JOIN_NUMBERED = 10000000, /* numbers of "request-<n>" */
+    GPN_JOIN_ID = 256,            /* room to decode a custom_id with escapes */
+    GPN_JOIN_BLOCK = 131072,      /* bytes of a file, read at once */
+    GPN_JOIN_PLACE = 6            /* bytes of a place */
+};
+
+/* How good a row is as the answer to its request. */
+typedef enum gpn_rank {
+    GPN_RANK_NONE, /* not looked at yet */
+    GPN_RANK_MALFORMED,
+    GPN_RANK_ERROR,
+    GPN_RANK_ANSWER, /* refused, filtered or cut short */
+    GPN_RANK_OK
+} gpn_rank;
+
+/* What can be done for a request (openai-api.md 5.9). */
+typedef enum gpn_fate {
+    GPN_FATE_OK,
+    GPN_FATE_FAILED, /* sent again, it would fail again */
+    GPN_FATE_RETRY
+} gpn_fate;
+
+/* Lines of a file, one after the other. */
+typedef struct gpn_lines {
+    gpn_file *file;
+    const char *path;
+    size_t max; /* bytes of a line; of a longer one only the head is given */
+    gpn_buf buf;
+    size_t at;      /* of the next line, in buf */
+    int64_t offset; /* of buf, in the file */
+    bool ended;
+    bool passing; /* over what is left of a line that is too long */
+    /* of the line handed out: */
+    gptner_str line; /* without LF; good until the next call */
+    int64_t line_at; /* in the file */
+    int64_t number;  /* from 1 */
+    bool cut;
+} gpn_lines;
+
+static void gpn_lines_init(gpn_lines *l, const gpn_env *env, gpn_file *file,
+                           const char *path, size_t max)
+{
+    memset(l, 0, sizeof *l);
+    l->file = file;
+    l->path = path;
+    l->max = max;
+    gpn_buf_init(&l->buf, env,
+                 max < SIZE_MAX / 4 ? 2 * max + 2 * (size_t)GPN_JOIN_BLOCK
+                                    : SIZE_MAX);
+}
+
+/* Read on, behind what is left in buf. */
+static bool gpn_lines_fill(gpn_lines *l, gptner_error *err)
+{
+    gpn_buf *b = &l->buf;
+    bool first = l->offset == 0 && b->cap == 0;
+    size_t room;
+    int64_t got;
+    int oserr = 0;
+    gpn_buf_drop(b, l->at);
+    l->offset += (int64_t)l->at;
+    l->at = 0;
+    if (b->cap - b->len < GPN_JOIN_BLOCK / 2 &&
+        !gpn_buf_reserve(b, GPN_JOIN_BLOCK)) {
+        gpn_no_memory(err, l->path);
+        return false;
+    }
+    room = b->cap - b->len;
+    got = gpn_file_read_at(l->file, b->data + b->len, room,
+                           l->offset + (int64_t)b->len, &oserr);
+    if (got < 0) {
+        gpn_file_fail(err, l->path, "reading failed", oserr);
+        return false;
+    }
+    b->len += (size_t)got;
+    l->ended = (size_t)got < room;
+    if (first && got >= 3 && memcmp(b->data, "\xEF\xBB\xBF", 3) == 0)
+        l->at = 3;
+    return true;
+}
+
+/* The next line that is not blank. 1, 0 or -1. */
+static int gpn_lines_next(gpn_lines *l, gptner_error *err)
+{
+    size_t seen = 0; /* bytes without an LF */
+    for (;;) {
+        const char *from = l->buf.data + l->at;
+        size_t have = l->buf.len - l->at;
+        const char *lf =
+            have > seen ? (const char *)memchr(from + seen, '\n', have - seen)
+                        : NULL;
+        if (lf != NULL || (l->ended && have > 0) || have > l->max) {
+            size_t len = lf != NULL ? (size_t)(lf - from) : have;
+            bool rest = l->passing;
+            l->passing = lf == NULL && !l->ended;
+            l->line = gpn_str(from, len);
+            l->line_at = l->offset + (int64_t)l->at;
+            l->cut = len > l->max;
+            l->at += len + (lf != NULL);
+            l->number += !rest;
+            if (!rest && gpn_skip_space(l->line).len > 0)
+                return 1;
+            seen = 0;
+            continue;
+        }
+        if (l->ended)
+            return 0;
+        seen = have;
+        if (!gpn_lines_fill(l, err))
+            return -1;
+    }
+}
+
+/* The text behind "custom_id": in a line that is no JSON; ptr NULL: none. */
+static gptner_str gpn_line_recover_id(gptner_str line, char *room)
+{
+    static const char key[] = "\"custom_id\"";
+    gptner_json_reader r;
+    gptner_str id = GPN_ZERO;
+    while (id.ptr == NULL) {
+        size_t at = gpn_str_find(line, key);
+        if (at >= line.len)
+            break;
+        line = gpn_str(line.ptr + at + sizeof key - 1,
+                       line.len - at - (sizeof key - 1));
+        line = gpn_skip_space(line);
+        if (line.len == 0 || *line.ptr != ':')
+            continue;
+        gptner_json_reader_init(&r, line.ptr + 1, line.len - 1, NULL);
+        gptner_json_reader_scratch(&r, room, GPN_JOIN_ID);
+        gptner_json_read_str(&r, &id);
+    }
+    return id;
+}
+
+/* The custom_id of a line, which is read no further than to it. room: of
+ * GPN_JOIN_ID bytes. ptr NULL: it has none. */
+static gptner_str gpn_line_id(gptner_str line, char *room)
+{
+    gptner_json_reader r;
+    gptner_str id = GPN_ZERO;
+    gptner_str key;
+    gptner_json_reader_init(&r, line.ptr, line.len, NULL);
+    gptner_json_reader_scratch(&r, room, GPN_JOIN_ID);
+    if (gptner_json_enter_object(&r)) {
+        while (gptner_json_next_key(&r, &key)) {
+            if (!gpn_str_eq_c(key, "custom_id"))
+                continue;
+            gptner_json_read_str(&r, &id);
+            return id;
+        }
+    }
+    if (r.error.status != GPTNER_OK)
+        id = gpn_line_recover_id(line, room);
+    return id;
+}
+
+/* --- hashes of ids: SipHash-1-3 --- */
+
+static uint64_t gpn_sip_turn(uint64_t x, int n)
+{
+    return x << n | x >> (64 - n);
+}
+
+static void gpn_sip_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = gpn_sip_turn(v[1], 13) ^ v[0];
+    v[3] = gpn_sip_turn(v[3], 16) ^ v[2];
+    v[0] = gpn_sip_turn(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = gpn_sip_turn(v[1], 17) ^ v[2];
+    v[3] = gpn_sip_turn(v[3], 21) ^ v[0];
+    v[2] = gpn_sip_turn(v[2], 32);
+}
+
+static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
+{
+    uint64_t v[4] = {UINT64_C(0x736f6d6570736575), UINT64_C(0x646f72616e646f6d),
+                     UINT64_C(0x6c7967656e657261),
+                     UINT64_C(0x7465646279746573)};
+    size_t at = 0;
+    size_t i;
+    for (i = 0; i < 4; i++)
+        v[i] ^= seed[i % 2];
+    do {
+        uint64_t word = at + 8 > s.len ? (uint64_t)s.len << 56 : 0;
+        for (i = 0; i < 8 && at + i < s.len; i++)
+            word |= (uint64_t)(unsigned char)s.ptr[at + i] << 8 * i;
+        v[3] ^= word;
+        gpn_sip_round(v);
+        v[0] ^= word;
+        at += 8;
+    } while (at <= s.len);
+    v[2] ^= 0xff;
+    for (i = 0; i < 3; i++)
+        gpn_sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* --- the join --- */
+
+typedef struct gpn_join_file {
+    gpn_file file;
+    const char *path;
+    int round;
+} gpn_join_file;
+
+typedef struct gpn_join {
+    gptner_client *client;
+    gpn_file file; /* of the requests, if requests is set */
+    const char *requests;
+    gpn_join_file files[GPN_JOIN_FILES];
+    size_t n_files;
+    uint64_t seed[2];
+    uint64_t *slots; /* tag << 20 | index; 0: free */
+    size_t n_slots;
+    unsigned char *places; /* GPN_JOIN_PLACE bytes a request; all ones: none */
+    size_t room;           /* of places, while there are no requests */
+    size_t count;          /* of results */
+    size_t numbered;       /* of them "request-<n>", without requests */
+    size_t named;          /* of them others, without requests */
+    int64_t rows;
+    int64_t row_bytes;
+    int64_t duplicates;
+    int64_t strangers;
+    gptner_status lost; /* of requests without a row; 0: _MISSING */
+    bool raw;           /* keep bodies */
+    bool foreign;       /* the last one was of an endpoint without choices */
+    gpn_lines lines;
+    size_t lines_read; /* requests, lines is behind */
+    /* a part of a file of rows, read ahead */
+    gpn_buf ahead;
+    size_t ahead_file;
+    int64_t ahead_at;
+    bool ahead_ended;
+    int64_t expected; /* where the row behind the last one is */
+    /* The result handed out; all of it is good until the next call. */
+    size_t next; /* its index, plus 1 */
+    gptner_result view;
+    gpn_fate fate;
+    gpn_rank rank; /* of the row; NONE: there is none */
+    gpn_fields fields;
+    gpn_buf body; /* a copy, or two */
+    gptner_error error;
+    char id_room[GPN_JOIN_ID];
+    char id_text[32]; /* of a request that is only known by its number */
+    char what[80];
+} gpn_join;
+
+static void gpn_join_close(gpn_join *j)
+{
+    const gpn_env *env = &j->client->env;
+    int oserr;
+    size_t i;
+    for (i = 0; i < j->n_files; i++)
+        gpn_file_close(&j->files[i].file, &oserr); /* was only read */
+    gpn_file_close(&j->file, &oserr);
+    gpn_mem_free(env, j->slots);
+    gpn_mem_free(env, j->places);
+    gpn_buf_deinit(&j->lines.buf);
+    gpn_buf_deinit(&j->ahead);
+    gpn_buf_deinit(&j->body);
+    gpn_fields_deinit(&j->fields);
+}
+
+/* requests NULL: see gptner_batch_retrieve_config. */
+static gptner_status gpn_join_open(gpn_join *j, gptner_client *c,
+                                   const char *requests, gptner_error *err)
+{
+    size_t max = c->cfg.max_body_bytes;
+    int oserr = 0;
+    memset(j, 0, sizeof *j);
+    j->client = c;
+    j->requests = requests;
+    j->raw = c->cfg.keep_raw;
+    j->lost = GPTNER_ERR_MISSING;
+    gpn_fields_init(&j->fields, &c->env, NULL);
+    gpn_lines_init(&j->lines, &c->env, NULL, NULL, max);
+    gpn_buf_init(&j->ahead, &c->env, j->lines.buf.max);
+    gpn_buf_init(&j->body, &c->env, j->lines.buf.max);
+    if (requests != NULL &&
+        !gpn_file_open_read(&j->file, &c->env, requests, &oserr))
+        return gpn_file_fail(err, requests, "cannot be read", oserr);
+    return GPTNER_OK;
+}
+
+/* A file of rows; those of a round that is higher come later. */
+static gptner_status gpn_join_add(gpn_join *j, const char *path, int round,
+                                  gptner_error *err)
+{
+    gpn_join_file *f = &j->files[j->n_files];
+    int oserr = 0;
+    if (j->n_files == GPN_JOIN_FILES)
+        return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: more than 16 result files",
+                        path);
+    if (!gpn_file_open_read(&f->file, &j->client->env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    f->path = path;
+    f->round = round;
+    j->n_files++;
+    return GPTNER_OK;
+}
+
+/* Begin to read a file from its start. */
+static void gpn_join_read(gpn_join *j, gpn_file *file, const char *path)
+{
+    gpn_buf kept = j->lines.buf;
+    gpn_lines_init(&j->lines, &j->client->env, file, path,
+                   j->client->cfg.max_body_bytes);
+    gpn_buf_clear(&kept);
+    j->lines.buf = kept;
+}
+
+/* --- places: file number, rank and offset of a row --- */
+
+typedef struct gpn_place {
+    size_t file; /* GPN_JOIN_FILES: there is no row */
+    gpn_rank rank;
+    int64_t at;
+} gpn_place;
+
+#define GPN_PLACE_MAX ((int64_t)1 << 41) /* bytes of a file */
+
+static gpn_place gpn_place_get(const gpn_join *j, size_t index)
+{
+    const unsigned char *p = j->places + index * GPN_JOIN_PLACE;
+    unsigned top = p[5];
+    gpn_place place;
+    place.file = top >> 4;
+    place.rank = (gpn_rank)(top >> 1 & 7);
+    place.at = (int64_t)(top & 1) << 40 | (int64_t)p[4] << 32 |
+               (int64_t)p[3] << 24 | (int64_t)p[2] << 16 | (int64_t)p[1] << 8 |
+               p[0];
+    if ((top >> 1 & 7) == 7)
+        place.file = GPN_JOIN_FILES;
+    return place;
+}
+
+static void gpn_place_set(gpn_join *j, size_t index, gpn_place place)
+{
+    unsigned char *p = j->places + index * GPN_JOIN_PLACE;
+    int i;
+    for (i = 0; i < 5; i++)
+        p[i] = (unsigned char)(place.at >> 8 * i & 0xff);
+    p[5] = (unsigned char)(place.file << 4 | (unsigned)place.rank << 1 |
+                           (size_t)(place.at >> 40));
+}
+
+/* Room for more places, none of them taken. */
+static bool gpn_places_grow(gpn_join *j, size_t room)
+{
+    void *more;
+    if (room <= j->room)
+        return true;
+    more = gpn_mem_realloc(&j->client->env, j->places, room * GPN_JOIN_PLACE);
+    if (more == NULL)
+        return false;
+    j->places = (unsigned char *)more;
+    memset(j->places + j->room * GPN_JOIN_PLACE, 0xff,
+           (room - j->room) * GPN_JOIN_PLACE);
+    j->room = room;
+    return true;
+}
+
+/* --- the table --- */
+
+static gptner_status gpn_join_no_memory(const gpn_join *j, gptner_error *err)
+{
+    return gpn_no_memory(err, j->requests != NULL ? j->requests : "results");
+}
+
+/* A table for n ids, at most four fifths full, and places for their rows. */
+static gptner_status gpn_table_new(gpn_join *j, size_t n, gptner_error *err)
+{
+    const gpn_env *env = &j->client->env;
+    gpn_mem_free(env, j->slots);
+    j->n_slots = n + n / 4 + 1;
+    j->seed[0] = gpn_random_u64(env);
+    j->seed[1] = gpn_random_u64(env);
+    j->slots = (uint64_t *)gpn_mem_zalloc(env, j->n_slots * sizeof *j->slots);
+    return j->slots != NULL ? GPTNER_OK : gpn_join_no_memory(j, err);
+}
+
+/* The slot of an id, or the free one where it belongs, and its tag. */
+static uint64_t *gpn_table_find(const gpn_join *j, gptner_str id, uint64_t *tag)
+{
+    uint64_t hash = gpn_sip(j->seed, id);
+    size_t at = (size_t)((hash >> 32) * j->n_slots >> 32);
+    *tag = hash & ((UINT64_C(1) << 44) - 1);
+    *tag += *tag == 0;
+    while (j->slots[at] != 0 && j->slots[at] >> 20 != *tag)
+        at = at + 1 < j->n_slots ? at + 1 : 0;
+    return &j->slots[at];
+}
+
+static size_t gpn_slot_index(uint64_t slot)
+{
+    return (size_t)(slot & ((1u << 20) - 1));
+}
+
+/* Put the id of each request into the table. *twice: the line of an id that
+ * was there before, 0: none. */
+static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
+                                    gptner_error *err)
+{
+    size_t n = 0;
+    int got;
+    *twice = 0;
+    gpn_join_read(j, &j->file, j->requests);
+    while ((got = gpn_lines_next(&j->lines, err)) > 0) {
+        gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+        uint64_t tag;
+        uint64_t *slot;
+        if (id.ptr == NULL || n == j->count)
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "%s: line %lld has no custom_id", j->requests,
+                            (long long)j->lines.number);
+        slot = gpn_table_find(j, id, &tag);
+        if (*slot != 0) {
+            *twice = j->lines.number;
+            return GPTNER_OK;
+        }
+        *slot = tag << 20 | n++;
+    }
+    return got < 0 ? err->status : GPTNER_OK;
+}
+
+/* Count the requests and make their table. */
+static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
+{
+    gptner_status status;
+    int64_t twice = 0;
+    int tries;
+    int got;
+    gpn_join_read(j, &j->file, j->requests);
+    while ((got = gpn_lines_next(&j->lines, err)) > 0)
+        j->count++;
+    if (got < 0)
+        return err->status;
+    if (j->count > GPN_JOIN_REQUESTS)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "%s: more than 1,000,000 requests", j->requests);
+    for (tries = 0; tries < 2; tries++) { /* two hashes may be equal, once */
+        status = gpn_table_new(j, j->count, err);
+        if (status == GPTNER_OK)
+            status = gpn_join_enter(j, &twice, err);
+        if (status != GPTNER_OK)
+            return status;
+        if (twice == 0)
+            break;
+    }
+    if (twice != 0)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "%s: line %lld has the custom_id of another line",
+                        j->requests, (long long)twice);
+    if (!gpn_places_grow(j, j->count))
+        return gpn_join_no_memory(j, err);
+    return GPTNER_OK;
+}
+
+/* --- a row --- */
+
+/* Find the row at a place, in memory. false: reading failed. */
+static bool gpn_join_fetch(gpn_join *j, size_t file, int64_t at,
+                           gptner_str *row, gptner_error *err)
+{
+    gpn_buf *b = &j->ahead;
+    gpn_join_file *f = &j->files[file];
+    size_t most = j->client->cfg.max_body_bytes;
+    size_t size = GPN_JOIN_BLOCK;
+    int oserr = 0;
+    if (at != j->expected && j->rows > 0) /* rows are of much the same size */
+        size = (size_t)(j->row_bytes / j->rows) * 3 / 2 + 64;
+    for (;;) {
+        size_t have = 0;
+        int64_t got;
+        if (file == j->ahead_file && at >= j->ahead_at &&
+            at - j->ahead_at < (int64_t)b->len) {
+            char *from = b->data + (at - j->ahead_at);
+            const char *lf;
+            have = b->len - (size_t)(at - j->ahead_at);
+            lf = (const char *)memchr(from, '\n', have);
+            if (lf != NULL || j->ahead_ended || have > most) {
+                *row = gpn_str(from, lf != NULL ? (size_t)(lf - from) : have);
+                j->expected = at + (int64_t)row->len + 1;
+                return true;
+            }
+        }
+        while (size <= have)
+            size *= 2;
+        gpn_buf_clear(b);
+        if (!gpn_buf_reserve(b, size)) {
+            gpn_no_memory(err, f->path);
+            return false;
+        }
+        got = gpn_file_read_at(&f->file, b->data, size, at, &oserr);
+        if (got <= 0) {
+            gpn_file_fail(err, f->path, "reading failed", oserr);
+            return false;
+        }
+        b->len = (size_t)got;
+        j->ahead_file = file;
+        j->ahead_at = at;
+        j->ahead_ended = b->len < size;
+    }
+}
+
+/* What a row says beside the body in it. */
+typedef struct gpn_row_head {
+    gptner_str custom_id;
+    gptner_str request_id;
+    gptner_str code;
+    gptner_str message;
+    int64_t status;  /* -1: none */
+    bool responded;  /* response is an object */
+    bool has_body;   /* which is an object */
+    bool failed;     /* there is an error */
+    gptner_str body; /* as it came, if that was asked for */
+} gpn_row_head;
+
+static const gpn_member gpn_row_error_members[] = {
+    {"code", GPN_KIND_TEXT, offsetof(gpn_row_head, code)},
+    {"message", GPN_KIND_TEXT, offsetof(gpn_row_head, message)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* Copies before decoding changes what is copied. */
+static void gpn_row_body(gpn_join *j, gptner_json_reader *r, gpn_row_head *h)
+{
+    gptner_json_type type = gptner_json_peek(r);
+    if (j->raw) {
+        gptner_json_reader start = *r;
+        if (!gptner_json_read_raw(r, &h->body))
+            return;
+        gpn_buf_clear(&j->body);
+        gpn_buf_add_str(&j->body, h->body);
+        h->body = gpn_str(j->body.data, j->body.len);
+        *r = start;
+    }
+    h->has_body = type == GPTNER_JSON_OBJECT;
+    if (h->has_body)
+        gpn_read_object(&j->fields, r, gpn_reply_members, &j->fields);
+    else
+        gptner_json_read_str(r, &j->fields.r.error_message);
+    gpn_fields_sort(&j->fields);
+}
+
+static void gpn_row_response(gpn_join *j, gptner_json_reader *r,
+                             gpn_row_head *h)
+{
+    gptner_str key;
+    h->responded = gptner_json_enter_object(r);
+    if (!h->responded)
+        return;
+    while (gptner_json_next_key(r, &key)) {
+        if (gpn_str_eq_c(key, "body"))
+            gpn_row_body(j, r, h);
+        else if (gpn_str_eq_c(key, "status_code"))
+            gpn_read_count(r, &h->status);
+        else if (gpn_str_eq_c(key, "request_id"))
+            gpn_read_text(r, &h->request_id);
+    }
+}
+
+static void gpn_row_error(gptner_json_reader *r, gpn_row_head *h)
+{
+    gptner_json_type type = gptner_json_peek(r);
+    h->failed = type == GPTNER_JSON_OBJECT || type == GPTNER_JSON_STRING;
+    if (type == GPTNER_JSON_OBJECT)
+        gpn_read_object(NULL, r, gpn_row_error_members, h);
+    else
+        gptner_json_read_str(r, &h->message);
+}
+
+/* Take a row apart where it lies. false: it is no JSON object; why says what
+ * it is. */
+static bool gpn_row_parse(gpn_join *j, gptner_str row, gpn_row_head *h,
+                          gptner_json_error *why)
+{
+    char *text = j->ahead.data + (row.ptr - j->ahead.data);
+    gptner_json_reader r;
+    gptner_str key;
+    bool object;
+    memset(h, 0, sizeof *h);
+    h->status = -1;
+    gpn_fields_deinit(&j->fields);
+    gpn_fields_init(&j->fields, &j->client->env, text);
+    gptner_json_reader_init_in_place(&r, text, row.len, NULL);
+    object = gptner_json_enter_object(&r);
+    while (object && gptner_json_next_key(&r, &key)) {
+        if (gpn_str_eq_c(key, "custom_id") && h->custom_id.ptr == NULL)
+            gptner_json_read_str(&r, &h->custom_id);
+        else if (gpn_str_eq_c(key, "response"))
+            gpn_row_response(j, &r, h);
+        else if (gpn_str_eq_c(key, "error"))
+            gpn_row_error(&r, h);
+    }
+    if (gptner_json_reader_finish(&r, why) == GPTNER_OK && !object)
+        why->message = "no object";
+    return why->status == GPTNER_OK && object;
+}
+
+/* The answer in a body of /v1/responses (openai-api.md 3.4): the texts of its
+ * messages. body is changed. */
+static void gpn_row_output(gpn_fields *f, gptner_json_reader *r,
+                           gptner_choice *c)
+{
+    static const gpn_member members[] = {
+        {"type", GPN_KIND_TEXT, offsetof(gptner_choice, finish_reason)},
+        {"content", GPN_KIND_CONTENT, offsetof(gptner_choice, text)},
+        {"", GPN_KIND_SKIP, 0}};
+    if (!gptner_json_enter_array(r))
+        return;
+    while (gptner_json_next_item(r)) {
+        gptner_choice item;
+        memset(&item, 0, sizeof item);
+        gpn_read_object(f, r, members, &item);
+        if (gpn_str_eq_c(item.finish_reason, "message"))
+            gpn_read_join(f, &c->text, item.text);
+    }
+}
+
+/* A good body without choices, of another endpoint than those of the client.
+ * Its text is found if it is of /v1/responses, else raw alone has it. false:
+ * no endpoint answers so. */
+static bool gpn_row_foreign(gpn_join *j, gpn_row_head *h)
+{
+    static const char *const names[] = {"output",  "status", "data",
+                                        "results", "object", NULL};
+    gpn_fields *f = &j->fields;
+    size_t len = h->body.len;
+    gptner_json_reader r;
+    gptner_choice c;
+    gptner_str status = GPN_ZERO;
+    bool output = false;
+    bool other = false;
+    size_t which;
+    gpn_buf_add_str(&j->body, h->body); /* reserved by the caller */
+    memset(&c, 0, sizeof c);
+    f->text = j->body.data + len;
+    gptner_json_reader_init_in_place(&r, f->text, len, NULL);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, names, &which)) {
+        if (which == 0) {
+            output = gptner_json_peek(&r) == GPTNER_JSON_ARRAY;
+            gpn_row_output(f, &r, &c);
+        } else if (which == 1) {
+            gptner_json_read_str(&r, &status);
+        } else {
+            other |= which < 4;
+        }
+    }
+    f->n_choices = 0;
+    f->status = GPTNER_OK;
+    if (output && gpn_fields_add(f) != NULL) {
+        f->choices[0] = c;
+        f->choices[0].finish_reason = gptner_str_from(
+            gpn_str_eq_c(status, "incomplete") ? "length" : "stop");
+        f->answered = true;
+    }
+    return output || other;
+}
+
+/* --- what a row means --- */
+
+static gpn_fate gpn_fate_of(gpn_class cls)
+{
+    switch (cls) {
+    case GPN_CLASS_OK:
+        return GPN_FATE_OK;
+    case GPN_CLASS_FAIL:
+    case GPN_CLASS_FATAL:
+        return GPN_FATE_FAILED;
+    default:
+        return GPN_FATE_RETRY;
+    }
+}
+
+/* The request was not run: row.error says why. */
+static gpn_fate gpn_row_judge_unrun(gpn_join *j, const gpn_row_head *h)
+{
+    gptner_status status = GPTNER_ERR_SERVER;
+    gptner_str text = h->message;
+    gpn_fate fate = GPN_FATE_RETRY;
+    j->fields.r.error_code = h->code;
+    j->fields.r.error_message = h->message;
+    if (gpn_str_eq_c(h->code, "batch_expired")) {
+        status = GPTNER_ERR_EXPIRED;
+    } else if (gpn_str_eq_c(h->code, "batch_cancelled")) {
+        status = GPTNER_ERR_CANCELLED;
+        fate = GPN_FATE_FAILED;
+    }
+    if (text.len == 0)
+        text = gptner_str_from(gptner_status_text(status));
+    gpn_fields_mask(&j->fields, j->client);
+    gpn_fail(&j->error, status, "%s: %.*s%s%.*s", j->what,
+             (int)(h->code.len < 64 ? h->code.len : 64),
+             h->code.len > 0 ? h->code.ptr : "", h->code.len > 0 ? ": " : "",
+             (int)(text.len < 300 ? text.len : 300), text.ptr);
+    return fate;
+}
+
+/* A reply that is no answer. */
+static gpn_fate gpn_row_judge_failed(gpn_join *j, const gpn_row_head *h)
+{
+    gpn_fields *f = &j->fields;
+    f->n_choices = 0;
+    if (h->status == 0) {
+        gpn_fail(&j->error, GPTNER_ERR_SERVER,
+                 "%s: the server gave no answer (status 0)", j->what);
+        return GPN_FATE_RETRY;
+    }
+    gpn_fields_mask(f, j->client);
+    if (h->body.len > 0)
+        gpn_secret_mask(j->client, j->body.data, h->body.len);
+    return gpn_fate_of(gpn_judge_http(h->status < 0 ? 200 : (int)h->status,
+                                      gpn_str(NULL, 0), f, j->what, &j->error));
+}
+
+static gpn_fate gpn_row_judge(gpn_join *j, gpn_row_head *h)
+{
+    gpn_fields *f = &j->fields;
+    bool good = h->status < 0 || h->status / 100 == 2;
+    gpn_class cls;
+    j->rank = GPN_RANK_ERROR;
+    j->foreign = false;
+    if (h->failed && !(h->responded && (!good || f->answered)))
+        return gpn_row_judge_unrun(j, h);
+    if (!h->responded) {
+        j->rank = GPN_RANK_MALFORMED;
+        gpn_fail(&j->error, GPTNER_ERR_BAD_REPLY,
+                 "%s: a row without response and error", j->what);
+        return GPN_FATE_RETRY;
+    }
+    if (!good || f->failed)
+        return gpn_row_judge_failed(j, h);
+    if (!f->answered && h->body.len > 0)
+        j->foreign = gpn_row_foreign(j, h);
+    if (j->foreign && !f->answered) {
+        j->rank = GPN_RANK_OK;
+        return GPN_FATE_OK;
+    }
+    cls = gpn_judge_choices(j->client, f, j->what, &j->error);
+    if (cls == GPN_CLASS_OK)
+        j->rank = GPN_RANK_OK;
+    else if (f->answered && cls == GPN_CLASS_FAIL)
+        j->rank = GPN_RANK_ANSWER;
+    return gpn_fate_of(cls);
+}
+
+static void gpn_row_malformed(gpn_join *j, size_t file, int64_t at, bool cut,
+                              const char *why)
+{
+    j->rank = GPN_RANK_MALFORMED;
+    j->fate = GPN_FATE_RETRY;
+    gpn_fields_deinit(&j->fields);
+    gpn_fields_init(&j->fields, &j->client->env, NULL);
+    j->view = j->fields.r;
+    gpn_fail(&j->error, cut ? GPTNER_ERR_LIMIT : GPTNER_ERR_BAD_REPLY,
+             "malformed line at byte %lld of %s: %s", (long long)at,
+             j->files[file].path, why);
+}
+
+static void gpn_join_name(gpn_join *j, gptner_str id)
+{
+    gpn_format(j->what, sizeof j->what, "%.*s",
+               (int)(id.len < 64 ? id.len : 64), id.len > 0 ? id.ptr : "");
+}
+
+/* Read and judge the row at a place: rank, fate, fields, error and a part of
+ * view are set. Not OK: the whole join fails. */
+static gptner_status gpn_join_load(gpn_join *j, size_t file, int64_t at,
+                                   gptner_error *err)
+{
+    gptner_result *view = &j->view;
+    gptner_json_error why;
+    gpn_row_head head;
+    gptner_str row;
+    bool cut;
+    memset(&j->error, 0, sizeof j->error);
+again:
+    if (!gpn_join_fetch(j, file, at, &row, err))
+        return err->status;
+    cut = row.len > j->client->cfg.max_body_bytes;
+    why.message = "longer than max_body_bytes";
+    if (cut || !gpn_row_parse(j, row, &head, &why)) {
+        gpn_row_malformed(j, file, at, cut, why.message);
+        return GPTNER_OK;
+    }
+    if (!j->raw && head.has_body && !j->fields.answered &&
+        head.status / 100 == 2 && !j->fields.failed) {
+        j->raw = true; /* the rows of an endpoint whose bodies are kept */
+        j->ahead.len = 0;
+        goto again;
+    }
+    if (head.body.len > 0 && gpn_buf_reserve(&j->body, head.body.len))
+        head.body.ptr = j->body.data;
+    if (j->body.status == GPTNER_ERR_NO_MEMORY ||
+        j->fields.status == GPTNER_ERR_NO_MEMORY)
+        return gpn_join_no_memory(j, err);
+    gpn_join_name(j, head.custom_id);
+    j->fate = gpn_row_judge(j, &head);
+    *view = j->fields.r;
+    view->custom_id = head.custom_id;
+    view->request_id = head.request_id;
+    j->raw = j->client->cfg.keep_raw || j->foreign;
+    if (j->raw)
+        view->raw = head.body;
+    view->http_status = head.status > 0 ? (int)head.status : 0;
+    view->attempts = head.responded && head.status != 0;
+    return GPTNER_OK;
+}
+
+/* --- from rows to places --- */
+
+/* A second row for a request: keep the better one, or the later. */
+static gptner_status gpn_join_choose(gpn_join *j, size_t file, size_t index,
+                                     gptner_error *err)
+{
+    gpn_place old = gpn_place_get(j, index);
+    gpn_place place;
+    gptner_status status;
+    int older = j->files[old.file].round;
+    int round = j->files[file].round;
+    if (old.rank == GPN_RANK_NONE) {
+        j->ahead.len = 0; /* what was decoded there is no JSON any more */
+        status = gpn_join_load(j, old.file, old.at, err);
+        if (status != GPTNER_OK)
+            return status;
+        old.rank = j->rank;
+        gpn_place_set(j, index, old);
+    }
+    j->ahead.len = 0;
+    status = gpn_join_load(j, file, j->lines.line_at, err);
+    if (status != GPTNER_OK)
+        return status;
+    j->duplicates += round == older;
+    if (j->rank > old.rank || (j->rank == old.rank && round > older)) {
+        place.file = file;
+        place.rank = j->rank;
+        place.at = j->lines.line_at;
+        gpn_place_set(j, index, place);
+    }
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_join_place(gpn_join *j, size_t file, size_t index,
+                                    gptner_error *err)
+{
+    gpn_place place = gpn_place_get(j, index);
+    if (place.file < GPN_JOIN_FILES)
+        return gpn_join_choose(j, file, index, err);
+    place.file = file;
+    place.rank = GPN_RANK_NONE;
+    place.at = j->lines.line_at;
+    gpn_place_set(j, index, place);
+    return GPTNER_OK;
+}
+
+static void gpn_join_stranger(gpn_join *j, gptner_str id)
+{
+    j->strangers++;
+    gpn_log(&j->client->env, GPTNER_LOG_WARN,
+            "%s: line %lld: no request has the custom_id \"%.*s\"",
+            j->lines.path, (long long)j->lines.number,
+            (int)(id.len < 64 ? id.len : 64), id.len > 0 ? id.ptr : "");
+}
+
+/* n of "request-<n>", written as we write it. */
+static bool gpn_id_number(gptner_str id, size_t *n)
+{
+    uint64_t number;
+    if (!gpn_str_starts(id, "request-"))
+        return false;
+    id = gpn_str(id.ptr + 8, id.len - 8);
+    if (!gpn_parse_u64(id, &number) || number > GPN_JOIN_NUMBERED ||
+        (*id.ptr == '0' && id.len > 1))
+        return false;
+    *n = (size_t)number;
+    return true;
+}
+
+/* A row where the requests are known. */
+static gptner_status gpn_join_row(gpn_join *j, size_t file, gptner_error *err)
+{
+    gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+    uint64_t tag;
+    const uint64_t *slot = id.ptr != NULL ? gpn_table_find(j, id, &tag) : NULL;
+    if (slot != NULL && *slot != 0)
+        return gpn_join_place(j, file, gpn_slot_index(*slot), err);
+    gpn_join_stranger(j, id);
+    return GPTNER_OK;
+}
+
+/* A row where they are not, first time: those with a number get their places,
+ * the others are counted. */
+static gptner_status gpn_join_row_numbered(gpn_join *j, size_t file,
+                                           gptner_error *err)
+{
+    gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+    size_t n;
+    if (id.ptr == NULL) {
+        gpn_join_stranger(j, id);
+        return GPTNER_OK;
+    }
+    if (!gpn_id_number(id, &n)) {
+        j->named++;
+        return GPTNER_OK;
+    }
+    if (n >= j->room && !gpn_places_grow(j, n + 1 > j->room + j->room / 2
+                                                ? n + 1
+                                                : j->room + j->room / 2))
+        return gpn_join_no_memory(j, err);
+    if (n >= j->count)
+        j->count = n + 1;
+    return gpn_join_place(j, file, n, err);
+}
+
+/* Second time: the others, behind, as they come. */
+static gptner_status gpn_join_row_named(gpn_join *j, size_t file,
+                                        gptner_error *err)
+{
+    gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+    uint64_t *slot;
+    uint64_t tag;
+    size_t n;
+    if (id.ptr == NULL || gpn_id_number(id, &n))
+        return GPTNER_OK;
+    slot = gpn_table_find(j, id, &tag);
+    if (*slot == 0)
+        *slot = tag << 20 | (j->count++ - j->numbered);
+    return gpn_join_place(j, file, j->numbered + gpn_slot_index(*slot), err);
+}
+
+/* Show all rows of all files to row_fn. */
+static gptner_status gpn_join_scan(gpn_join *j,
+                                   gptner_status (*row_fn)(gpn_join *, size_t,
+                                                           gptner_error *),
+                                   gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    size_t i;
+    for (i = 0; i < j->n_files && status == GPTNER_OK; i++) {
+        int got = 1;
+        gpn_join_read(j, &j->files[i].file, j->files[i].path);
+        while (status == GPTNER_OK) {
+            got = gpn_lines_next(&j->lines, err);
+            if (got <= 0)
+                break;
+            if (j->lines.line_at >= GPN_PLACE_MAX)
+                return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: too large",
+                                j->lines.path);
+            j->rows++;
+            j->row_bytes += (int64_t)j->lines.line.len + 1;
+            status = row_fn(j, i, err);
+        }
+        if (got < 0)
+            return err->status;
+    }
+    return status;
+}
+
+static gptner_status gpn_join_index_alone(gpn_join *j, gptner_error *err)
+{
+    gptner_status status = gpn_join_scan(j, gpn_join_row_numbered, err);
+    if (status != GPTNER_OK)
+        return status;
+    j->numbered = j->count;
+    if (j->named == 0)
+        return GPTNER_OK;
+    if (j->named > GPN_JOIN_REQUESTS)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "results: more than 1,000,000 requests");
+    status = gpn_table_new(j, j->named, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (!gpn_places_grow(j, j->numbered + j->named))
+        return gpn_join_no_memory(j, err);
+    return gpn_join_scan(j, gpn_join_row_named, err);
+}
+
+/* Find the row of every request. Afterwards count is the number of results,
+ * and duplicates and strangers are known. err is not NULL. */
+static gptner_status gpn_join_index(gpn_join *j, gptner_error *err)
+{
+    gptner_status status;
+    if (j->requests == NULL) {
+        status = gpn_join_index_alone(j, err);
+    } else {
+        status = gpn_join_requests(j, err);
+        if (status == GPTNER_OK)
+            status = gpn_join_scan(j, gpn_join_row, err);
+    }
+    gpn_mem_free(&j->client->env, j->slots);
+    j->slots = NULL;
+    j->ahead.len = 0;
+    j->expected = 0;
+    gpn_join_read(j, &j->file, j->requests); /* for gpn_join_request() */
+    return status;
+}
+
+/* --- results, in order --- */
+
+/* The line of the request whose result was handed out last. It is read from
+ * the file of requests only when it is asked for. */
+static gptner_status gpn_join_request(gpn_join *j, gptner_str *line,
+                                      gptner_error *err)
+{
+    while (j->lines_read < j->next) {
+        int got = gpn_lines_next(&j->lines, err);
+        if (got < 0)
+            return err->status;
+        if (got == 0)
+            return gpn_fail(err, GPTNER_ERR_FILE, "%s: has become shorter",
+                            j->requests);
+        j->lines_read++;
+    }
+    *line = j->lines.line;
+    return GPTNER_OK;
+}
+
+/* The custom_id of the request, where its row does not tell it. */
+static gptner_status gpn_join_id(gpn_join *j, gptner_error *err)
+{
+    gptner_str line;
+    gptner_status status;
+    if (j->requests != NULL) {
+        status = gpn_join_request(j, &line, err);
+        if (status == GPTNER_OK)
+            j->view.custom_id = gpn_line_id(line, j->id_room);
+        return status;
+    }
+    gpn_format(j->id_text, sizeof j->id_text, "request-%llu",
+               (unsigned long long)(j->next - 1));
+    j->view.custom_id =
+        gptner_str_from(j->next <= j->numbered ? j->id_text : NULL);
+    return GPTNER_OK;
+}
+
+static void gpn_join_missing(gpn_join *j)
+{
+    gpn_fields_deinit(&j->fields);
+    gpn_fields_init(&j->fields, &j->client->env, NULL);
+    j->view = j->fields.r;
+    j->rank = GPN_RANK_NONE;
+    j->fate =
+        j->lost == GPTNER_ERR_CANCELLED ? GPN_FATE_FAILED : GPN_FATE_RETRY;
+}
+
+static gptner_status gpn_join_step(gpn_join *j, gptner_error *err)
+{
+    gpn_place place = gpn_place_get(j, j->next);
+    gptner_status status = GPTNER_OK;
+    if (place.file < GPN_JOIN_FILES)
+        status = gpn_join_load(j, place.file, place.at, err);
+    else
+        gpn_join_missing(j);
+    j->next++;
+    if (status == GPTNER_OK && j->view.custom_id.ptr == NULL)
+        status = gpn_join_id(j, err);
+    if (place.file == GPN_JOIN_FILES) {
+        gpn_join_name(j, j->view.custom_id);
+        gpn_fail(&j->error, j->lost, "%s: %s", j->what,
+                 j->lost == GPTNER_ERR_MISSING
+                     ? "the batch has no result for it"
+                     : gptner_status_text(j->lost));
+    }
+    return status;
+}
+
+/* The result of the next request: j->view, with fate and rank beside it, good
+ * until the next call. 1, 0: there are no more, -1: failed. */
+static int gpn_join_next(gpn_join *j, gptner_error *err)
+{
+    gptner_result *view = &j->view;
+    if (j->next == j->count)
+        return 0;
+    if (gpn_join_step(j, err) != GPTNER_OK)
+        return -1;
+    view->index = j->next - 1;
+    view->choices = j->fields.choices;
+    view->n_choices = j->fields.n_choices;
+    if (view->n_choices > 0) {
+        view->text = j->fields.choices[0].text;
+        view->finish_reason = j->fields.choices[0].finish_reason;
+    }
+    if (j->fate != GPN_FATE_OK)
+        gpn_result_fail(view, &j->error);
+    return 1;
+}
+
+/* --- where results go --- */
+
+typedef struct gpn_tray {
+    gptner_client *client;
+    const gptner_batch_retrieve_config *cfg;
+    gptner_batch_summary sum;
+    gpn_out out;
+    gptner_result **results;
+    size_t n;     /* in results */
+    size_t total; /* to come */
+    int64_t started_ms;
+    int64_t shown_ms; /* the last progress */
+} gpn_tray;
+
+static gptner_status gpn_tray_open(gpn_tray *s, gptner_client *c,
+                                   const gptner_batch_retrieve_config *cfg,
+                                   size_t total, gptner_error *err)
+{
+    memset(s, 0, sizeof *s);
+    s->client = c;
+    s->cfg = cfg;
+    s->total = total;
+    s->started_ms = s->shown_ms = gpn_clock_ms(&c->env);
+    if (cfg->results != NULL) {
+        s->results = (gptner_result **)gpn_owned_new(
+            &c->env, (total + 1) * sizeof *s->results);
+        if (s->results == NULL)
+            return gpn_no_memory(err, "results");
+    }
+    if (cfg->output_path == NULL)
+        return GPTNER_OK;
+    return gpn_out_open(&s->out, &c->env, cfg->output_path, err);
+}
+
+static void gpn_tray_progress(gpn_tray *s, bool finished)
+{
+    const gptner_batch_summary *sum = &s->sum;
+    int64_t now;
+    gptner_progress p;
+    if (s->cfg->progress_fn == NULL || (sum->total % 256 != 0 && !finished))
+        return;
+    now = gpn_clock_ms(&s->client->env);
+    if (now - s->shown_ms < 100 && !finished)
+        return;
+    s->shown_ms = now;
+    memset(&p, 0, sizeof p);
+    p.total = (int64_t)s->total;
+    p.done = sum->total;
+    p.ok = sum->ok;
+    p.failed = sum->failed;
+    p.prompt_tokens = sum->prompt_tokens;
+    p.completion_tokens = sum->completion_tokens;
+    p.elapsed_ms = now - s->started_ms;
+    p.eta_ms = -1;
+    if (p.elapsed_ms > 0 && p.done > 0) {
+        p.per_second = (double)p.done * 1000.0 / (double)p.elapsed_ms;
+        p.eta_ms = p.elapsed_ms * (p.total - p.done) / p.done;
+    }
+    p.finished = finished;
+    s->cfg->progress_fn(&p, s->cfg->progress_user);
+}
+
+static void gpn_tray_count(gptner_batch_summary *sum, const gptner_result *r,
+                           bool malformed)
+{
+    sum->total++;
+    sum->ok += r->status == GPTNER_OK;
+    sum->failed += r->status != GPTNER_OK;
+    sum->expired += r->status == GPTNER_ERR_EXPIRED;
+    sum->cancelled += r->status == GPTNER_ERR_CANCELLED;
+    sum->missing += r->status == GPTNER_ERR_MISSING;
+    sum->malformed += malformed;
+    if (r->usage.prompt_tokens > 0)
+        sum->prompt_tokens += r->usage.prompt_tokens;
+    if (r->usage.completion_tokens > 0)
+        sum->completion_tokens += r->usage.completion_tokens;
+}
+
+/* Hand a result to all places. Not OK: no more of them. */
+static gptner_status gpn_tray_put(gpn_tray *s, const gptner_result *r,
+                                  bool malformed, gptner_error *err)
+{
+    const gptner_batch_retrieve_config *cfg = s->cfg;
+    gpn_tray_count(&s->sum, r, malformed);
+    if (s->results != NULL) {
+        s->results[s->n] = gpn_result_copy(&s->client->env, r);
+        if (s->results[s->n] == NULL)
+            return gpn_no_memory(err, "results");
+        s->n++;
+    }
+    if (s->out.open) {
+        gpn_out_result(&s->out, r);
+        if (s->out.oserr != 0)
+            return gpn_file_fail(err, cfg->output_path, "writing failed",
+                                 s->out.oserr);
+    }
+    if (cfg->result_fn != NULL && !cfg->result_fn(r, cfg->result_user))
+        return gpn_fail(err, GPTNER_ERR_CANCELLED,
+                        "results: stopped by the callback");
+    if (gpn_atomic_get(&s->client->pool->cancelled) != 0)
+        return gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
+    gpn_tray_progress(s, false);
+    return GPTNER_OK;
+}
+
+/* The file takes its place and the results are given away, or nothing is left
+ * of both. Returns status, or why that could not be done. */
+static gptner_status gpn_tray_close(gpn_tray *s, gptner_status status,
+                                    gptner_error *err)
+{
+    if (s->client == NULL)
+        return status;
+    if (!gpn_out_close(&s->out, status == GPTNER_OK) && status == GPTNER_OK)
+        status = gpn_file_fail(err, s->cfg->output_path, "writing failed",
+                               s->out.oserr);
+    gpn_tray_progress(s, true);
+    if (status == GPTNER_OK && s->cfg->results != NULL) {
+        *s->cfg->results = s->results;
+        if (s->cfg->n_results != NULL)
+            *s->cfg->n_results = s->n;
+        s->results = NULL;
+    }
+    gptner_results_free(s->results, s->n);
+    s->results = NULL;
+    return status;
+}
+
+/* --- one batch --- */
+
+/* Hand out all results of a join that is open and knows its files. */
+static gptner_status gpn_join_run(gpn_join *j,
+                                  const gptner_batch_retrieve_config *cfg,
+                                  gptner_batch_summary *summary,
+                                  gptner_error *err)
+{
+    gpn_tray tray = GPN_ZERO;
+    gptner_status status = gpn_join_index(j, err);
+    if (status == GPTNER_OK)
+        status = gpn_tray_open(&tray, j->client, cfg, j->count, err);
+    while (status == GPTNER_OK) {
+        int got = gpn_join_next(j, err);
+        if (got == 0)
+            break;
+        status = got < 0 ? err->status
+                         : gpn_tray_put(&tray, &j->view,
+                                        j->rank == GPN_RANK_MALFORMED, err);
+    }
+    tray.sum.duplicates = j->duplicates;
+    tray.sum.strangers = j->strangers;
+    status = gpn_tray_close(&tray, status, err);
+    if (summary != NULL)
+        *summary = tray.sum;
+    return status;
+}
+
+/* Before anything else. own takes the place of err if that is NULL. */
+static gptner_status gpn_retrieve_begin(const gptner_client *client,
+                                        const gptner_batch_retrieve_config *cfg,
+                                        gptner_batch_summary *summary,
+                                        gptner_error *err)
+{
+    memset(err, 0, sizeof *err);
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    if (cfg != NULL && cfg->results != NULL)
+        *cfg->results = NULL;
+    if (cfg != NULL && cfg->n_results != NULL)
+        *cfg->n_results = 0;
+    if (client == NULL || cfg == NULL)
+        return gpn_refuse(err, "results: client or configuration is NULL");
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_results_read(gptner_client *client,
+                                      const char *const *paths, size_t n_paths,
+                                      gptner_status lost,
+                                      const gptner_batch_retrieve_config *cfg,
+                                      gptner_batch_summary *summary,
+                                      gptner_error *err)
+{
+    gpn_join j;
+    gptner_status status = gpn_join_open(&j, client, cfg->requests_path, err);
+    size_t i;
+    for (i = 0; i < n_paths && status == GPTNER_OK; i++)
+        if (paths[i] != NULL)
+            status = gpn_join_add(&j, paths[i], 0, err);
+    j.lost = lost;
+    if (status == GPTNER_OK)
+        status = gpn_join_run(&j, cfg, summary, err);
+    gpn_join_close(&j);
+    return status;
+}
+
+GPTNER_API gptner_status gptner_batch_read(
+    gptner_client *client, const char *output_path, const char *error_path,
+    const gptner_batch_retrieve_config *cfg, gptner_batch_summary *summary,
+    gptner_error *err)
+{
+    const char *paths[2];
+    gptner_error own;
+    gptner_status status;
+    if (err == NULL)
+        err = &own;
+    status = gpn_retrieve_begin(client, cfg, summary, err);
+    if (status != GPTNER_OK)
+        return status;
+    paths[0] = output_path;
+    paths[1] = error_path;
+    return gpn_results_read(client, paths, 2, GPTNER_ERR_MISSING, cfg, summary,
+                            err);
+}
+
+/* --- files fetched from the server --- */
+
+enum { GPN_FETCH_PATH = 1024, GPN_FETCH_TRIES = 9 };
+
+/* One file of a batch. */
+typedef struct gpn_fetched {
+    char path[GPN_FETCH_PATH];
+    bool ours; /* to be removed */
+    bool there;
+} gpn_fetched;
+
+/* A file of this name with nothing in it. */
+static gptner_status gpn_fetch_none(gptner_client *c, const char *path,
+                                    gptner_error *err)
+{
+    gpn_whole whole;
+    int oserr = 0;
+    if (!gpn_whole_begin(&whole, &c->env, path, &oserr) ||
+        !gpn_whole_commit(&whole, &oserr))
+        return gpn_file_fail(err, path, "writing failed", oserr);
+    return GPTNER_OK;
+}
+
+/* Save the content of a remote file at path. One that was just made may be
+ * denied for a while: that is waited out, unless late is false. */
+static gptner_status gpn_fetch_file(gptner_client *c, gptner_str id,
+                                    const char *path, bool late,
+                                    gptner_error *err)
+{
+    gptner_raw_request raw = GPN_ZERO;
+    gptner_status status;
+    gpn_buf target;
+    gpn_id name;
+    int tries;
+    if (!gpn_id_set(&name, id))
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "batch: a file id that is none");
+    gpn_buf_init(&target, &c->env, GPN_URL_MAX);
+    status = gpn_path_make(&target, "/files/", name.text, "/content", err);
+    raw.path = target.data;
+    raw.save_path = path;
+    raw.max_redirects = 5;
+    for (tries = 1; status == GPTNER_OK; tries++) {
+        status = gptner_raw(c, &raw, NULL, err);
+        if (!late || tries == GPN_FETCH_TRIES ||
+            (err->http_status != 404 && err->http_status != 403) ||
+            status == GPTNER_OK)
+            break;
+        gpn_log(&c->env, GPTNER_LOG_INFO, "%s: not there yet; asking again",
+                name.text);
+        status = gpn_client_pause(c, tries < 5 ? 1000 * tries : 5000, err);
+    }
+    gpn_buf_deinit(&target);
+    return status;
+}
+
+/* Where files are kept meanwhile. */
+static const char *gpn_fetch_prefix(const gptner_batch_retrieve_config *cfg)
+{
+    if (cfg->temp_prefix != NULL)
+        return cfg->temp_prefix;
+    if (cfg->output_path != NULL && strcmp(cfg->output_path, "-") != 0)
+        return cfg->output_path;
+    return cfg->requests_path != NULL ? cfg->requests_path : "";
+}
+
+/* Give a file its name: keep, if it is to be kept, else a random one. */
+static gptner_status gpn_fetched_name(gptner_client *c, gpn_fetched *f,
+                                      const char *keep, const char *prefix,
+                                      const char *end, gptner_error *err)
+{
+    size_t len;
+    uint64_t chance = gpn_random_u64(&c->env);
+    memset(f, 0, sizeof *f);
+    if (keep != NULL)
+        len = gpn_format(f->path, sizeof f->path, "%s", keep);
+    else
+        len = gpn_format(f->path, sizeof f->path, "%s.gptner-%08x%08x%s",
+                         prefix, (unsigned)(chance >> 32),
+                         (unsigned)(chance & 0xffffffffu), end);
+    if (len >= sizeof f->path - 4) /* it may have been cut */
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "results: a path is longer than 1000 bytes");
+    f->ours = keep == NULL;
+    return GPTNER_OK;
+}
+
+/* Output, errors and, if need be, requests. */
+typedef struct gpn_fetch {
+    gptner_client *client;
+    const gptner_batch *batch;
+    gpn_fetched files[3];
+} gpn_fetch;
+
+static gptner_status gpn_fetch_rows(gpn_fetch *t, size_t i, gptner_str id,
+                                    gptner_error *err)
+{
+    gpn_fetched *f = &t->files[i];
+    gptner_status status = GPTNER_OK;
+    if (id.len > 0) {
+        status = gpn_fetch_file(t->client, id, f->path, true, err);
+        f->there = status == GPTNER_OK;
+    } else if (!f->ours) {
+        status = gpn_fetch_none(t->client, f->path, err);
+    }
+    return status;
+}
+
+/* The requests, if the server still has them: if not, one does without. */
+static gptner_status gpn_fetch_requests(gpn_fetch *t, gptner_error *err)
+{
+    gpn_fetched *f = &t->files[2];
+    gptner_status status;
+    if (t->batch->input_file_id.len == 0)
+        return GPTNER_OK;
+    status =
+        gpn_fetch_file(t->client, t->batch->input_file_id, f->path, false, err);
+    f->there = status == GPTNER_OK;
+    if (status != GPTNER_OK && err->http_status / 100 == 4 &&
+        status != GPTNER_ERR_AUTH) {
+        gpn_log(&t->client->env, GPTNER_LOG_WARN,
+                "the file of requests is gone; their order is taken from the "
+                "results");
+        status = GPTNER_OK;
+    }
+    return status;
+}
+
+static gptner_status gpn_fetch_all(gpn_fetch *t,
+                                   const gptner_batch_retrieve_config *cfg,
+                                   gptner_error *err)
+{
+    const char *prefix = gpn_fetch_prefix(cfg);
+    gptner_client *c = t->client;
+    gptner_status status;
+    status = gpn_fetched_name(c, &t->files[0], cfg->raw_output_path, prefix,
+                              ".out", err);
+    if (status == GPTNER_OK)
+        status = gpn_fetched_name(c, &t->files[1], cfg->raw_error_path, prefix,
+                                  ".err", err);
+    if (status == GPTNER_OK)
+        status = gpn_fetched_name(c, &t->files[2], NULL, prefix, ".in", err);
+    if (status == GPTNER_OK)
+        status = gpn_fetch_rows(t, 0, t->batch->output_file_id, err);
+    if (status == GPTNER_OK)
+        status = gpn_fetch_rows(t, 1, t->batch->error_file_id, err);
+    if (status == GPTNER_OK && cfg->requests_path == NULL)
+        status = gpn_fetch_requests(t, err);
+    return status;
+}
+
+/* Has the batch results? */
+static gptner_status gpn_batch_has_results(const gptner_batch *batch,
+                                           gptner_error *err)
+{
+    const gptner_batch_issue *issue = batch->errors;
+    if (!batch->ended)
+        return gpn_fail(err, GPTNER_ERR_NOT_FINISHED,
+                        "batch %.*s has not ended: it is %.*s",
+                        (int)batch->id.len, batch->id.ptr,
+                        (int)batch->status.len, batch->status.ptr);
+    if (batch->state != GPTNER_BATCH_FAILED)
+        return GPTNER_OK;
+    if (batch->n_errors == 0)
+        return gpn_fail(err, GPTNER_ERR_BATCH_FAILED, "batch %.*s failed",
+                        (int)batch->id.len, batch->id.ptr);
+    return gpn_fail(err, GPTNER_ERR_BATCH_FAILED,
+                    "batch %.*s failed: line %lld: %.*s: %.*s",
+                    (int)batch->id.len, batch->id.ptr, (long long)issue->line,
+                    (int)issue->code.len, issue->code.ptr,
+                    (int)issue->message.len, issue->message.ptr);
+}
+
+/* Fetch the results of a batch and hand them out; the arguments are sound. */
+static gptner_status gpn_retrieve_files(gptner_client *client,
+                                        const gptner_batch *batch,
+                                        const gptner_batch_retrieve_config *cfg,
+                                        gptner_batch_summary *summary,
+                                        gptner_error *err)
+{
+    gptner_batch_retrieve_config own = *cfg;
+    const char *paths[2] = {NULL, NULL};
+    gptner_status lost = GPTNER_ERR_MISSING;
+    gptner_status status = gpn_batch_has_results(batch, err);
+    gpn_fetch t;
+    size_t i;
+    if (status != GPTNER_OK)
+        return status;
+    memset(&t, 0, sizeof t);
+    t.client = client;
+    t.batch = batch;
+    status = gpn_fetch_all(&t, cfg, err);
+    for (i = 0; i < 2; i++)
+        if (t.files[i].there)
+            paths[i] = t.files[i].path;
+    if (t.files[2].there)
+        own.requests_path = t.files[2].path;
+    if (batch->state == GPTNER_BATCH_EXPIRED)
+        lost = GPTNER_ERR_EXPIRED;
+    else if (batch->state == GPTNER_BATCH_CANCELLED)
+        lost = GPTNER_ERR_CANCELLED;
+    if (status == GPTNER_OK)
+        status = gpn_results_read(client, paths, 2, lost, &own, summary, err);
+    for (i = 0; i < 3; i++)
+        if (t.files[i].ours && t.files[i].there)
+            gpn_file_remove(t.files[i].path);
+    return status;
+}
+
+GPTNER_API gptner_status
+gptner_batch_retrieve(gptner_client *client, const char *id,
+                      const gptner_batch_retrieve_config *cfg,
+                      gptner_batch_summary *summary, gptner_error *err)
+{
+    gptner_batch *batch = NULL;
+    gptner_error own;
+    gptner_status status;
+    if (err == NULL)
+        err = &own;
+    status = gpn_retrieve_begin(client, cfg, summary, err);
+    if (status == GPTNER_OK)
+        status = gptner_batch_status(client, id, &batch, err);
+    if (status == GPTNER_OK)
+        status = gpn_retrieve_files(client, batch, cfg, summary, err);
+    gptner_batch_free(batch);
+    return status;
+}
 
 /* --- the durable job --- */
 
