@@ -20703,10 +20703,11 @@ static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
 {
     static const char *const names[] = {"data", NULL};
     size_t which;
-    bool object = gptner_json_enter_object(r);
-    if (object && !gptner_json_next_member(r, names, &which))
-        return;
+    bool object = gptner_json_peek(r) == GPTNER_JSON_OBJECT;
     l->n_issues = 0;
+    if (object && (!gptner_json_enter_object(r) ||
+                   !gptner_json_next_member(r, names, &which)))
+        return;
     if (gptner_json_enter_array(r))
         while (gptner_json_next_item(r)) {
             if (l->issues != NULL) {
@@ -21730,7 +21731,7 @@ typedef enum gpn_fate {
 } gpn_fate;
 
 /* Lines of a file, one after the other. */
-typedef struct gpn_lines {
+typedef struct gpn_feed {
     gpn_file *file;
     const char *path;
     size_t max; /* bytes of a line; of a longer one only the head is given */
@@ -21744,10 +21745,10 @@ typedef struct gpn_lines {
     int64_t line_at; /* in the file */
     int64_t number;  /* from 1 */
     bool cut;
-} gpn_lines;
+} gpn_feed;
 
-static void gpn_lines_init(gpn_lines *l, const gpn_env *env, gpn_file *file,
-                           const char *path, size_t max)
+static void gpn_feed_init(gpn_feed *l, const gpn_env *env, gpn_file *file,
+                          const char *path, size_t max)
 {
     memset(l, 0, sizeof *l);
     l->file = file;
@@ -21759,7 +21760,7 @@ static void gpn_lines_init(gpn_lines *l, const gpn_env *env, gpn_file *file,
 }
 
 /* Read on, behind what is left in buf. */
-static bool gpn_lines_fill(gpn_lines *l, gptner_error *err)
+static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 {
     gpn_buf *b = &l->buf;
     bool first = l->offset == 0 && b->cap == 0;
@@ -21789,7 +21790,7 @@ static bool gpn_lines_fill(gpn_lines *l, gptner_error *err)
 }
 
 /* The next line that is not blank. 1, 0 or -1. */
-static int gpn_lines_next(gpn_lines *l, gptner_error *err)
+static int gpn_feed_next(gpn_feed *l, gptner_error *err)
 {
     size_t seen = 0; /* bytes without an LF */
     for (;;) {
@@ -21815,7 +21816,7 @@ static int gpn_lines_next(gpn_lines *l, gptner_error *err)
         if (l->ended)
             return 0;
         seen = have;
-        if (!gpn_lines_fill(l, err))
+        if (!gpn_feed_fill(l, err))
             return -1;
     }
 }
@@ -21938,7 +21939,7 @@ typedef struct gpn_join {
     gptner_status lost; /* of requests without a row; 0: _MISSING */
     bool raw;           /* keep bodies */
     bool foreign;       /* the last one was of an endpoint without choices */
-    gpn_lines lines;
+    gpn_feed lines;
     size_t lines_read; /* requests, lines is behind */
     /* a part of a file of rows, read ahead */
     gpn_buf ahead;
@@ -21987,7 +21988,7 @@ static gptner_status gpn_join_open(gpn_join *j, gptner_client *c,
     j->raw = c->cfg.keep_raw;
     j->lost = GPTNER_ERR_MISSING;
     gpn_fields_init(&j->fields, &c->env, NULL);
-    gpn_lines_init(&j->lines, &c->env, NULL, NULL, max);
+    gpn_feed_init(&j->lines, &c->env, NULL, NULL, max);
     gpn_buf_init(&j->ahead, &c->env, j->lines.buf.max);
     gpn_buf_init(&j->body, &c->env, j->lines.buf.max);
     if (requests != NULL &&
@@ -22017,8 +22018,8 @@ static gptner_status gpn_join_add(gpn_join *j, const char *path, int round,
 static void gpn_join_read(gpn_join *j, gpn_file *file, const char *path)
 {
     gpn_buf kept = j->lines.buf;
-    gpn_lines_init(&j->lines, &j->client->env, file, path,
-                   j->client->cfg.max_body_bytes);
+    gpn_feed_init(&j->lines, &j->client->env, file, path,
+                  j->client->cfg.max_body_bytes);
     gpn_buf_clear(&kept);
     j->lines.buf = kept;
 }
@@ -22119,7 +22120,7 @@ static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
     int got;
     *twice = 0;
     gpn_join_read(j, &j->file, j->requests);
-    while ((got = gpn_lines_next(&j->lines, err)) > 0) {
+    while ((got = gpn_feed_next(&j->lines, err)) > 0) {
         gptner_str id = gpn_line_id(j->lines.line, j->id_room);
         uint64_t tag;
         uint64_t *slot;
@@ -22145,7 +22146,7 @@ static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
     int tries;
     int got;
     gpn_join_read(j, &j->file, j->requests);
-    while ((got = gpn_lines_next(&j->lines, err)) > 0)
+    while ((got = gpn_feed_next(&j->lines, err)) > 0)
         j->count++;
     if (got < 0)
         return err->status;
@@ -22655,7 +22656,7 @@ static gptner_status gpn_join_scan(gpn_join *j,
         int got = 1;
         gpn_join_read(j, &j->files[i].file, j->files[i].path);
         while (status == GPTNER_OK) {
-            got = gpn_lines_next(&j->lines, err);
+            got = gpn_feed_next(&j->lines, err);
             if (got <= 0)
                 break;
             if (j->lines.line_at >= GPN_PLACE_MAX)
@@ -22718,7 +22719,7 @@ static gptner_status gpn_join_request(gpn_join *j, gptner_str *line,
                                       gptner_error *err)
 {
     while (j->lines_read < j->next) {
-        int got = gpn_lines_next(&j->lines, err);
+        int got = gpn_feed_next(&j->lines, err);
         if (got < 0)
             return err->status;
         if (got == 0)
@@ -23240,7 +23241,1951 @@ gptner_batch_retrieve(gptner_client *client, const char *id,
     return status;
 }
 
-/* --- the durable job --- */
+/* --- the durable job ---
+ *
+ * Beside the output stand, while the job lives:
+ *     OUT.job          the journal
+ *     OUT.job.lock     held by the process that works on it
+ *     OUT.job-bad      prompts that make no request
+ *     OUT.job-K.jsonl  the K-th batch file (a shard), and for its follow-ups
+ *     OUT.job-K-R.jsonl; what was fetched for them is .out and .err
+ *     OUT.job-K.now    rows of what was finished in parallel
+ *
+ * All but the journal and .now appear whole, synced before they get their name.
+ * A record of the journal is a line: 16 hex digits, a space, a JSON object. The
+ * digits are of the SHA-256 over those of the record before and the object, so
+ * that a torn or foreign line is known. A record is written and synced before
+ * the step that it announces, or after the one that it reports; a last line
+ * that is not whole was never acted upon, and is dropped. At every start the
+ * journal is written anew, for what is read after a failed sync need not be on
+ * the disk.
+ *
+ * Every shard goes its own way: upload, create, run, fetch, and perhaps again
+ * with a follow-up of what failed. An intent without its outcome means that the
+ * step may have been done: it is looked for at the server first. */
+
+typedef struct gpn_journal {
+    const gpn_env *env;
+    const char *path;
+    gpn_file file;
+    gpn_buf line;
+    gptner_json_writer w;
+    char sum[17];
+    bool broken; /* a write or sync failed: nothing is added any more */
+} gpn_journal;
+
+/* One record, as read; what it does not have is none or -1. */
+typedef struct gpn_record {
+    gptner_str kind;
+    gptner_str id;
+    gptner_str digest;
+    gptner_str server;
+    gptner_str file;
+    gptner_str batch;
+    gptner_str output;
+    gptner_str error;
+    gptner_str state;
+    gptner_str message;
+    int64_t version;
+    int64_t shard;
+    int64_t round;
+    int64_t tries;
+    int64_t requests;
+    int64_t tokens;
+    gptner_batch_summary sum;
+} gpn_record;
+
+static const gpn_member gpn_record_members[] = {
+    {"kind", GPN_KIND_TEXT, offsetof(gpn_record, kind)},
+    {"id", GPN_KIND_TEXT, offsetof(gpn_record, id)},
+    {"digest", GPN_KIND_TEXT, offsetof(gpn_record, digest)},
+    {"server", GPN_KIND_TEXT, offsetof(gpn_record, server)},
+    {"file", GPN_KIND_TEXT, offsetof(gpn_record, file)},
+    {"batch", GPN_KIND_TEXT, offsetof(gpn_record, batch)},
+    {"output", GPN_KIND_TEXT, offsetof(gpn_record, output)},
+    {"error", GPN_KIND_TEXT, offsetof(gpn_record, error)},
+    {"state", GPN_KIND_TEXT, offsetof(gpn_record, state)},
+    {"message", GPN_KIND_TEXT, offsetof(gpn_record, message)},
+    {"version", GPN_KIND_COUNT, offsetof(gpn_record, version)},
+    {"shard", GPN_KIND_COUNT, offsetof(gpn_record, shard)},
+    {"round", GPN_KIND_COUNT, offsetof(gpn_record, round)},
+    {"tries", GPN_KIND_COUNT, offsetof(gpn_record, tries)},
+    {"requests", GPN_KIND_COUNT, offsetof(gpn_record, requests)},
+    {"tokens", GPN_KIND_COUNT, offsetof(gpn_record, tokens)},
+    {"total", GPN_KIND_COUNT, offsetof(gpn_record, sum.total)},
+    {"ok", GPN_KIND_COUNT, offsetof(gpn_record, sum.ok)},
+    {"failed", GPN_KIND_COUNT, offsetof(gpn_record, sum.failed)},
+    {"expired", GPN_KIND_COUNT, offsetof(gpn_record, sum.expired)},
+    {"cancelled", GPN_KIND_COUNT, offsetof(gpn_record, sum.cancelled)},
+    {"missing", GPN_KIND_COUNT, offsetof(gpn_record, sum.missing)},
+    {"malformed", GPN_KIND_COUNT, offsetof(gpn_record, sum.malformed)},
+    {"unsent", GPN_KIND_COUNT, offsetof(gpn_record, sum.unsent)},
+    {"duplicates", GPN_KIND_COUNT, offsetof(gpn_record, sum.duplicates)},
+    {"strangers", GPN_KIND_COUNT, offsetof(gpn_record, sum.strangers)},
+    {"prompt_tokens", GPN_KIND_COUNT, offsetof(gpn_record, sum.prompt_tokens)},
+    {"completion_tokens", GPN_KIND_COUNT,
+     offsetof(gpn_record, sum.completion_tokens)},
+    {"", GPN_KIND_SKIP, 0}};
+
+/* The first of the members that are of sum. */
+#define GPN_RECORD_SUM 16
+
+/* The checksum of a record that follows the one with the checksum before. */
+static void gpn_journal_sum(const char *before, gptner_str json, char out[17])
+{
+    unsigned char hash[32];
+    gpn_sha256_state sha;
+    int i;
+    gpn_sha256_init(&sha);
+    gpn_sha256_update(&sha, before, strlen(before));
+    gpn_sha256_update(&sha, json.ptr, json.len);
+    gpn_sha256_final(&sha, hash);
+    for (i = 0; i < 8; i++)
+        gpn_format(out + 2 * i, 3, "%02x", (unsigned)hash[i]);
+}
+
+/* Begin a record; members of j->w may follow, then gpn_journal_text(). */
+static void gpn_journal_begin(gpn_journal *j, const char *kind)
+{
+    gpn_buf_clear(&j->line);
+    gpn_json_writer_init(&j->w, &j->line);
+    gptner_json_write_object(&j->w);
+    gptner_json_put_string(&j->w, "kind", kind);
+}
+
+/* End the record: its line, checksum and all, is in j->line. */
+static gptner_status gpn_journal_text(gpn_journal *j, gptner_error *err)
+{
+    char sum[17];
+    size_t len;
+    gptner_json_write_end(&j->w);
+    gptner_json_writer_finish(&j->w, NULL);
+    len = j->line.len;
+    gpn_buf_reserve(&j->line, 18);
+    if (j->line.status != GPTNER_OK)
+        return gpn_no_memory(err, "journal");
+    gpn_journal_sum(j->sum, gpn_str(j->line.data, len), sum);
+    memmove(j->line.data + 17, j->line.data, len);
+    memcpy(j->line.data, sum, 16);
+    j->line.data[16] = ' ';
+    j->line.data[17 + len] = '\n';
+    j->line.len = len + 18;
+    memcpy(j->sum, sum, sizeof sum);
+    return GPTNER_OK;
+}
+
+/* End the record, write it and sync it: from here on it holds. */
+static gptner_status gpn_journal_end(gpn_journal *j, gptner_error *err)
+{
+    int oserr = 0;
+    gptner_status status = gpn_journal_text(j, err);
+    if (status != GPTNER_OK || j->broken) {
+        j->broken = true;
+        return status != GPTNER_OK
+                   ? status
+                   : gpn_file_fail(err, j->path, "writing failed before", 0);
+    }
+    if (gpn_file_write(&j->file, j->line.data, j->line.len, &oserr) &&
+        gpn_file_sync(&j->file, &oserr))
+        return GPTNER_OK;
+    j->broken = true;
+    return gpn_file_fail(err, j->path, "writing the journal failed", oserr);
+}
+
+static void gpn_journal_init(gpn_journal *j, const gpn_env *env,
+                             const char *path)
+{
+    memset(j, 0, sizeof *j);
+    j->env = env;
+    j->path = path;
+    gpn_buf_init(&j->line, env, 1 << 20);
+}
+
+static void gpn_journal_deinit(gpn_journal *j)
+{
+    int oserr;
+    if (j->file.is_open)
+        gpn_file_close(&j->file, &oserr); /* each record was synced */
+    gpn_buf_deinit(&j->line);
+}
+
+/* Read one line into *rec, whose texts are views into it. false: it is no
+ * record that follows the one before. */
+static bool gpn_record_read(gpn_journal *j, char *line, size_t len,
+                            gpn_record *rec)
+{
+    gptner_json_reader r;
+    gptner_json_error why;
+    char sum[17];
+    memset(rec, 0, sizeof *rec);
+    rec->version = rec->shard = rec->round = rec->tries = -1;
+    rec->requests = rec->tokens = -1;
+    if (len < 19 || line[16] != ' ')
+        return false;
+    gpn_journal_sum(j->sum, gpn_str(line + 17, len - 17), sum);
+    if (memcmp(sum, line, 16) != 0)
+        return false;
+    memcpy(j->sum, sum, sizeof sum);
+    gptner_json_reader_init_in_place(&r, line + 17, len - 17, NULL);
+    return gpn_read_object(NULL, &r, gpn_record_members, rec) &&
+           gptner_json_reader_finish(&r, &why) == GPTNER_OK &&
+           rec->kind.ptr != NULL;
+}
+
+/* Hand the records of text to record_fn, in order. *good: bytes of whole
+ * records. The text is decoded where it stands. */
+static gptner_status
+gpn_journal_replay(gpn_journal *j, char *text, size_t len, size_t *good,
+                   gptner_status (*record_fn)(void *ctx, const gpn_record *rec,
+                                              gptner_error *err),
+                   void *ctx, gptner_error *err)
+{
+    *good = 0;
+    j->sum[0] = '\0';
+    while (*good < len) {
+        char *line = text + *good;
+        char *lf = (char *)memchr(line, '\n', len - *good);
+        gptner_status status;
+        gpn_record rec;
+        char before[17];
+        memcpy(before, j->sum, sizeof before);
+        if (lf == NULL ||
+            !gpn_record_read(j, line, (size_t)(lf - line), &rec)) {
+            memcpy(j->sum, before, sizeof before);
+            if (lf == NULL || lf + 1 == text + len)
+                return GPTNER_OK; /* the last line, which was never whole */
+            return gpn_fail(err, GPTNER_ERR_CHANGED,
+                            "%s: damaged at byte %lld; restore it, or remove "
+                            "it to begin the job anew",
+                            j->path, (long long)*good);
+        }
+        status = record_fn(ctx, &rec, err);
+        if (status != GPTNER_OK)
+            return status;
+        *good = (size_t)(lf + 1 - text);
+    }
+    return GPTNER_OK;
+}
+
+static bool gpn_file_is_there(const gpn_env *env, const char *path)
+{
+    gpn_file file;
+    int oserr = 0;
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return false;
+    gpn_file_close(&file, &oserr);
+    return true;
+}
+
+enum { GPN_JOURNAL_MAX = 256 << 20 };
+
+/* The whole file; *text NULL: there is none. */
+static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
+                                    char **text, size_t *len, gptner_error *err)
+{
+    gpn_file file;
+    int64_t size;
+    int oserr = 0;
+    *text = NULL;
+    *len = 0;
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, path, "cannot be read", oserr);
+    size = gpn_file_size(&file);
+    if (size >= 0 && size < GPN_JOURNAL_MAX)
+        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
+    while (*text != NULL && (int64_t)*len < size) {
+        int64_t got =
+            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
+        if (got <= 0) {
+            size = got < 0 ? -1 : (int64_t)*len;
+            break;
+        }
+        *len += (size_t)got;
+    }
+    gpn_file_close(&file, &oserr);
+    if (*text != NULL && size >= 0)
+        return GPTNER_OK;
+    gpn_mem_free(env, *text);
+    *text = NULL;
+    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
+                    : gpn_no_memory(err, path);
+}
+
+/* Write the journal anew, as text, and go on after it. */
+static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
+                                         gptner_error *err)
+{
+    gpn_whole w;
+    int oserr = 0;
+    bool ok = gpn_folder_sync(j->path, &oserr) && /* what it speaks of */
+              gpn_whole_begin(&w, j->env, j->path, &oserr);
+    if (ok && gpn_whole_write(&w, text.ptr, text.len, &oserr))
+        ok = gpn_whole_commit(&w, &oserr) && gpn_folder_sync(j->path, &oserr);
+    else if (ok) {
+        gpn_whole_abort(&w);
+        ok = false;
+    }
+    if (ok)
+        ok = gpn_file_open(&j->file, j->path, GPN_FILE_APPEND, &oserr);
+    return ok ? GPTNER_OK
+              : gpn_file_fail(err, j->path, "cannot be written", oserr);
+}
+
+typedef enum gpn_stage {
+    GPN_STAGE_UPLOAD,
+    GPN_STAGE_CREATE,
+    GPN_STAGE_RUN,
+    GPN_STAGE_FETCH,
+    GPN_STAGE_SETTLED
+} gpn_stage;
+
+enum { GPN_ROUNDS_MAX = 4, GPN_FETCHES_MAX = 5 };
+
+typedef struct gpn_shard {
+    gpn_stage stage;
+    int round;                /* 0: the shard itself, else its follow-ups */
+    int tries;                /* batches created for this round before */
+    int fetches;              /* that failed */
+    bool doubt;               /* the step may have been taken */
+    int64_t due_ms;           /* nothing is to be done before */
+    int64_t requests;         /* of the round */
+    int64_t tokens;           /* of the round */
+    int64_t done;             /* of the round, as the server counts */
+    gptner_batch_state state; /* of the last batch that ended */
+    gpn_id file;
+    gpn_id batch;
+    gpn_id output;
+    gpn_id error;
+    char message[200]; /* why the server's check failed */
+} gpn_shard;
+
+typedef struct gpn_job {
+    gptner_client *client;
+    const gptner_job_config *cfg;
+    gpn_journal journal;
+    gpn_file lock;
+    gpn_buf path;      /* of the journal, with a NUL */
+    gpn_buf lock_path; /* the same */
+    gpn_buf name;      /* of the file at hand, the same */
+    gpn_shard *shards;
+    size_t n_shards;
+    size_t room;
+    int64_t started_ms;
+    int64_t deadline_ms;
+    int64_t poll_ms;
+    int64_t prompts; /* all, those that make no request included */
+    int64_t batches;
+    bool resumed;
+    bool written;
+    bool done;
+    char id[17];
+    char digest[65];
+    gptner_job_stage stage;
+    gptner_batch_summary sum; /* once it is written */
+    gpn_whole bad;            /* while planning: prompts without request */
+    bool bad_open;
+} gpn_job;
+
+/* "OUT.job-K-R" and what: the name of a file of the job, good until the next
+ * call. NULL: no memory. */
+static const char *gpn_job_file(gpn_job *job, size_t k, int round,
+                                const char *what)
+{
+    char number[48];
+    gpn_buf_clear(&job->name);
+    gpn_buf_add_s(&job->name, job->path.data);
+    gpn_format(number, sizeof number, round > 0 ? "-%d-%d" : "-%d", (int)k + 1,
+               round);
+    gpn_buf_add_s(&job->name, number);
+    gpn_buf_add_s(&job->name, what);
+    gpn_buf_add_c(&job->name, '\0');
+    return job->name.status == GPTNER_OK ? job->name.data : NULL;
+}
+
+static const char *gpn_job_bad_file(gpn_job *job)
+{
+    gpn_buf_clear(&job->name);
+    gpn_buf_add_s(&job->name, job->path.data);
+    gpn_buf_add_s(&job->name, "-bad");
+    gpn_buf_add_c(&job->name, '\0');
+    return job->name.status == GPTNER_OK ? job->name.data : NULL;
+}
+
+/* What names a batch of ours at the server, for ever: job, shard, round, and
+ * for its creation the try. */
+static void gpn_job_nonce(const gpn_job *job, size_t k, bool with_try,
+                          char out[64])
+{
+    const gpn_shard *s = &job->shards[k];
+    gpn_format(out, 64, with_try ? "%s-%d-%d-%d" : "%s-%d-%d", job->id,
+               (int)k + 1, s->round, s->tries);
+}
+
+static void gpn_job_tell(gpn_job *job, const char *event)
+{
+    gptner_job_progress p;
+    size_t i;
+    if (event != NULL)
+        gpn_log(&job->client->env, GPTNER_LOG_INFO, "job %s: %s", job->id,
+                event);
+    if (job->cfg->progress_fn == NULL)
+        return;
+    memset(&p, 0, sizeof p);
+    p.stage = job->stage;
+    p.resumed = job->resumed;
+    p.requests = job->prompts;
+    p.elapsed_ms = gpn_clock_ms(&job->client->env) - job->started_ms;
+    p.event = event;
+    for (i = 0; i < job->n_shards; i++) {
+        const gpn_shard *s = &job->shards[i];
+        p.waiting += s->stage < GPN_STAGE_RUN;
+        p.running += s->stage == GPN_STAGE_RUN;
+        p.ended += s->round + (s->stage > GPN_STAGE_RUN);
+        p.done += s->stage > GPN_STAGE_RUN ? s->requests : s->done;
+    }
+    p.batches = p.waiting + p.running + p.ended;
+    job->cfg->progress_fn(&p, job->cfg->progress_user);
+}
+
+/* A record about shard k. */
+static void gpn_job_record(gpn_job *job, size_t k, const char *kind)
+{
+    const gpn_shard *s = &job->shards[k];
+    gpn_journal_begin(&job->journal, kind);
+    gptner_json_put_int64(&job->journal.w, "shard", (int64_t)k);
+    gptner_json_put_int64(&job->journal.w, "round", s->round);
+    gptner_json_put_int64(&job->journal.w, "tries", s->tries);
+}
+
+static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
+{
+    gpn_shard *s;
+    if (job->n_shards == job->room) {
+        size_t room = job->room > 0 ? 2 * job->room : 16;
+        void *more = job->room > 0
+                         ? gpn_mem_realloc(&job->client->env, job->shards,
+                                           room * sizeof *s)
+                         : gpn_mem_alloc(&job->client->env, room * sizeof *s);
+        if (more == NULL)
+            return false;
+        job->shards = (gpn_shard *)more;
+        job->room = room;
+    }
+    s = &job->shards[job->n_shards++];
+    memset(s, 0, sizeof *s);
+    s->requests = requests;
+    s->tokens = tokens;
+    return true;
+}
+
+/* --- taking a job up again --- */
+
+static gptner_status gpn_job_strange(const gpn_job *job, const gpn_record *rec,
+                                     gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_CHANGED,
+                    "%s: record \"%.*s\" does not follow; was it written by "
+                    "another version?",
+                    job->journal.path, (int)rec->kind.len, rec->kind.ptr);
+}
+
+static void gpn_copy_text(char *out, size_t cap, gptner_str text)
+{
+    size_t len =
+        text.len < cap - 1 ? text.len : gpn_utf8_cut(text.ptr, cap - 1);
+    if (len > 0)
+        memcpy(out, text.ptr, len);
+    out[len] = '\0';
+}
+
+static gptner_status gpn_job_replay_head(gpn_job *job, const gpn_record *rec,
+                                         gptner_error *err)
+{
+    if (rec->version != 1 || rec->id.len != 16 || rec->digest.len != 64 ||
+        rec->requests < 0)
+        return gpn_job_strange(job, rec, err);
+    if (!gpn_str_eq_c(rec->server, job->client->cfg.base_url))
+        return gpn_fail(err, GPTNER_ERR_CHANGED,
+                        "%s: the job was begun at %.*s, not at %s; remove the "
+                        "journal to begin anew",
+                        job->journal.path, (int)rec->server.len,
+                        rec->server.ptr, job->client->cfg.base_url);
+    gpn_copy_text(job->id, sizeof job->id, rec->id);
+    gpn_copy_text(job->digest, sizeof job->digest, rec->digest);
+    job->prompts = rec->requests;
+    return GPTNER_OK;
+}
+
+/* A record about a shard: where it had come to. */
+static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
+{
+    gptner_str kind = rec->kind;
+    bool ok = true;
+    s->doubt = false;
+    if (gpn_str_eq_c(kind, "upload") || gpn_str_eq_c(kind, "create")) {
+        s->doubt = true;
+        s->stage = *kind.ptr == 'u' ? GPN_STAGE_UPLOAD : GPN_STAGE_CREATE;
+    } else if (gpn_str_eq_c(kind, "uploaded")) {
+        ok = gpn_id_set(&s->file, rec->file);
+        s->stage = GPN_STAGE_CREATE;
+    } else if (gpn_str_eq_c(kind, "created")) {
+        ok = gpn_id_set(&s->batch, rec->batch);
+        s->stage = GPN_STAGE_RUN;
+        job->batches++;
+    } else if (gpn_str_eq_c(kind, "ended")) {
+        gpn_id_set(&s->output, rec->output);
+        gpn_id_set(&s->error, rec->error);
+        s->state = gpn_batch_state_of(rec->state);
+        gpn_copy_text(s->message, sizeof s->message, rec->message);
+        s->stage = GPN_STAGE_FETCH;
+    } else if (gpn_str_eq_c(kind, "again")) {
+        s->tries++;
+        s->stage = GPN_STAGE_CREATE;
+    } else if (gpn_str_eq_c(kind, "round")) {
+        s->round = (int)rec->round;
+        s->tries = 0;
+        s->requests = rec->requests;
+        s->tokens = rec->tokens;
+        s->stage = GPN_STAGE_UPLOAD;
+    } else if (gpn_str_eq_c(kind, "settled")) {
+        s->stage = GPN_STAGE_SETTLED;
+    } else {
+        ok = false;
+    }
+    return ok;
+}
+
+static gptner_status gpn_job_replay(void *ctx, const gpn_record *rec,
+                                    gptner_error *err)
+{
+    gpn_job *job = (gpn_job *)ctx;
+    if (gpn_str_eq_c(rec->kind, "job"))
+        return gpn_job_replay_head(job, rec, err);
+    if (job->id[0] == '\0')
+        return gpn_job_strange(job, rec, err);
+    if (gpn_str_eq_c(rec->kind, "plan")) {
+        if (rec->requests <= 0 || rec->tokens < 0)
+            return gpn_job_strange(job, rec, err);
+        return gpn_job_add_shard(job, rec->requests, rec->tokens)
+                   ? GPTNER_OK
+                   : gpn_no_memory(err, "job");
+    }
+    if (gpn_str_eq_c(rec->kind, "written")) {
+        job->written = true;
+        job->sum = rec->sum;
+    }
+    job->done |= gpn_str_eq_c(rec->kind, "done");
+    if (job->written || job->done)
+        return GPTNER_OK;
+    if (rec->shard < 0 || rec->shard >= (int64_t)job->n_shards ||
+        rec->round < 0 || rec->round > GPN_ROUNDS_MAX || rec->tries < 0 ||
+        rec->tries > INT_MAX ||
+        !gpn_shard_replay(job, &job->shards[rec->shard], rec))
+        return gpn_job_strange(job, rec, err);
+    return GPTNER_OK;
+}
+
+/* Take up the journal, if there is one: job->resumed. */
+static gptner_status gpn_job_resume(gpn_job *job, gptner_error *err)
+{
+    const gpn_env *env = &job->client->env;
+    char *text = NULL;
+    char *copy = NULL;
+    size_t len, good;
+    gptner_status status =
+        gpn_read_whole(env, job->path.data, &text, &len, err);
+    if (status != GPTNER_OK || text == NULL)
+        return status;
+    copy = gpn_str_dup(env, gpn_str(text, len));
+    if (copy == NULL)
+        status = gpn_no_memory(err, "journal");
+    else
+        status = gpn_journal_replay(&job->journal, copy, len, &good,
+                                    gpn_job_replay, job, err);
+    job->resumed = status == GPTNER_OK && job->id[0] != '\0';
+    if (job->resumed)
+        status = gpn_journal_restart(&job->journal, gpn_str(text, good), err);
+    gpn_mem_free(env, copy);
+    gpn_mem_free(env, text);
+    return status;
+}
+
+/* --- planning --- */
+
+/* Digits of the digest. */
+static void gpn_hex_write(const unsigned char hash[32], char out[65])
+{
+    int i;
+    for (i = 0; i < 32; i++)
+        gpn_format(out + 2 * i, 3, "%02x", (unsigned)hash[i]);
+}
+
+/* A prompt that makes no request: its result waits in a file of its own. */
+static bool gpn_job_keep_bad(void *ctx, size_t index, const gptner_error *why)
+{
+    gpn_job *job = (gpn_job *)ctx;
+    gpn_journal *j = &job->journal;
+    gptner_json_writer *w = &j->w;
+    int oserr = 0;
+    if (job->resumed)
+        return true;
+    gpn_buf_clear(&j->line);
+    gpn_json_writer_init(w, &j->line);
+    gptner_json_write_object(w);
+    gptner_json_put_uint64(w, "requests", index);
+    gptner_json_put_int64(w, "tokens", why->status);
+    gptner_json_put_string(w, "message", why->message);
+    gptner_json_write_end(w);
+    gptner_json_writer_finish(w, NULL);
+    gpn_buf_add_c(&j->line, '\n');
+    if (!job->bad_open && gpn_job_bad_file(job) != NULL)
+        job->bad_open = gpn_whole_begin(&job->bad, &job->client->env,
+                                        job->name.data, &oserr);
+    return job->bad_open && j->line.status == GPTNER_OK &&
+           gpn_whole_write(&job->bad, j->line.data, j->line.len, &oserr);
+}
+
+static gptner_status gpn_job_keep_shard(void *ctx, size_t number,
+                                        const gptner_batch_file *file,
+                                        gptner_error *err)
+{
+    gpn_job *job = (gpn_job *)ctx;
+    GPN_UNUSED(number);
+    if (job->resumed)
+        return GPTNER_OK;
+    if (!gpn_job_add_shard(job, file->requests, file->tokens))
+        return gpn_no_memory(err, "job");
+    gpn_job_tell(job, NULL);
+    return GPTNER_OK;
+}
+
+/* Turn the prompts into requests: into the files of a new job, or, when one is
+ * taken up, only to see that they are still the same. err is not NULL. */
+static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
+                                   int64_t *prompts, gptner_error *err)
+{
+    gptner_batch_create_config source = job->cfg->source;
+    gptner_status status;
+    gpn_lines lines;
+    gpn_buf path;
+    int64_t most = job->cfg->max_enqueued_tokens;
+    if (most > 0 && (source.max_tokens <= 0 || source.max_tokens > most))
+        source.max_tokens = most;
+    gpn_buf_init(&path, &job->client->env, 1 << 16);
+    gpn_buf_add_s(&path, job->path.data);
+    gpn_buf_add(&path, ".jsonl", 7);
+    if (path.status != GPTNER_OK)
+        return gpn_no_memory(err, "job");
+    memset(&lines, 0, sizeof lines);
+    lines.client = job->client;
+    lines.cfg = &source;
+    lines.path = path.data;
+    lines.number_all = true;
+    lines.each = true;
+    lines.dry = job->resumed;
+    lines.digest = true;
+    lines.bad_fn = gpn_job_keep_bad;
+    lines.file_fn = gpn_job_keep_shard;
+    lines.ctx = job;
+    status = gpn_lines_write(&lines, err);
+    *prompts = lines.requests + lines.bad;
+    gpn_hex_write(lines.sha256, digest);
+    gpn_lines_deinit(&lines);
+    gpn_buf_deinit(&path);
+    return status;
+}
+
+/* The file of bad prompts takes its place, or goes. */
+static gptner_status gpn_job_end_bad(gpn_job *job, gptner_status status,
+                                     gptner_error *err)
+{
+    int oserr = 0;
+    if (!job->bad_open)
+        return status;
+    job->bad_open = false;
+    if (status != GPTNER_OK)
+        gpn_whole_abort(&job->bad);
+    else if (!gpn_whole_commit(&job->bad, &oserr))
+        status = gpn_file_fail(err, job->path.data, "writing failed", oserr);
+    return status;
+}
+
+/* The journal's beginning: what the job is, and its shards. It appears whole:
+ * from then on the plan holds. */
+static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
+{
+    gpn_journal *j = &job->journal;
+    gptner_status status;
+    gpn_buf text;
+    size_t k;
+    gpn_buf_init(&text, &job->client->env, GPN_JOURNAL_MAX);
+    gpn_journal_begin(j, "job");
+    gptner_json_put_int64(&j->w, "version", 1);
+    gptner_json_put_string(&j->w, "id", job->id);
+    gptner_json_put_string(&j->w, "digest", job->digest);
+    gptner_json_put_string(&j->w, "server", job->client->cfg.base_url);
+    gptner_json_put_int64(&j->w, "requests", job->prompts);
+    status = gpn_journal_text(j, err);
+    gpn_buf_add(&text, j->line.data, j->line.len);
+    for (k = 0; k < job->n_shards && status == GPTNER_OK; k++) {
+        gpn_journal_begin(j, "plan");
+        gptner_json_put_int64(&j->w, "requests", job->shards[k].requests);
+        gptner_json_put_int64(&j->w, "tokens", job->shards[k].tokens);
+        status = gpn_journal_text(j, err);
+        gpn_buf_add(&text, j->line.data, j->line.len);
+    }
+    if (status == GPTNER_OK && text.status != GPTNER_OK)
+        status = gpn_no_memory(err, "journal");
+    if (status == GPTNER_OK)
+        status = gpn_journal_restart(j, gpn_str(text.data, text.len), err);
+    gpn_buf_deinit(&text);
+    return status;
+}
+
+/* Remove the job's own files of shard k, but the journal; false: there was
+ * none. Its batch file stays if it is to be kept. */
+static bool gpn_job_remove_shard(gpn_job *job, size_t k, bool keep)
+{
+    static const char *const kinds[] = {".jsonl", ".out", ".err", ".now"};
+    const gpn_env *env = &job->client->env;
+    bool found = false;
+    size_t i;
+    int round;
+    for (round = 0; round <= GPN_ROUNDS_MAX; round++)
+        for (i = round == 0 && keep ? 1 : 0; i < GPN_COUNT(kinds); i++) {
+            const char *path = gpn_job_file(job, k, round, kinds[i]);
+            if (path != NULL && gpn_file_is_there(env, path)) {
+                gpn_file_remove(path);
+                found = true;
+            }
+        }
+    return found;
+}
+
+/* Begin a job. Shards of an earlier attempt that was killed here are written
+ * again, with the same names. */
+static gptner_status gpn_job_plan(gpn_job *job, gptner_error *err)
+{
+    gptner_status status;
+    size_t k;
+    job->stage = GPTNER_JOB_PLANNING;
+    gpn_job_name_make(&job->client->env, job->id);
+    if (gpn_job_bad_file(job) == NULL)
+        return gpn_no_memory(err, "job");
+    gpn_file_remove(job->name.data); /* of a job before this one */
+    gpn_job_tell(job, NULL);
+    status = gpn_job_lines(job, job->digest, &job->prompts, err);
+    status = gpn_job_end_bad(job, status, err);
+    if (status == GPTNER_OK && job->prompts == 0)
+        status = gpn_refuse(err, "job: there is no prompt");
+    if (status != GPTNER_OK)
+        return status;
+    for (k = 0; k < job->n_shards; k++) /* what a job before this one left */
+        gpn_job_remove_shard(job, k, true);
+    while (gpn_job_remove_shard(job, k, false))
+        k++;
+    return gpn_job_commit_plan(job, err);
+}
+
+/* A job that is taken up must be the one that was begun. */
+static gptner_status gpn_job_check_same(gpn_job *job, gptner_error *err)
+{
+    char digest[65];
+    int64_t prompts = 0;
+    gptner_status status = gpn_job_lines(job, digest, &prompts, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (strcmp(digest, job->digest) == 0 && prompts == job->prompts)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_CHANGED,
+                    "%s: the prompts or options are not those that the job was "
+                    "begun with (%lld prompts now, %lld then); restore them, "
+                    "or remove this file to begin anew",
+                    job->path.data, (long long)prompts,
+                    (long long)job->prompts);
+}
+
+/* --- the steps of a shard --- */
+
+static int64_t gpn_job_now(const gpn_job *job)
+{
+    return gpn_clock_ms(&job->client->env);
+}
+
+/* A step failed: what may pass is tried again after a while. */
+static gptner_status gpn_job_step_failed(gpn_job *job, gpn_shard *s,
+                                         gptner_status status,
+                                         const gptner_error *why,
+                                         gptner_error *err)
+{
+    if (status == GPTNER_ERR_CANCELLED || !gpn_status_passes(status)) {
+        if (err != NULL)
+            *err = *why;
+        return status;
+    }
+    s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
+    gpn_job_tell(job, why->message);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_job_upload(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_error why = GPN_ZERO;
+    gptner_status status = GPTNER_OK;
+    char name[160], nonce[64];
+    gpn_upload u;
+    if (!s->doubt) {
+        gpn_job_record(job, k, "upload");
+        status = gpn_journal_end(&job->journal, err);
+    }
+    if (status != GPTNER_OK)
+        return status;
+    memset(&u, 0, sizeof u);
+    u.path = gpn_job_file(job, k, s->round, ".jsonl");
+    if (u.path == NULL)
+        return gpn_no_memory(err, "job");
+    gpn_job_nonce(job, k, false, nonce);
+    gpn_upload_name("gptner.jsonl", nonce, name, sizeof name);
+    u.name = name;
+    status = gpn_upload_run(&u, job->client, &s->doubt, &why);
+    if (status != GPTNER_OK)
+        return gpn_job_step_failed(job, s, status, &why, err);
+    s->file = u.once.made;
+    s->stage = GPN_STAGE_CREATE;
+    gpn_job_record(job, k, "uploaded");
+    gptner_json_put_string(&job->journal.w, "file", s->file.text);
+    return gpn_journal_end(&job->journal, err);
+}
+
+static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_error why = GPN_ZERO;
+    gptner_status status = GPTNER_OK;
+    char nonce[64], endpoint[128], event[240];
+    const char *path = gpn_job_file(job, k, s->round, ".jsonl");
+    gpn_create c;
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    status = gpn_batch_endpoint(&job->client->env, path, endpoint,
+                                sizeof endpoint, err);
+    if (status == GPTNER_OK && !s->doubt) {
+        gpn_job_record(job, k, "create");
+        status = gpn_journal_end(&job->journal, err);
+    }
+    if (status != GPTNER_OK)
+        return status;
+    gpn_job_nonce(job, k, true, nonce);
+    memset(&c, 0, sizeof c);
+    c.file_id = s->file.text;
+    c.endpoint = endpoint;
+    c.job = nonce;
+    c.description = job->cfg->description;
+    c.metadata = job->cfg->metadata;
+    c.n_metadata = job->cfg->n_metadata;
+    status = gpn_create_run(&c, job->client, &s->doubt, &why);
+    gptner_batch_free(c.batch);
+    if (status != GPTNER_OK)
+        return gpn_job_step_failed(job, s, status, &why, err);
+    s->batch = c.once.made;
+    s->stage = GPN_STAGE_RUN;
+    s->done = 0;
+    s->fetches = 0;
+    s->due_ms = gpn_job_now(job);
+    job->batches++;
+    gpn_job_record(job, k, "created");
+    gptner_json_put_string(&job->journal.w, "batch", s->batch.text);
+    status = gpn_journal_end(&job->journal, err);
+    gpn_format(event, sizeof event, "submitted %s: %lld requests",
+               s->batch.text, (long long)s->requests);
+    gpn_job_tell(job, event);
+    return status;
+}
+
+/* The account's enqueued tokens would have been exceeded: nothing was run. */
+static bool gpn_batch_is_queue_full(const gptner_batch *b)
+{
+    size_t i;
+    if (b->state != GPTNER_BATCH_FAILED)
+        return false;
+    for (i = 0; i < b->n_errors; i++)
+        if (gpn_str_eq_c(b->errors[i].code, "token_limit_exceeded") ||
+            gpn_str_ifind(b->errors[i].message, "enqueued token limit") <
+                b->errors[i].message.len)
+            return true;
+    return false;
+}
+
+/* Why the server's check failed, for a person. */
+static void gpn_batch_explain(const gptner_batch *b, char *out, size_t cap)
+{
+    const gptner_batch_issue *e = b->errors;
+    if (b->n_errors == 0) {
+        gpn_format(out, cap, "batch %.*s failed without saying why",
+                   (int)b->id.len, b->id.ptr);
+        return;
+    }
+    gpn_format(out, cap, "%.*s, line %lld: %.*s (%d in all)",
+               (int)(e->code.len < 64 ? e->code.len : 64),
+               e->code.len > 0 ? e->code.ptr : "?", (long long)e->line,
+               (int)(e->message.len < 100 ? e->message.len : 100),
+               e->message.len > 0 ? e->message.ptr : "", (int)b->n_errors);
+}
+
+static gptner_status gpn_job_ended(gpn_job *job, size_t k,
+                                   const gptner_batch *b, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gpn_journal *j = &job->journal;
+    gptner_status status;
+    char event[240];
+    size_t i;
+    if (gpn_batch_is_queue_full(b)) {
+        gpn_job_record(job, k, "again");
+        status = gpn_journal_end(j, err);
+        s->tries++;
+        s->stage = GPN_STAGE_CREATE;
+        s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
+        gpn_job_tell(job, "the account's queue is full; the batch waits");
+        return status;
+    }
+    gpn_id_set(&s->output, b->output_file_id);
+    gpn_id_set(&s->error, b->error_file_id);
+    s->state = b->state;
+    s->message[0] = '\0';
+    if (b->state == GPTNER_BATCH_FAILED)
+        gpn_batch_explain(b, s->message, sizeof s->message);
+    gpn_job_record(job, k, "ended");
+    gptner_json_put_str(&j->w, "state", b->status);
+    gptner_json_put_string(&j->w, "output", s->output.text);
+    gptner_json_put_string(&j->w, "error", s->error.text);
+    gptner_json_put_string(&j->w, "message", s->message);
+    s->stage = GPN_STAGE_FETCH;
+    s->fetches = 0;
+    s->due_ms = gpn_job_now(job);
+    for (i = 0; i < job->n_shards; i++) /* there is room in the queue */
+        if (job->shards[i].stage == GPN_STAGE_CREATE)
+            job->shards[i].due_ms = s->due_ms;
+    status = gpn_journal_end(j, err);
+    gpn_format(event, sizeof event, "%s has ended: %.*s", s->batch.text,
+               (int)b->status.len, b->status.ptr);
+    gpn_job_tell(job, event);
+    return status;
+}
+
+static gptner_status gpn_job_poll(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_error why = GPN_ZERO;
+    gptner_batch *b = NULL;
+    int64_t left = job->deadline_ms - gpn_job_now(job);
+    gptner_status status = gpn_batch_get(job->client, s->batch.text,
+                                         job->deadline_ms == INT64_MAX ? 0
+                                         : left > 0                    ? left
+                                                                       : 1,
+                                         &b, &why);
+    s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
+    if (status != GPTNER_OK) {
+        if (gpn_poll_hopeless(status, &s->fetches)) {
+            if (err != NULL)
+                *err = why;
+            return status;
+        }
+        gpn_job_tell(job, why.message);
+        return GPTNER_OK;
+    }
+    s->fetches = 0;
+    s->done = b->requests_completed + b->requests_failed;
+    if (b->ended)
+        status = gpn_job_ended(job, k, b, err);
+    else
+        gpn_job_tell(job, NULL);
+    gptner_batch_free(b);
+    return status;
+}
+
+/* Fetch one result file, unless it is here. One that the server cannot give
+ * after several polls counts as empty: its requests are missing. */
+static gptner_status gpn_job_fetch_one(gpn_job *job, size_t k, const gpn_id *id,
+                                       const char *what, gptner_error *why)
+{
+    gpn_shard *s = &job->shards[k];
+    const char *path = gpn_job_file(job, k, s->round, what);
+    gptner_status status;
+    if (path == NULL)
+        return gpn_no_memory(why, "job");
+    if (id->text[0] == '\0' || gpn_file_is_there(&job->client->env, path))
+        return GPTNER_OK;
+    status = gpn_fetch_file(job->client, gptner_str_from(id->text), path, false,
+                            why);
+    if ((status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_PERMISSION) &&
+        ++s->fetches >= GPN_FETCHES_MAX) {
+        gpn_job_tell(job, "a result file is not to be had; its requests count "
+                          "as missing");
+        return GPTNER_OK;
+    }
+    return status;
+}
+
+/* --- what failed, once more --- */
+
+enum { GPN_JOB_PATHS = 2 * GPN_ROUNDS_MAX + 2 };
+
+/* All rows that were fetched for a shard, later rounds over earlier ones. */
+typedef struct gpn_job_rows {
+    const gpn_env *env;
+    gpn_join join;
+    char *paths[GPN_JOB_PATHS];
+    int n_paths;
+    bool open;
+} gpn_job_rows;
+
+static void gpn_job_rows_close(gpn_job_rows *rows)
+{
+    if (rows->open)
+        gpn_join_close(&rows->join);
+    while (rows->n_paths > 0)
+        gpn_mem_free(rows->env, rows->paths[--rows->n_paths]);
+}
+
+/* A copy of a file's name that lives as long as rows; NULL: no memory. */
+static const char *gpn_job_rows_path(gpn_job *job, gpn_job_rows *rows, size_t k,
+                                     int round, const char *what)
+{
+    const char *path = gpn_job_file(job, k, round, what);
+    char *copy = NULL;
+    if (path != NULL && rows->n_paths < GPN_JOB_PATHS)
+        copy = gpn_str_dup(rows->env, gptner_str_from(path));
+    if (copy != NULL)
+        rows->paths[rows->n_paths++] = copy;
+    return copy;
+}
+
+/* Add a file of rows, if it is there. */
+static gptner_status gpn_job_rows_add(gpn_job *job, gpn_job_rows *rows,
+                                      size_t k, int round, const char *what,
+                                      gptner_error *err)
+{
+    bool now = round > job->shards[k].round; /* finished in parallel */
+    const char *path = gpn_job_rows_path(job, rows, k, now ? 0 : round, what);
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    if (!gpn_file_is_there(rows->env, path))
+        return GPTNER_OK;
+    return gpn_join_add(&rows->join, path, round, err);
+}
+
+/* gpn_job_rows_close() follows in any case. err is not NULL. */
+static gptner_status gpn_job_rows_open(gpn_job *job, size_t k,
+                                       gpn_job_rows *rows, gptner_error *err)
+{
+    const gpn_shard *s = &job->shards[k];
+    gptner_status status;
+    const char *path;
+    int round;
+    memset(rows, 0, sizeof *rows);
+    rows->env = &job->client->env;
+    path = gpn_job_rows_path(job, rows, k, 0, ".jsonl");
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    rows->open = true;
+    status = gpn_join_open(&rows->join, job->client, path, err);
+    for (round = 0; round <= s->round && status == GPTNER_OK; round++) {
+        status = gpn_job_rows_add(job, rows, k, round, ".out", err);
+        if (status == GPTNER_OK)
+            status = gpn_job_rows_add(job, rows, k, round, ".err", err);
+    }
+    if (status == GPTNER_OK)
+        status = gpn_job_rows_add(job, rows, k, round, ".now", err);
+    rows->join.lost = s->state == GPTNER_BATCH_EXPIRED ? GPTNER_ERR_EXPIRED
+                      : s->state == GPTNER_BATCH_CANCELLED
+                          ? GPTNER_ERR_CANCELLED
+                          : GPTNER_ERR_MISSING;
+    if (status == GPTNER_OK)
+        status = gpn_join_index(&rows->join, err);
+    return status;
+}
+
+static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
+{
+    job->shards[k].stage = GPN_STAGE_SETTLED;
+    gpn_job_record(job, k, "settled");
+    return gpn_journal_end(&job->journal, err);
+}
+
+/* Copy the requests that may succeed another time. */
+static gptner_status gpn_job_copy_round(gpn_join *join, gpn_whole *w,
+                                        const char *path, int64_t *n,
+                                        int64_t *tokens, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gptner_str line;
+    int oserr = 0;
+    int got;
+    while (status == GPTNER_OK && (got = gpn_join_next(join, err)) != 0) {
+        if (got < 0)
+            return err->status;
+        if (join->fate != GPN_FATE_RETRY)
+            continue;
+        status = gpn_join_request(join, &line, err);
+        if (status == GPTNER_OK &&
+            (!gpn_whole_write(w, line.ptr, line.len, &oserr) ||
+             !gpn_whole_write(w, "\n", 1, &oserr)))
+            status = gpn_file_fail(err, path, "writing failed", oserr);
+        *n += 1;
+        *tokens += (int64_t)line.len / 3 + 1;
+    }
+    return status;
+}
+
+/* Write the requests that may succeed another time to the file of the next
+ * round. *n: how many; none leave no file. */
+static gptner_status gpn_job_write_round(gpn_job *job, size_t k, int64_t *n,
+                                         int64_t *tokens, gptner_error *err)
+{
+    gpn_job_rows rows;
+    gpn_whole w;
+    int oserr = 0;
+    const char *path = NULL;
+    gptner_status status = gpn_job_rows_open(job, k, &rows, err);
+    *n = *tokens = 0;
+    if (status == GPTNER_OK) {
+        path = gpn_job_file(job, k, job->shards[k].round + 1, ".jsonl");
+        if (path == NULL)
+            status = gpn_no_memory(err, "job");
+        else if (!gpn_whole_begin(&w, rows.env, path, &oserr))
+            status = gpn_file_fail(err, path, "cannot be created", oserr);
+    }
+    if (status == GPTNER_OK) {
+        status = gpn_job_copy_round(&rows.join, &w, path, n, tokens, err);
+        if (status != GPTNER_OK || *n == 0)
+            gpn_whole_abort(&w);
+        else if (!gpn_whole_commit(&w, &oserr))
+            status = gpn_file_fail(err, path, "writing failed", oserr);
+    }
+    gpn_job_rows_close(&rows);
+    return status;
+}
+
+/* The next round of a shard, or its end. */
+static gptner_status gpn_job_follow_up(gpn_job *job, size_t k,
+                                       gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    int64_t n = 0, tokens = 0;
+    gptner_status status = gpn_job_write_round(job, k, &n, &tokens, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (n == 0)
+        return gpn_job_settled(job, k, err);
+    s->round++;
+    s->tries = 0;
+    s->stage = GPN_STAGE_UPLOAD;
+    s->doubt = false;
+    s->requests = n;
+    s->tokens = tokens;
+    s->due_ms = gpn_job_now(job);
+    gpn_job_record(job, k, "round");
+    gptner_json_put_int64(&job->journal.w, "requests", n);
+    gptner_json_put_int64(&job->journal.w, "tokens", tokens);
+    gpn_job_tell(job, "a follow-up batch for what failed");
+    return gpn_journal_end(&job->journal, err);
+}
+
+/* Requests of a shard that are sent one by one, and the rows of their answers.
+ */
+typedef struct gpn_now {
+    gpn_job *job;
+    gpn_job_rows rows;
+    gpn_file file;
+    const char *path;
+    gpn_buf line;
+    gptner_options options;
+    gptner_error why; /* of a failure here; status OK: none */
+    int unsynced;     /* rows */
+} gpn_now;
+
+enum { GPN_NOW_SYNC = 64 }; /* rows that a power cut may lose, and cost twice */
+
+static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
+{
+    static const gpn_member members[] = {
+        {"url", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
+        {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
+        {"", GPN_KIND_SKIP, 0}};
+    gpn_now *now = (gpn_now *)user;
+    gpn_join *join = &now->rows.join;
+    gptner_json_reader r;
+    gptner_str line;
+    int got;
+    do {
+        got = gpn_join_next(join, err);
+    } while (got > 0 && join->fate != GPN_FATE_RETRY);
+    if (got <= 0)
+        return got;
+    if (gpn_join_request(join, &line, err) != GPTNER_OK)
+        return -1;
+    memset(prompt, 0, sizeof *prompt);
+    gptner_json_reader_init(&r, line.ptr, line.len, NULL);
+    gpn_read_object(NULL, &r, members, prompt);
+    now->options.endpoint = gpn_str_eq_c(prompt->text, "/v1/completions")
+                                ? GPTNER_ENDPOINT_COMPLETIONS
+                                : GPTNER_ENDPOINT_CHAT;
+    if (now->options.endpoint == GPTNER_ENDPOINT_CHAT &&
+        !gpn_str_eq_c(prompt->text, "/v1/chat/completions")) {
+        gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                 "job: %.*s cannot be finished in parallel, only chat and "
+                 "completions",
+                 (int)prompt->text.len, prompt->text.ptr);
+        return -1;
+    }
+    memset(&prompt->text, 0, sizeof prompt->text);
+    prompt->custom_id = join->view.custom_id;
+    prompt->options = &now->options;
+    return 1;
+}
+
+/* A result as a row of a batch's output. */
+static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
+{
+    bool body = r->raw.len > 0 && r->http_status > 0;
+    gptner_json_reader reader;
+    if (body) {
+        gptner_json_reader_init(&reader, r->raw.ptr, r->raw.len, NULL);
+        body = gptner_json_reader_finish(&reader, NULL) == GPTNER_OK;
+    }
+    gptner_json_write_object(w);
+    gptner_json_put_str(w, "custom_id", r->custom_id);
+    if (body) {
+        gptner_json_put_object(w, "response");
+        gptner_json_put_int64(w, "status_code", r->http_status);
+        if (r->request_id.ptr != NULL)
+            gptner_json_put_str(w, "request_id", r->request_id);
+        gptner_json_put_raw(w, "body", r->raw);
+        gptner_json_write_end(w);
+    } else {
+        gptner_json_put_object(w, "error");
+        gptner_json_put_string(w, "code", gpn_status_short(r->status));
+        gptner_json_put_string(w, "message", r->message);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+}
+
+static bool gpn_now_result(const gptner_result *r, void *user)
+{
+    gpn_now *now = (gpn_now *)user;
+    gptner_json_writer w;
+    int oserr = 0;
+    if (r->status == GPTNER_ERR_CANCELLED || r->status == GPTNER_ERR_NOT_SENT)
+        return true; /* as if it had not been begun */
+    gpn_buf_clear(&now->line);
+    gpn_json_writer_init(&w, &now->line);
+    gpn_now_write(&w, r);
+    if (gptner_json_writer_finish(&w, NULL) != GPTNER_OK) {
+        gpn_no_memory(&now->why, "job");
+        return false;
+    }
+    gpn_buf_add_c(&now->line, '\n');
+    if (now->line.status == GPTNER_OK &&
+        gpn_file_write(&now->file, now->line.data, now->line.len, &oserr) &&
+        (++now->unsynced % GPN_NOW_SYNC != 0 ||
+         gpn_file_sync(&now->file, &oserr)))
+        return true;
+    gpn_file_fail(&now->why, now->path, "writing failed", oserr);
+    return false;
+}
+
+/* Send now what failed. Rows are added as they come, so that a run that is
+ * killed sends only the rest. */
+static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
+{
+    gptner_client *c = now->job->client;
+    gptner_run_config run = GPN_ZERO;
+    gptner_status status;
+    int oserr = 0;
+    if (!gpn_file_open(&now->file, now->path, GPN_FILE_APPEND, &oserr))
+        return gpn_file_fail(err, now->path, "cannot be written", oserr);
+    /* ends a row that was cut off */
+    status = gpn_file_write(&now->file, "\n", 1, &oserr)
+                 ? GPTNER_OK
+                 : gpn_file_fail(err, now->path, "writing failed", oserr);
+    run.next_fn = gpn_now_next;
+    run.next_user = now;
+    run.result_fn = gpn_now_result;
+    run.result_user = now;
+    run.as_completed = true;
+    if (status == GPTNER_OK)
+        status = gpn_run_prompts(c, &run, true, NULL, err);
+    if (now->why.status != GPTNER_OK) {
+        status = now->why.status;
+        if (err != NULL)
+            *err = now->why;
+    }
+    if (status == GPTNER_OK && !gpn_file_sync(&now->file, &oserr))
+        status = gpn_file_fail(err, now->path, "syncing failed", oserr);
+    gpn_file_close(&now->file, &oserr);
+    return status;
+}
+
+static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
+{
+    gptner_status status;
+    gpn_now now;
+    memset(&now, 0, sizeof now);
+    now.job = job;
+    now.options = job->client->cfg.options;
+    now.options.extra_body_json = NULL; /* the bodies have it already */
+    gpn_buf_init(&now.line, &job->client->env, SIZE_MAX / 2);
+    status = gpn_job_rows_open(job, k, &now.rows, err);
+    if (status == GPTNER_OK) {
+        now.path = gpn_job_rows_path(job, &now.rows, k, 0, ".now");
+        gpn_job_tell(job, "what failed is sent now, in parallel");
+        status = now.path != NULL ? gpn_job_run_now(&now, err)
+                                  : gpn_no_memory(err, "job");
+    }
+    gpn_job_rows_close(&now.rows);
+    gpn_buf_deinit(&now.line);
+    return status == GPTNER_OK ? gpn_job_settled(job, k, err) : status;
+}
+
+/* A round of a shard has been fetched. */
+static gptner_status gpn_job_settle(gpn_job *job, size_t k, gptner_error *err)
+{
+    const gpn_shard *s = &job->shards[k];
+    bool again =
+        s->state == GPTNER_BATCH_COMPLETED || s->state == GPTNER_BATCH_EXPIRED;
+    if (again && job->cfg->retry_failed == GPTNER_RETRY_PARALLEL)
+        return gpn_job_parallel(job, k, err);
+    if (again && job->cfg->retry_failed == GPTNER_RETRY_BATCH &&
+        s->round < GPN_ROUNDS_MAX - 1)
+        return gpn_job_follow_up(job, k, err);
+    return gpn_job_settled(job, k, err);
+}
+
+static gptner_status gpn_job_fetch(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_error why = GPN_ZERO;
+    gptner_status status = gpn_job_fetch_one(job, k, &s->output, ".out", &why);
+    if (status == GPTNER_OK)
+        status = gpn_job_fetch_one(job, k, &s->error, ".err", &why);
+    if (status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_PERMISSION) {
+        s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
+        gpn_job_tell(job, why.message);
+        return GPTNER_OK;
+    }
+    if (status != GPTNER_OK)
+        return gpn_job_step_failed(job, s, status, &why, err);
+    return gpn_job_settle(job, k, err);
+}
+
+/* May another batch be begun beside those that run? */
+static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
+{
+    int64_t tokens = 0;
+    int running = 0;
+    size_t i;
+    for (i = 0; i < job->n_shards; i++)
+        if (job->shards[i].stage == GPN_STAGE_RUN) {
+            running++;
+            tokens += job->shards[i].tokens;
+        }
+    if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20))
+        return false;
+    return running == 0 || job->cfg->max_enqueued_tokens <= 0 ||
+           tokens + next->tokens <= job->cfg->max_enqueued_tokens;
+}
+
+/* One step of a shard, if one is due. */
+static gptner_status gpn_job_step(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_status status = GPTNER_OK;
+    if (s->stage == GPN_STAGE_SETTLED || gpn_job_now(job) < s->due_ms ||
+        (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
+        return GPTNER_OK;
+    if (s->stage == GPN_STAGE_UPLOAD)
+        status = gpn_job_upload(job, k, err);
+    if (status == GPTNER_OK && s->stage == GPN_STAGE_CREATE &&
+        gpn_job_now(job) >= s->due_ms)
+        return gpn_job_create(job, k, err);
+    if (status == GPTNER_OK && s->stage == GPN_STAGE_RUN)
+        status = gpn_job_poll(job, k, err);
+    if (status == GPTNER_OK && s->stage == GPN_STAGE_FETCH &&
+        gpn_job_now(job) >= s->due_ms)
+        status = gpn_job_fetch(job, k, err);
+    return status;
+}
+
+/* When the next step is due; INT64_MAX: all is settled. */
+static int64_t gpn_job_until(const gpn_job *job)
+{
+    int64_t until = INT64_MAX;
+    size_t k;
+    for (k = 0; k < job->n_shards; k++) {
+        const gpn_shard *s = &job->shards[k];
+        if (s->stage == GPN_STAGE_SETTLED ||
+            (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
+            continue;
+        if (s->due_ms < until)
+            until = s->due_ms;
+    }
+    return until;
+}
+
+/* Every shard through its steps, until all are settled. */
+static gptner_status gpn_job_drive(gpn_job *job, gptner_error *err)
+{
+    job->stage = GPTNER_JOB_RUNNING;
+    for (;;) {
+        gptner_status status = GPTNER_OK;
+        int64_t now, until;
+        size_t k;
+        for (k = 0; k < job->n_shards && status == GPTNER_OK; k++)
+            status = gpn_job_step(job, k, err);
+        if (status != GPTNER_OK)
+            return status;
+        until = gpn_job_until(job);
+        if (until == INT64_MAX)
+            return GPTNER_OK;
+        now = gpn_job_now(job);
+        if (now >= job->deadline_ms)
+            return gpn_fail(err, GPTNER_ERR_TIMEOUT,
+                            "job: has not ended within max_wait; its batches "
+                            "go on: call again to take it up");
+        if (until > job->deadline_ms)
+            until = job->deadline_ms;
+        if (until > now)
+            status = gpn_client_pause(job->client, until - now, err);
+        if (status != GPTNER_OK)
+            return status;
+    }
+}
+
+/* --- the end of a job --- */
+
+static gptner_status gpn_delete_file(gptner_client *c, gptner_str id,
+                                     gptner_error *err)
+{
+    gpn_ask_server a = GPN_ZERO;
+    gptner_error why = GPN_ZERO;
+    gptner_status status;
+    gpn_id copy;
+    if (!gpn_id_set(&copy, id))
+        return GPTNER_OK;
+    a.method = "DELETE";
+    a.before = "/files/";
+    a.id = copy.text;
+    status = gpn_ask_run(c, &a, &why);
+    if (status == GPTNER_OK || status == GPTNER_ERR_NOT_FOUND)
+        return GPTNER_OK;
+    if (err != NULL)
+        *err = why;
+    return status;
+}
+
+static gptner_status gpn_job_delete_record(void *ctx, const gpn_record *rec,
+                                           gptner_error *err)
+{
+    gptner_client *c = ((gpn_job *)ctx)->client;
+    gptner_status status = gpn_delete_file(c, rec->file, err);
+    if (status == GPTNER_OK)
+        status = gpn_delete_file(c, rec->output, err);
+    if (status == GPTNER_OK)
+        status = gpn_delete_file(c, rec->error, err);
+    return status;
+}
+
+/* A file of this job by its name: also one whose upload was in doubt. */
+static gptner_status gpn_page_match_ours(gpn_page *page, gptner_str item,
+                                         gptner_error *err)
+{
+    gpn_remote file;
+    GPN_UNUSED(err);
+    if (page->found.text[0] == '\0' && gpn_remote_read(item, &file) &&
+        gpn_str_find(file.filename, page->name) < file.filename.len)
+        gpn_id_set(&page->found, file.id);
+    return GPTNER_OK;
+}
+
+/* Delete every file that the job has at the server: those in the journal, and
+ * what else bears its name. */
+static gptner_status gpn_job_delete_remote(gpn_job *job, gptner_error *err)
+{
+    const gpn_env *env = &job->client->env;
+    gptner_status status;
+    gpn_journal replay;
+    char *text = NULL;
+    size_t len, good;
+    int i;
+    status = gpn_read_whole(env, job->path.data, &text, &len, err);
+    if (status != GPTNER_OK || text == NULL)
+        return status;
+    gpn_journal_init(&replay, env, job->path.data);
+    status = gpn_journal_replay(&replay, text, len, &good,
+                                gpn_job_delete_record, job, err);
+    gpn_journal_deinit(&replay);
+    gpn_mem_free(env, text);
+    for (i = 0; i < 1000 && status == GPTNER_OK; i++) {
+        gpn_page page = GPN_ZERO;
+        page.item_fn = gpn_page_match_ours;
+        page.name = job->id;
+        status = gpn_page_search(
+            job->client, "/files?purpose=batch&limit=1000",
+            "/files?purpose=batch&limit=1000&after=", &page, err);
+        if (status != GPTNER_OK || page.found.text[0] == '\0')
+            break;
+        status =
+            gpn_delete_file(job->client, gptner_str_from(page.found.text), err);
+    }
+    return status;
+}
+
+static gptner_status gpn_job_mark(gpn_job *job, const char *kind,
+                                  gptner_error *err)
+{
+    gpn_journal_begin(&job->journal, kind);
+    if (*kind == 'w') {
+        const gpn_member *m = &gpn_record_members[GPN_RECORD_SUM];
+        gpn_record rec;
+        rec.sum = job->sum;
+        for (; m->key[0] != '\0'; m++)
+            gptner_json_put_int64(&job->journal.w, m->key,
+                                  *(const int64_t *)gpn_at(&rec, m->to));
+    }
+    return gpn_journal_end(&job->journal, err);
+}
+
+/* The next prompt without request, read ahead: its index is in requests, its
+ * status in tokens. */
+typedef struct gpn_job_bads {
+    gpn_file file;
+    gpn_feed feed;
+    gpn_record next;
+    char room[512];
+} gpn_job_bads;
+
+static gptner_status gpn_job_bads_next(gpn_job_bads *b, gptner_error *err)
+{
+    gptner_json_reader r;
+    int got = 0;
+    b->next.requests = INT64_MAX;
+    if (b->file.is_open)
+        got = gpn_feed_next(&b->feed, err);
+    if (got <= 0)
+        return got < 0 ? err->status : GPTNER_OK;
+    gptner_json_reader_init(&r, b->feed.line.ptr, b->feed.line.len, NULL);
+    gptner_json_reader_scratch(&r, b->room, sizeof b->room);
+    gpn_read_object(NULL, &r, gpn_record_members, &b->next);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_job_bads_open(gpn_job *job, gpn_job_bads *b,
+                                       gptner_error *err)
+{
+    const gpn_env *env = &job->client->env;
+    int oserr = 0;
+    const char *path = gpn_job_bad_file(job);
+    memset(b, 0, sizeof *b);
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    if (!gpn_file_open_read(&b->file, env, path, &oserr) &&
+        oserr != GPN_E_ABSENT)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    gpn_feed_init(&b->feed, env, &b->file, job->path.data, 1 << 20);
+    return gpn_job_bads_next(b, err);
+}
+
+/* Hand out the prompts without request that stand before index. */
+static gptner_status gpn_job_put_bads(gpn_job *job, gpn_job_bads *b,
+                                      gpn_tray *tray, int64_t index,
+                                      gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    GPN_UNUSED(job);
+    while (status == GPTNER_OK && b->next.requests <= tray->sum.total &&
+           tray->sum.total < index) {
+        gptner_result view;
+        char message[sizeof err->message];
+        gpn_result_blank(&view);
+        gpn_copy_text(message, sizeof message, b->next.message);
+        view.index = (size_t)tray->sum.total;
+        view.status = (gptner_status)b->next.tokens;
+        view.message = message;
+        tray->sum.unsent++;
+        status = gpn_tray_put(tray, &view, false, err);
+        if (status == GPTNER_OK)
+            status = gpn_job_bads_next(b, err);
+    }
+    return status;
+}
+
+static gptner_status gpn_job_put_shard(gpn_job *job, size_t k, gpn_job_bads *b,
+                                       gpn_tray *tray, gptner_error *err)
+{
+    const gpn_shard *s = &job->shards[k];
+    gpn_job_rows rows;
+    gptner_status status = gpn_job_rows_open(job, k, &rows, err);
+    gptner_result *view = &rows.join.view;
+    while (status == GPTNER_OK) {
+        int got = gpn_join_next(&rows.join, err);
+        if (got == 0)
+            break;
+        if (got < 0) {
+            status = err->status;
+            break;
+        }
+        if (rows.join.rank == GPN_RANK_NONE &&
+            s->state == GPTNER_BATCH_FAILED) {
+            view->status = GPTNER_ERR_BATCH_FAILED;
+            view->message = s->message;
+        }
+        status = gpn_job_put_bads(job, b, tray, INT64_MAX, err);
+        view->index = (size_t)tray->sum.total;
+        if (status == GPTNER_OK)
+            status = gpn_tray_put(tray, view,
+                                  rows.join.rank == GPN_RANK_MALFORMED, err);
+    }
+    tray->sum.duplicates += rows.open ? rows.join.duplicates : 0;
+    tray->sum.strangers += rows.open ? rows.join.strangers : 0;
+    gpn_job_rows_close(&rows);
+    return status;
+}
+
+/* The answers, in the order of the prompts, into their file. */
+static gptner_status gpn_job_write(gpn_job *job, gptner_error *err)
+{
+    gptner_batch_retrieve_config cfg = GPN_ZERO;
+    gpn_tray tray = GPN_ZERO;
+    gpn_job_bads bads;
+    gptner_status status;
+    int oserr;
+    size_t k;
+    cfg.output_path = job->cfg->output_path;
+    cfg.result_fn = job->cfg->result_fn;
+    cfg.result_user = job->cfg->result_user;
+    status = gpn_job_bads_open(job, &bads, err);
+    if (status == GPTNER_OK)
+        status =
+            gpn_tray_open(&tray, job->client, &cfg, (size_t)job->prompts, err);
+    for (k = 0; k < job->n_shards && status == GPTNER_OK; k++)
+        status = gpn_job_put_shard(job, k, &bads, &tray, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_put_bads(job, &bads, &tray, INT64_MAX, err);
+    if (status == GPTNER_OK && tray.sum.total != job->prompts)
+        status = gpn_fail(err, GPTNER_ERR_CHANGED,
+                          "%s: the job's files hold %lld requests, not %lld",
+                          job->path.data, (long long)tray.sum.total,
+                          (long long)job->prompts);
+    status = gpn_tray_close(&tray, status, err);
+    job->sum = tray.sum;
+    if (bads.feed.buf.env != NULL)
+        gpn_buf_deinit(&bads.feed.buf);
+    gpn_file_close(&bads.file, &oserr);
+    return status;
+}
+
+/* All is settled: write the answers, and tidy up. */
+static gptner_status gpn_job_finish(gpn_job *job, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    size_t k;
+    job->stage = GPTNER_JOB_FINISHING;
+    gpn_job_tell(job, NULL);
+    if (!job->written) {
+        status = gpn_job_write(job, err);
+        if (status == GPTNER_OK)
+            status = gpn_job_mark(job, "written", err);
+    }
+    if (status == GPTNER_OK && job->cfg->delete_remote)
+        status = gpn_job_delete_remote(job, err);
+    if (status != GPTNER_OK)
+        return status;
+    for (k = 0; k < job->n_shards; k++)
+        gpn_job_remove_shard(job, k, false);
+    if (gpn_job_bad_file(job) != NULL)
+        gpn_file_remove(job->name.data);
+    job->stage = GPTNER_JOB_DONE;
+    status = gpn_job_mark(job, "done", err);
+    gpn_job_tell(job, "done");
+    return status;
+}
+
+/* --- the whole job --- */
+
+static gptner_status gpn_job_check(const gptner_job_config *cfg,
+                                   gptner_error *err)
+{
+    if (cfg->output_path == NULL || *cfg->output_path == '\0' ||
+        strcmp(cfg->output_path, "-") == 0)
+        return gpn_refuse(err, "job: output_path must name a file, for the "
+                               "journal stands beside it");
+    if (cfg->max_batches < 0 || cfg->max_enqueued_tokens < 0)
+        return gpn_refuse(err, "job: max_batches or max_enqueued_tokens below "
+                               "0");
+    return gpn_metadata_check(cfg->description, cfg->metadata, cfg->n_metadata,
+                              err);
+}
+
+static gptner_status gpn_job_lock(gpn_job *job, gptner_error *err)
+{
+    bool busy = false;
+    int oserr = 0;
+    if (gpn_lock_take(&job->lock, job->lock_path.data, &busy, &oserr))
+        return GPTNER_OK;
+    if (!busy)
+        return gpn_file_fail(err, job->lock_path.data, "cannot be locked",
+                             oserr);
+    return gpn_fail(err, GPTNER_ERR_BUSY,
+                    "%s: another process works on this job; wait for it, or "
+                    "end it",
+                    job->cfg->output_path);
+}
+
+/* The job is locked: begin it or take it up, and bring it to its end. */
+static gptner_status gpn_job_work(gpn_job *job, gptner_error *err)
+{
+    gptner_status status = gpn_job_resume(job, err);
+    if (status != GPTNER_OK)
+        return status;
+    status =
+        job->resumed ? gpn_job_check_same(job, err) : gpn_job_plan(job, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (job->done &&
+        !gpn_file_is_there(&job->client->env, job->cfg->output_path))
+        return gpn_fail(err, GPTNER_ERR_CHANGED,
+                        "%s: is gone, but its job was done; remove %s to begin "
+                        "it anew",
+                        job->cfg->output_path, job->path.data);
+    if (job->done)
+        return GPTNER_OK;
+    if (!job->written)
+        status = gpn_job_drive(job, err);
+    return status == GPTNER_OK ? gpn_job_finish(job, err) : status;
+}
+
+static gptner_status gpn_job_init(gpn_job *job, gptner_client *client,
+                                  const gptner_job_config *cfg,
+                                  gptner_error *err)
+{
+    const gpn_env *env = &client->env;
+    memset(job, 0, sizeof *job);
+    job->client = client;
+    job->cfg = cfg;
+    job->started_ms = gpn_clock_ms(env);
+    job->deadline_ms = cfg->max_wait_ms > 0
+                           ? gpn_time_add(job->started_ms, cfg->max_wait_ms)
+                           : INT64_MAX;
+    job->poll_ms = cfg->poll_ms > 0 ? cfg->poll_ms : 60000;
+    gpn_buf_init(&job->path, env, 1 << 16);
+    gpn_buf_init(&job->lock_path, env, 1 << 16);
+    gpn_buf_init(&job->name, env, 1 << 16);
+    gpn_buf_add_s(&job->path, cfg->output_path);
+    gpn_buf_add(&job->path, ".job", 5);
+    gpn_buf_add_s(&job->lock_path, cfg->output_path);
+    gpn_buf_add(&job->lock_path, ".job.lock", 10);
+    gpn_journal_init(&job->journal, env, job->path.data);
+    if (job->path.status != GPTNER_OK || job->lock_path.status != GPTNER_OK)
+        return gpn_no_memory(err, "job");
+    return gpn_job_lock(job, err);
+}
+
+static void gpn_job_deinit(gpn_job *job)
+{
+    gpn_journal_deinit(&job->journal);
+    gpn_lock_give(&job->lock, job->lock_path.data);
+    gpn_mem_free(&job->client->env, job->shards);
+    gpn_buf_deinit(&job->path);
+    gpn_buf_deinit(&job->lock_path);
+    gpn_buf_deinit(&job->name);
+}
+
+GPTNER_API gptner_status gptner_job_run(gptner_client *client,
+                                        const gptner_job_config *cfg,
+                                        gptner_job_summary *summary,
+                                        gptner_error *err)
+{
+    gptner_error own = GPN_ZERO;
+    gptner_status status;
+    gpn_job job;
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    if (client == NULL || cfg == NULL)
+        return gpn_refuse(err, "job: client or configuration is NULL");
+    status = gpn_job_check(cfg, err);
+    if (status != GPTNER_OK)
+        return status;
+    status = gpn_job_init(&job, client, cfg, &own);
+    if (status == GPTNER_OK) {
+        status = gpn_job_work(&job, &own);
+        if (summary != NULL) {
+            summary->results = job.sum;
+            summary->batches = job.batches;
+            summary->resumed = job.resumed;
+            summary->was_done = job.done;
+            summary->elapsed_ms = gpn_job_now(&job) - job.started_ms;
+        }
+    }
+    gpn_job_deinit(&job);
+    if (status != GPTNER_OK && err != NULL)
+        *err = own;
+    return status;
+}
+
+#else /* GPTNER_NO_BATCH */
+
+static gptner_status gpn_batch_absent(gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "the Batch API was compiled out (GPTNER_NO_BATCH)");
+}
+
+GPTNER_API gptner_status gptner_batch_create_file(
+    gptner_client *client, const gptner_batch_create_config *cfg,
+    gptner_batch_files **out, gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(cfg);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_validate_file(
+    const char *path, const char *endpoint, const gptner_allocator *allocator,
+    gptner_batch_report **out, gptner_error *err)
+{
+    GPN_UNUSED(path);
+    GPN_UNUSED(endpoint);
+    GPN_UNUSED(allocator);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_submit(
+    gptner_client *client, const gptner_batch_submit_config *cfg,
+    gptner_batch **out, gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(cfg);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_status(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(id);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_cancel(gptner_client *client,
+                                             const char *id, gptner_batch **out,
+                                             gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(id);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_list(gptner_client *client,
+                                           const char *after, int limit,
+                                           gptner_batches **out,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(after);
+    GPN_UNUSED(limit);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
+                                           const char *id,
+                                           const gptner_batch_wait_config *cfg,
+                                           gptner_batch **out,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(id);
+    GPN_UNUSED(cfg);
+    if (out != NULL)
+        *out = NULL;
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status
+gptner_batch_retrieve(gptner_client *client, const char *id,
+                      const gptner_batch_retrieve_config *cfg,
+                      gptner_batch_summary *summary, gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(id);
+    GPN_UNUSED(cfg);
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_batch_read(
+    gptner_client *client, const char *output_path, const char *error_path,
+    const gptner_batch_retrieve_config *cfg, gptner_batch_summary *summary,
+    gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(output_path);
+    GPN_UNUSED(error_path);
+    GPN_UNUSED(cfg);
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API gptner_status gptner_job_run(gptner_client *client,
+                                        const gptner_job_config *cfg,
+                                        gptner_job_summary *summary,
+                                        gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(cfg);
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    return gpn_batch_absent(err);
+}
+
+GPTNER_API void gptner_batch_files_free(gptner_batch_files *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+GPTNER_API void gptner_batch_report_free(gptner_batch_report *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+GPTNER_API void gptner_batch_free(gptner_batch *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+GPTNER_API void gptner_batches_free(gptner_batches *nothing)
+{
+    GPN_UNUSED(nothing);
+}
 
 #endif /* GPTNER_NO_BATCH */
 

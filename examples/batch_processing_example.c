@@ -175,7 +175,7 @@ static int run_full(void);
 static const mode modes[] = {
     {"parallel", "input", "all prompts now, many at a time",
      run_parallel, false},
-    {"full", "input output", "all prompts by batches, to the end; run again to resume",
+    {"full", "input output", "all prompts by batches; run again to resume",
      run_full, false},
     {"create", "input batch-file", "write the batch file; needs no key",
      run_create, true},
@@ -187,7 +187,7 @@ static const mode modes[] = {
      run_status, false},
     {"wait", "batch-id", "until it has ended",
      run_wait, false},
-    {"retrieve", "batch-id", "its answers, in order; --batch-file saves a fetch",
+    {"retrieve", "batch-id", "its answers; --batch-file saves a fetch",
      run_retrieve, false},
     {"cancel", "batch-id", "what was done by then can be retrieved",
      run_cancel, false},
