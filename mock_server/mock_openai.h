@@ -3045,8 +3045,11 @@ static bool mki_form_init(mki_form *f, mki_str type)
             return false;
         }
     }
+    if (n == 0 || n > 70 || f->delimiter[3 + n] == ' ') {
+        return false;
+    }
     mki_buf_s(&f->hold, "\r\n"); /* the first delimiter may lack it */
-    return n > 0 && n <= 70 && f->delimiter[3 + n] != ' ';
+    return true;
 }
 
 static void mki_form_free(mki_form *f)

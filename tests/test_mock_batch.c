@@ -122,6 +122,11 @@ static bool rig_send(rig *r, int fd, const char *data, size_t len)
     return true;
 }
 
+static void rig_text(rig *r, int fd, const char *text)
+{
+    assert_true(rig_send(r, fd, text, strlen(text)));
+}
+
 /* Whether the reply that is here is complete, by its own framing. */
 static bool rig_complete(const rig *r)
 {
@@ -633,8 +638,8 @@ static void forms_that_are_none_are_refused(void **state)
         "--a\r\nContent-Disposition: attachment; name=x\r\n\r\nx\r\n--a--",
         "--a\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a--",
         "--a\r\nContent-Disposition: form-data; name=\"x\r\n\r\nx\r\n--a--",
-        "--a\r\nContent-Disposition: form-data; name=x\r\n"
-        "Content-Disposition: form-data; name=y\r\n\r\nx\r\n--a--",
+        ("--a\r\nContent-Disposition: form-data; name=x\r\n"
+         "Content-Disposition: form-data; name=y\r\n\r\nx\r\n--a--"),
         "--a\r\n folded: x\r\n\r\nx\r\n--a--"};
     mki_form f;
     sink to;
@@ -802,11 +807,9 @@ static void chunked_and_large_uploads_arrive_whole(void **state)
     ask(r, "DELETE", path, "", "", 0);
 
     fd = rig_connect(r);
-    assert_true(rig_send(r, fd,
-                         "POST /v1/files HTTP/1.1\r\nHost: a\r\n"
-                         "Transfer-Encoding: chunked\r\n" FORM "\r\n",
-                         strlen("POST /v1/files HTTP/1.1\r\nHost: a\r\n"
-                                "Transfer-Encoding: chunked\r\n" FORM "\r\n")));
+    rig_text(r, fd,
+             "POST /v1/files HTTP/1.1\r\nHost: a\r\n"
+             "Transfer-Encoding: chunked\r\n" FORM "\r\n");
     for (i = 0; i < 500; i++) { /* each byte of a form is a chunk */
         static const char text[] =
             "--XX\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\n"
@@ -815,13 +818,11 @@ static void chunked_and_large_uploads_arrive_whole(void **state)
 
         if (i < sizeof text - 1) {
             snprintf(chunk, sizeof chunk, "1;x=y\r\n%c\r\n", text[i]);
-            assert_true(rig_send(r, fd, chunk, strlen(chunk)));
+            rig_text(r, fd, chunk);
         }
     }
-    assert_true(rig_send(r, fd,
-                         "0\r\nt: 1\r\n\r\nGET /v1/files HTTP/1.1\r\n"
-                         "Host: a\r\n\r\n",
-                         52));
+    rig_text(r, fd,
+             "0\r\nt: 1\r\n\r\nGET /v1/files HTTP/1.1\r\nHost: a\r\n\r\n");
     rig_read(r, fd);
     rig_parse(r);
     assert_int_equal(r->status, 200);
