@@ -6575,79 +6575,149 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
-/* A piece of text from p up to stop, or a little beyond it but not to end, to
- * *at, which has room. Stops early at what is no whole character. */
-static const char *gpn_json_w_piece(const char *p, const char *stop,
-                                    const char *end, char **at)
+#if defined(__SSE2__) && defined(__GNUC__)
+#include <emmintrin.h>
+
+/* What 64 bytes hold, a bit a byte, the first one lowest. */
+typedef struct gpn_json_block {
+    uint64_t escapes; /* does not stand for itself */
+    uint64_t beyond;  /* not ASCII; the others are only set if there are such */
+    uint64_t inner;   /* not the first byte of a character */
+    uint64_t three;   /* first of three or four */
+    uint64_t four;    /* first of four */
+    uint64_t rare;    /* first, and the second one has to be looked at */
+} gpn_json_block;
+
+static uint64_t gpn_json_mask(__m128i v, int at)
 {
-    /* behind the backslash; 'u': no short form, 0: needs none */
-    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu\0\0\"";
-    char *to = *at;
-    while (p < stop) {
-        unsigned c;
-        size_t n;
-        if (end - p >= 8) {
-            uint64_t hits = gpn_json_hits(p);
-            memcpy(to, p, 8);
-            n = hits != 0 ? gpn_json_first(hits) : 8;
-            p += n;
-            to += n;
-            if (n == 8)
-                continue;
-        }
-        c = (unsigned char)*p;
-        if (c >= 0x80) {
-            do {
-                n = gpn_json_multi(p, (size_t)(end - p));
-                memcpy(to, p, n);
-                p += n;
-                to += n;
-            } while (n > 0 && p < stop && (unsigned char)*p >= 0x80);
-            if (n == 0)
-                break;
-        } else if (c != '\\' && (c >= sizeof form - 1 || form[c] == '\0')) {
-            *to++ = *p++;
-        } else if (c >= 0x20 || form[c] != 'u') {
-            *to++ = '\\';
-            *to++ = c == '\\' ? '\\' : form[c];
-            p++;
-        } else {
-            to = gpn_json_w_unit(to, c);
-            p++;
-        }
-    }
-    *at = to;
-    return p;
+    return (uint64_t)(unsigned)_mm_movemask_epi8(v) << at;
 }
 
-/* The quick way into memory for most of a text, if not all: a piece at a time,
- * for which there is room whatever it holds. Returns where it stopped. */
+static void gpn_json_survey(const char *p, gpn_json_block *b)
+{
+    const __m128i e0 = _mm_set1_epi8((char)0xe0),
+                  f0 = _mm_set1_epi8((char)0xf0);
+    __m128i v[4];
+    int i;
+    memset(b, 0, sizeof *b);
+    for (i = 0; i < 4; i++) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p + i);
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
+        __m128i quote = _mm_cmpeq_epi8(x, _mm_set1_epi8('"'));
+        __m128i slash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
+        low = _mm_or_si128(low, _mm_or_si128(quote, slash));
+        b->escapes |= gpn_json_mask(low, 16 * i);
+        b->beyond |= gpn_json_mask(x, 16 * i);
+        v[i] = x;
+    }
+    for (i = 0; i < 4 && b->beyond != 0; i++) {
+        __m128i x = v[i], four = _mm_cmpeq_epi8(_mm_max_epu8(x, f0), x);
+        __m128i even = _mm_and_si128(x, _mm_set1_epi8((char)0xfe));
+        __m128i rare = _mm_cmpeq_epi8(even, _mm_set1_epi8((char)0xc0));
+        __m128i ed = _mm_cmpeq_epi8(x, _mm_set1_epi8((char)0xed));
+        rare = _mm_or_si128(_mm_or_si128(rare, four),
+                            _mm_or_si128(ed, _mm_cmpeq_epi8(x, e0)));
+        b->rare |= gpn_json_mask(rare, 16 * i);
+        b->inner |=
+            gpn_json_mask(_mm_cmplt_epi8(x, _mm_set1_epi8((char)0xc0)), 16 * i);
+        b->three |=
+            gpn_json_mask(_mm_cmpeq_epi8(_mm_max_epu8(x, e0), x), 16 * i);
+        b->four |= gpn_json_mask(four, 16 * i);
+    }
+}
+
+/* Whether the block at p is UTF-8, when those of the bits of *due that are set
+ * are inner bytes of a character begun before; *due for the next block. */
+static bool gpn_json_block_good(const gpn_json_block *b, const char *p,
+                                const char *end, uint64_t *due)
+{
+    uint64_t first = b->beyond & ~b->inner, rare = b->rare;
+    uint64_t inner = first << 1 | b->three << 2 | b->four << 3 | *due;
+    *due = first >> 63 | b->three >> 62 | b->four >> 61;
+    if (inner != b->inner)
+        return false;
+    for (; rare != 0; rare &= rare - 1) {
+        const char *c = p + __builtin_ctzll(rare);
+        if (gpn_json_multi(c, (size_t)(end - c)) == 0)
+            return false;
+    }
+    return true;
+}
+
+/* A block at p, of which n bytes count, up to 96 can be read, and those of the
+ * bits of escapes want one. Returns where the output ends, behind which up to
+ * 64 bytes are spoilt. */
+static char *gpn_json_w_block(const char *p, size_t n, uint64_t escapes,
+                              char *to)
+{
+    /* what follows the backslash; 'u': no short form */
+    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
+    size_t from = 0;
+    for (;;) {
+        size_t next = escapes != 0 ? (size_t)__builtin_ctzll(escapes) : n, i;
+        unsigned c = (unsigned char)p[next];
+        for (i = from; i < next || i == from; i += 32)
+            memcpy(to + (i - from), p + i, 32);
+        to += next - from;
+        if (escapes == 0)
+            return to;
+        escapes &= escapes - 1;
+        from = next + 1;
+        *to++ = '\\';
+        *to++ = c < 0x20 ? form[c] : (char)c;
+        if (c < 0x20 && form[c] == 'u')
+            to = gpn_json_w_unit(to - 2, c);
+    }
+}
+
+/* The quick way into memory for most of a text, if not all, 64 bytes a step.
+ * Returns where it stopped: at the end, or at a character that is none or not
+ * whole, or when little is left of what the buffer may hold. */
 static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
                                     const char *end)
 {
+    enum { ROOM = 6 * 64 + 64 }; /* \u00xx 64 times, and what is spoilt */
     gpn_buf *out = w->out;
-    const char *stop;
-    do {
-        size_t len = (size_t)(end - p), room;
-        char *to;
-        len = len < 2048 ? len : 2048;
-        room = 6 * len + 16; /* \u00xx; and a word, or a character, beyond */
-        if (out->max - out->len < room || !gpn_buf_reserve(out, room))
+    char last[96]; /* the end of the text, and what may be read behind it */
+    gpn_json_block b;
+    uint64_t due = 0, next;
+    while (p < end && out->max - out->len >= ROOM &&
+           gpn_buf_reserve(out, ROOM)) {
+        size_t n = (size_t)(end - p);
+        const char *at = p;
+        char *to = out->data + out->len;
+        if (n < sizeof last) {
+            memset(last, ' ', sizeof last);
+            memcpy(last, p, n);
+            at = last;
+        }
+        n = n < 64 ? n : 64;
+        next = due;
+        gpn_json_survey(at, &b);
+        if ((b.beyond | due) != 0 && !gpn_json_block_good(&b, p, end, &next))
             break;
-        stop = p + len;
-        to = out->data + out->len;
-        p = gpn_json_w_piece(p, stop, end, &to);
-        out->len = (size_t)(to - out->data);
-    } while (p < end && p >= stop);
+        due = next;
+        out->len += (size_t)(gpn_json_w_block(at, n, b.escapes, to) - to);
+        p += n;
+    }
+    if (due != 0) { /* back to where that character begins */
+        do {
+            out->len--;
+            p--;
+        } while (((unsigned char)*p & 0xc0) == 0x80);
+    }
     return p;
 }
+#endif
 
 /* Text inside a string; a character cut off by its end is carried over. */
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
     const char *end = p + len, *run;
+#if defined(__SSE2__) && defined(__GNUC__)
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
+#endif
     run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
         size_t need = 1, n = 1;
