@@ -6588,42 +6588,68 @@ typedef struct gpn_json_block {
     uint64_t rare;    /* first, and the second one has to be looked at */
 } gpn_json_block;
 
-static uint64_t gpn_json_mask(__m128i v, int at)
+static uint64_t gpn_json_mask(__m128i a, __m128i b, __m128i c, __m128i d)
 {
-    return (uint64_t)(unsigned)_mm_movemask_epi8(v) << at;
+    unsigned low = (unsigned)_mm_movemask_epi8(b) << 16;
+    unsigned high = (unsigned)_mm_movemask_epi8(d) << 16;
+    low |= (unsigned)_mm_movemask_epi8(a);
+    high |= (unsigned)_mm_movemask_epi8(c);
+    return (uint64_t)high << 32 | low;
+}
+
+static __m128i gpn_json_equal(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(x, _mm_set1_epi8((char)c));
+}
+
+static __m128i gpn_json_least(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(_mm_max_epu8(x, _mm_set1_epi8((char)c)), x);
+}
+
+static __m128i gpn_json_odd(__m128i x)
+{
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
+    return _mm_or_si128(
+        low, _mm_or_si128(gpn_json_equal(x, '"'), gpn_json_equal(x, '\\')));
+}
+
+/* C0, C1, E0, ED. */
+static __m128i gpn_json_rare(__m128i x)
+{
+    __m128i even = _mm_and_si128(x, _mm_set1_epi8((char)0xfe));
+    return _mm_or_si128(
+        gpn_json_equal(even, 0xc0),
+        _mm_or_si128(gpn_json_equal(x, 0xe0), gpn_json_equal(x, 0xed)));
+}
+
+static __m128i gpn_json_inner(__m128i x)
+{
+    return _mm_cmplt_epi8(x, _mm_set1_epi8((char)0xc0));
 }
 
 static void gpn_json_survey(const char *p, gpn_json_block *b)
 {
-    const __m128i e0 = _mm_set1_epi8((char)0xe0),
-                  f0 = _mm_set1_epi8((char)0xf0);
-    __m128i v[4];
-    int i;
-    memset(b, 0, sizeof *b);
-    for (i = 0; i < 4; i++) {
-        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p + i);
-        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
-        __m128i quote = _mm_cmpeq_epi8(x, _mm_set1_epi8('"'));
-        __m128i slash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
-        low = _mm_or_si128(low, _mm_or_si128(quote, slash));
-        b->escapes |= gpn_json_mask(low, 16 * i);
-        b->beyond |= gpn_json_mask(x, 16 * i);
-        v[i] = x;
-    }
-    for (i = 0; i < 4 && b->beyond != 0; i++) {
-        __m128i x = v[i], four = _mm_cmpeq_epi8(_mm_max_epu8(x, f0), x);
-        __m128i even = _mm_and_si128(x, _mm_set1_epi8((char)0xfe));
-        __m128i rare = _mm_cmpeq_epi8(even, _mm_set1_epi8((char)0xc0));
-        __m128i ed = _mm_cmpeq_epi8(x, _mm_set1_epi8((char)0xed));
-        rare = _mm_or_si128(_mm_or_si128(rare, four),
-                            _mm_or_si128(ed, _mm_cmpeq_epi8(x, e0)));
-        b->rare |= gpn_json_mask(rare, 16 * i);
-        b->inner |=
-            gpn_json_mask(_mm_cmplt_epi8(x, _mm_set1_epi8((char)0xc0)), 16 * i);
-        b->three |=
-            gpn_json_mask(_mm_cmpeq_epi8(_mm_max_epu8(x, e0), x), 16 * i);
-        b->four |= gpn_json_mask(four, 16 * i);
-    }
+    const __m128i *at = (const __m128i *)(const void *)p;
+    __m128i v = _mm_loadu_si128(at), x = _mm_loadu_si128(at + 1);
+    __m128i y = _mm_loadu_si128(at + 2), z = _mm_loadu_si128(at + 3);
+    b->escapes = gpn_json_mask(gpn_json_odd(v), gpn_json_odd(x),
+                               gpn_json_odd(y), gpn_json_odd(z));
+    b->beyond = gpn_json_mask(v, x, y, z);
+    b->inner = b->three = b->four = b->rare = 0;
+    if (b->beyond == 0)
+        return;
+    b->inner = gpn_json_mask(gpn_json_inner(v), gpn_json_inner(x),
+                             gpn_json_inner(y), gpn_json_inner(z));
+    b->three = gpn_json_mask(gpn_json_least(v, 0xe0), gpn_json_least(x, 0xe0),
+                             gpn_json_least(y, 0xe0), gpn_json_least(z, 0xe0));
+    b->rare = gpn_json_mask(gpn_json_rare(v), gpn_json_rare(x),
+                            gpn_json_rare(y), gpn_json_rare(z));
+    if (b->three == 0)
+        return;
+    b->four = gpn_json_mask(gpn_json_least(v, 0xf0), gpn_json_least(x, 0xf0),
+                            gpn_json_least(y, 0xf0), gpn_json_least(z, 0xf0));
+    b->rare |= b->four;
 }
 
 /* Whether the block at p is UTF-8, when those of the bits of *due that are set
@@ -6681,8 +6707,9 @@ static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
     char last[96]; /* the end of the text, and what may be read behind it */
     gpn_json_block b;
     uint64_t due = 0, next;
-    while (p < end && out->max - out->len >= ROOM &&
-           gpn_buf_reserve(out, ROOM)) {
+    while (p < end &&
+           (out->cap - out->len >= ROOM ||
+            (out->max - out->len >= ROOM && gpn_buf_reserve(out, ROOM)))) {
         size_t n = (size_t)(end - p);
         const char *at = p;
         char *to = out->data + out->len;
@@ -19207,7 +19234,7 @@ static bool gpn_marks_add(gpn_marks *m, gptner_str id)
     return true;
 }
 
-enum { GPN_LINES_PIECE = 65536, GPN_LINE_MODEL = 256 };
+enum { GPN_LINES_PIECE = 131072, GPN_LINE_MODEL = 256 };
 
 /* A line on its way into a file. */
 typedef struct gpn_line {
@@ -19271,6 +19298,9 @@ typedef struct gpn_lines {
     /* the file that is being filled */
     gpn_lines_file now;
     int64_t inputs;
+    size_t unmarked; /* its lines from this index on have ids by their index,
+                        none is left out, and marks does not know them */
+    bool marking;    /* all are in marks */
     /* what all lines share */
     size_t model_len;
     char model[GPN_LINE_MODEL];
@@ -19543,6 +19573,12 @@ static bool gpn_lines_fits(gpn_lines *j, const gptner_prompt *p,
     return false;
 }
 
+static void gpn_line_number(gpn_line *l, size_t index)
+{
+    memcpy(l->id, "request-", 8);
+    l->id_len = 8 + gpn_fmt_u64(index, l->id + 8);
+}
+
 /* The line's id: the prompt's own, or one made of its index. */
 static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
                                    gptner_error *err)
@@ -19550,8 +19586,7 @@ static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
     gptner_str id = it->prompt.custom_id;
     size_t i;
     if (id.ptr == NULL) {
-        memcpy(l->id, "request-", 8);
-        l->id_len = 8 + gpn_fmt_u64(it->index, l->id + 8);
+        gpn_line_number(l, it->index);
         return GPTNER_OK;
     }
     if (id.len < 1 || id.len > GPTNER_BATCH_ID_MAX)
@@ -19735,7 +19770,9 @@ static gptner_status gpn_lines_end_file(gpn_lines *j, size_t len,
     gpn_buf_add(&j->files, (const char *)&j->now, sizeof j->now);
     memset(&j->now, 0, sizeof j->now);
     j->n_files++;
-    gpn_marks_clear(&j->marks);
+    if (j->marking)
+        gpn_marks_clear(&j->marks);
+    j->marking = false;
     if (j->file_fn != NULL)
         return j->file_fn(j->ctx, j->n_files, &file, err);
     return GPTNER_OK;
@@ -19778,11 +19815,28 @@ static gptner_status gpn_lines_check(const gpn_lines *j, const gpn_line *l,
     return GPTNER_OK;
 }
 
+/* From here on each id of this file is looked up. That is not needed, nor the
+ * memory, as long as all have the ids that come from their index. */
+static gptner_status gpn_lines_mark(gpn_lines *j, size_t index,
+                                    gptner_error *err)
+{
+    gpn_line l;
+    if (j->marks.slots == NULL &&
+        !gpn_marks_init(&j->marks, &j->client->env, (size_t)j->max_requests))
+        return gpn_no_memory(err, "batch");
+    for (; j->unmarked < index && !j->marking; j->unmarked++) {
+        gpn_line_number(&l, j->unmarked);
+        gpn_marks_add(&j->marks, gpn_str(l.id, l.id_len));
+    }
+    j->marking = true;
+    return GPTNER_OK;
+}
+
 /* The line at the end of out, from from on, into this file or the next. *why:
  * what stands against it; *err: what ends all. */
-static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
-                                     size_t from, gptner_error *why,
-                                     gptner_error *err)
+static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
+                                     const gpn_line *l, size_t from,
+                                     gptner_error *why, gptner_error *err)
 {
     int64_t bytes = (int64_t)(j->out.len - from);
     gptner_status status = gpn_lines_check(j, l, bytes, why);
@@ -19793,7 +19847,13 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         if (status != GPTNER_OK)
             return status;
     }
-    if (!gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
+    if (j->now.requests == 0)
+        j->unmarked = it->index;
+    if (it->prompt.custom_id.ptr != NULL && !j->marking)
+        status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (j->marking && !gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
         return gpn_fail(why, GPTNER_ERR_INVALID_ARGUMENT,
                         "custom_id %.*s is used twice", (int)l->id_len, l->id);
     if (j->now.requests == 0)
@@ -19810,8 +19870,9 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         j->model_len = l->model_len;
         memcpy(j->model, l->model, l->model_len);
     }
-    return j->out.len >= GPN_LINES_PIECE ? gpn_lines_flush(j, j->out.len, err)
-                                         : GPTNER_OK;
+    return j->out.len >= GPN_LINES_PIECE /* whole pages are written faster */
+               ? gpn_lines_flush(j, j->out.len & ~(size_t)4095, err)
+               : GPTNER_OK;
 }
 
 /* Take a prompt in. */
@@ -19823,7 +19884,7 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     size_t from = j->out.len;
     gptner_status status = gpn_lines_compose(j, it, &l, &why);
     if (status == GPTNER_OK)
-        status = gpn_lines_admit(j, &l, from, &why, err);
+        status = gpn_lines_admit(j, it, &l, from, &why, err);
     if (status == GPTNER_OK || why.status == GPTNER_OK)
         return status;
     if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
@@ -19843,6 +19904,9 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     j->out.len = from;
     j->out.status = GPTNER_OK;
     j->bad++;
+    status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
     return j->bad_fn(j->ctx, it->index, &why)
                ? GPTNER_OK
                : gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
@@ -19852,7 +19916,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
 {
     const gptner_batch_create_config *cfg = j->cfg;
     const gpn_env *env = &j->client->env;
-    int64_t most;
     j->max_requests =
         cfg->max_requests != 0 ? cfg->max_requests : GPTNER_BATCH_REQUESTS_MAX;
     j->max_bytes =
@@ -19887,12 +19950,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
     j->run.next_user = cfg->next_user;
     j->task.client = j->client;
     j->task.cfg = &j->run;
-    most = j->max_requests;
-    if ((cfg->prompts != NULL || cfg->texts != NULL) &&
-        cfg->n_prompts < (size_t)most)
-        most = (int64_t)cfg->n_prompts;
-    if (!gpn_marks_init(&j->marks, env, (size_t)most))
-        return gpn_no_memory(err, "batch");
     return gpn_task_open(&j->task, err);
 }
 
