@@ -6670,30 +6670,41 @@ static bool gpn_json_block_good(const gpn_json_block *b, const char *p,
     return true;
 }
 
-/* A block at p, of which n bytes count, up to 96 can be read, and those of the
+/* A block at p, of which n bytes count, up to 112 can be read, and those of the
  * bits of escapes want one. Returns where the output ends, behind which up to
  * 64 bytes are spoilt. */
 static char *gpn_json_w_block(const char *p, size_t n, uint64_t escapes,
                               char *to)
 {
     /* what follows the backslash; 'u': no short form */
-    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
-    size_t from = 0;
-    for (;;) {
-        size_t next = escapes != 0 ? (size_t)__builtin_ctzll(escapes) : n, i;
-        unsigned c = (unsigned char)p[next];
-        for (i = from; i < next || i == from; i += 32)
-            memcpy(to + (i - from), p + i, 32);
+    static const char form['\\' + 1] = {
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'b', 't', 'n', 'u', 'f', 'r',
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u',
+        'u', 'u', 'u', 'u', 0,   0,   '"', 0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   '\\'};
+    size_t from = 0, next;
+    for (; escapes != 0; escapes &= escapes - 1) {
+        unsigned c;
+        next = (size_t)__builtin_ctzll(escapes);
+        c = (unsigned char)p[next];
+        memcpy(to, p + from, 48);
+        if (next - from > 48)
+            memcpy(to + 48, p + from + 48, 16);
         to += next - from;
-        if (escapes == 0)
-            return to;
-        escapes &= escapes - 1;
         from = next + 1;
-        *to++ = '\\';
-        *to++ = c < 0x20 ? form[c] : (char)c;
-        if (c < 0x20 && form[c] == 'u')
+        to[0] = '\\';
+        to[1] = form[c];
+        to += 2;
+        if (form[c] == 'u')
             to = gpn_json_w_unit(to - 2, c);
     }
+    memcpy(to, p + from, 48);
+    if (n - from > 48)
+        memcpy(to + 48, p + from + 48, 16);
+    return to + (n - from);
 }
 
 /* The quick way into memory for most of a text, if not all, 64 bytes a step.
@@ -6704,7 +6715,7 @@ static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
 {
     enum { ROOM = 6 * 64 + 64 }; /* \u00xx 64 times, and what is spoilt */
     gpn_buf *out = w->out;
-    char last[96]; /* the end of the text, and what may be read behind it */
+    char last[112]; /* the end of the text, and what may be read behind it */
     gpn_json_block b;
     uint64_t due = 0, next;
     while (p < end &&
