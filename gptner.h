@@ -17558,13 +17558,13 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     }
 }
 
-static const gpn_member gpn_line_members[] = {
-    {"prompt", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
-    {"messages", GPN_KIND_JSON, offsetof(gptner_prompt, messages_json)},
-    {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
-    {"system", GPN_KIND_TEXT, offsetof(gptner_prompt, system)},
-    {"custom_id", GPN_KIND_TEXT, offsetof(gptner_prompt, custom_id)},
-    {"", GPN_KIND_SKIP, 0}};
+/* The members of a line, texts and then JSON, and where they go. */
+static const char *const gpn_line_names[] = {"prompt",   "system", "custom_id",
+                                             "messages", "body",   NULL};
+static const uint16_t gpn_line_places[] = {
+    offsetof(gptner_prompt, text), offsetof(gptner_prompt, system),
+    offsetof(gptner_prompt, custom_id), offsetof(gptner_prompt, messages_json),
+    offsetof(gptner_prompt, body_json)};
 
 /* Take a line of JSON apart where it lies in the item. */
 static void gpn_item_parse(gpn_item *it, char *text, size_t len)
@@ -17572,9 +17572,17 @@ static void gpn_item_parse(gpn_item *it, char *text, size_t len)
     gptner_prompt *p = &it->prompt;
     gptner_json_reader r;
     gptner_json_error why;
+    size_t which;
     bool object;
     gptner_json_reader_init_in_place(&r, text, len, NULL);
-    object = gpn_read_object(NULL, &r, gpn_line_members, p);
+    object = gptner_json_enter_object(&r);
+    while (object && gptner_json_next_member(&r, gpn_line_names, &which)) {
+        gptner_str *to = (gptner_str *)gpn_at(p, gpn_line_places[which]);
+        if (which < 3)
+            gpn_read_text(&r, to);
+        else
+            gpn_read_json(&r, to);
+    }
     if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
         it->bad = why.message;
     else if (!object || (p->text.ptr == NULL && p->messages_json.ptr == NULL &&
@@ -19729,7 +19737,9 @@ static gptner_status gpn_lines_begin_file(gpn_lines *j, gptner_error *err)
         return status;
     path = gpn_lines_path(j, j->now.name);
     if (!gpn_whole_begin(&j->now.whole, &j->client->env, path, &oserr))
-        return gpn_file_fail(err, path, "cannot be created", oserr);
+        return oserr == GPN_E_MEMORY
+                   ? gpn_no_memory(err, path)
+                   : gpn_file_fail(err, path, "cannot be created", oserr);
     return GPTNER_OK;
 }
 
