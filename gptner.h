@@ -6710,79 +6710,187 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
-/* A piece of text from p up to stop, or a little beyond it but not to end, to
- * *at, which has room. Stops early at what is no whole character. */
-static const char *gpn_json_w_piece(const char *p, const char *stop,
-                                    const char *end, char **at)
+#if defined(__SSE2__) && defined(__GNUC__)
+#include <emmintrin.h>
+
+/* What 64 bytes hold, a bit a byte, the first one lowest. */
+typedef struct gpn_json_block {
+    uint64_t escapes; /* does not stand for itself */
+    uint64_t beyond;  /* not ASCII; the others are only set if there are such */
+    uint64_t inner;   /* not the first byte of a character */
+    uint64_t three;   /* first of three or four */
+    uint64_t four;    /* first of four */
+    uint64_t rare;    /* first, and the second one has to be looked at */
+} gpn_json_block;
+
+static uint64_t gpn_json_mask(__m128i a, __m128i b, __m128i c, __m128i d)
 {
-    /* behind the backslash; 'u': no short form, 0: needs none */
-    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu\0\0\"";
-    char *to = *at;
-    while (p < stop) {
-        unsigned c;
-        size_t n;
-        if (end - p >= 8) {
-            uint64_t hits = gpn_json_hits(p);
-            memcpy(to, p, 8);
-            n = hits != 0 ? gpn_json_first(hits) : 8;
-            p += n;
-            to += n;
-            if (n == 8)
-                continue;
-        }
-        c = (unsigned char)*p;
-        if (c >= 0x80) {
-            do {
-                n = gpn_json_multi(p, (size_t)(end - p));
-                memcpy(to, p, n);
-                p += n;
-                to += n;
-            } while (n > 0 && p < stop && (unsigned char)*p >= 0x80);
-            if (n == 0)
-                break;
-        } else if (c != '\\' && (c >= sizeof form - 1 || form[c] == '\0')) {
-            *to++ = *p++;
-        } else if (c >= 0x20 || form[c] != 'u') {
-            *to++ = '\\';
-            *to++ = c == '\\' ? '\\' : form[c];
-            p++;
-        } else {
-            to = gpn_json_w_unit(to, c);
-            p++;
-        }
-    }
-    *at = to;
-    return p;
+    unsigned low = (unsigned)_mm_movemask_epi8(b) << 16;
+    unsigned high = (unsigned)_mm_movemask_epi8(d) << 16;
+    low |= (unsigned)_mm_movemask_epi8(a);
+    high |= (unsigned)_mm_movemask_epi8(c);
+    return (uint64_t)high << 32 | low;
 }
 
-/* The quick way into memory for most of a text, if not all: a piece at a time,
- * for which there is room whatever it holds. Returns where it stopped. */
+static __m128i gpn_json_equal(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(x, _mm_set1_epi8((char)c));
+}
+
+static __m128i gpn_json_least(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(_mm_max_epu8(x, _mm_set1_epi8((char)c)), x);
+}
+
+static __m128i gpn_json_odd(__m128i x)
+{
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
+    return _mm_or_si128(
+        low, _mm_or_si128(gpn_json_equal(x, '"'), gpn_json_equal(x, '\\')));
+}
+
+/* C0, C1, E0, ED. */
+static __m128i gpn_json_rare(__m128i x)
+{
+    __m128i even = _mm_and_si128(x, _mm_set1_epi8((char)0xfe));
+    return _mm_or_si128(
+        gpn_json_equal(even, 0xc0),
+        _mm_or_si128(gpn_json_equal(x, 0xe0), gpn_json_equal(x, 0xed)));
+}
+
+static __m128i gpn_json_inner(__m128i x)
+{
+    return _mm_cmplt_epi8(x, _mm_set1_epi8((char)0xc0));
+}
+
+static void gpn_json_survey(const char *p, gpn_json_block *b)
+{
+    const __m128i *at = (const __m128i *)(const void *)p;
+    __m128i v = _mm_loadu_si128(at), x = _mm_loadu_si128(at + 1);
+    __m128i y = _mm_loadu_si128(at + 2), z = _mm_loadu_si128(at + 3);
+    b->escapes = gpn_json_mask(gpn_json_odd(v), gpn_json_odd(x),
+                               gpn_json_odd(y), gpn_json_odd(z));
+    b->beyond = gpn_json_mask(v, x, y, z);
+    b->inner = b->three = b->four = b->rare = 0;
+    if (b->beyond == 0)
+        return;
+    b->inner = gpn_json_mask(gpn_json_inner(v), gpn_json_inner(x),
+                             gpn_json_inner(y), gpn_json_inner(z));
+    b->three = gpn_json_mask(gpn_json_least(v, 0xe0), gpn_json_least(x, 0xe0),
+                             gpn_json_least(y, 0xe0), gpn_json_least(z, 0xe0));
+    b->rare = gpn_json_mask(gpn_json_rare(v), gpn_json_rare(x),
+                            gpn_json_rare(y), gpn_json_rare(z));
+    if (b->three == 0)
+        return;
+    b->four = gpn_json_mask(gpn_json_least(v, 0xf0), gpn_json_least(x, 0xf0),
+                            gpn_json_least(y, 0xf0), gpn_json_least(z, 0xf0));
+    b->rare |= b->four;
+}
+
+/* Whether the block at p is UTF-8, when those of the bits of *due that are set
+ * are inner bytes of a character begun before; *due for the next block. */
+static bool gpn_json_block_good(const gpn_json_block *b, const char *p,
+                                const char *end, uint64_t *due)
+{
+    uint64_t first = b->beyond & ~b->inner, rare = b->rare;
+    uint64_t inner = first << 1 | b->three << 2 | b->four << 3 | *due;
+    *due = first >> 63 | b->three >> 62 | b->four >> 61;
+    if (inner != b->inner)
+        return false;
+    for (; rare != 0; rare &= rare - 1) {
+        const char *c = p + __builtin_ctzll(rare);
+        if (gpn_json_multi(c, (size_t)(end - c)) == 0)
+            return false;
+    }
+    return true;
+}
+
+/* A block at p, of which n bytes count, up to 112 can be read, and those of the
+ * bits of escapes want one. Returns where the output ends, behind which up to
+ * 64 bytes are spoilt. */
+static char *gpn_json_w_block(const char *p, size_t n, uint64_t escapes,
+                              char *to)
+{
+    /* what follows the backslash; 'u': no short form */
+    static const char form['\\' + 1] = {
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'b', 't', 'n', 'u', 'f', 'r',
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u',
+        'u', 'u', 'u', 'u', 0,   0,   '"', 0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   '\\'};
+    size_t from = 0, next;
+    for (; escapes != 0; escapes &= escapes - 1) {
+        unsigned c;
+        next = (size_t)__builtin_ctzll(escapes);
+        c = (unsigned char)p[next];
+        memcpy(to, p + from, 48);
+        if (next - from > 48)
+            memcpy(to + 48, p + from + 48, 16);
+        to += next - from;
+        from = next + 1;
+        to[0] = '\\';
+        to[1] = form[c];
+        to += 2;
+        if (form[c] == 'u')
+            to = gpn_json_w_unit(to - 2, c);
+    }
+    memcpy(to, p + from, 48);
+    if (n - from > 48)
+        memcpy(to + 48, p + from + 48, 16);
+    return to + (n - from);
+}
+
+/* The quick way into memory for most of a text, if not all, 64 bytes a step.
+ * Returns where it stopped: at the end, or at a character that is none or not
+ * whole, or when little is left of what the buffer may hold. */
 static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
                                     const char *end)
 {
+    enum { ROOM = 6 * 64 + 64 }; /* \u00xx 64 times, and what is spoilt */
     gpn_buf *out = w->out;
-    const char *stop;
-    do {
-        size_t len = (size_t)(end - p), room;
-        char *to;
-        len = len < 2048 ? len : 2048;
-        room = 6 * len + 16; /* \u00xx; and a word, or a character, beyond */
-        if (out->max - out->len < room || !gpn_buf_reserve(out, room))
+    char last[112]; /* the end of the text, and what may be read behind it */
+    gpn_json_block b;
+    uint64_t due = 0, next;
+    while (p < end &&
+           (out->cap - out->len >= ROOM ||
+            (out->max - out->len >= ROOM && gpn_buf_reserve(out, ROOM)))) {
+        size_t n = (size_t)(end - p);
+        const char *at = p;
+        char *to = out->data + out->len;
+        if (n < sizeof last) {
+            memset(last, ' ', sizeof last);
+            memcpy(last, p, n);
+            at = last;
+        }
+        n = n < 64 ? n : 64;
+        next = due;
+        gpn_json_survey(at, &b);
+        if ((b.beyond | due) != 0 && !gpn_json_block_good(&b, p, end, &next))
             break;
-        stop = p + len;
-        to = out->data + out->len;
-        p = gpn_json_w_piece(p, stop, end, &to);
-        out->len = (size_t)(to - out->data);
-    } while (p < end && p >= stop);
+        due = next;
+        out->len += (size_t)(gpn_json_w_block(at, n, b.escapes, to) - to);
+        p += n;
+    }
+    if (due != 0) { /* back to where that character begins */
+        do {
+            out->len--;
+            p--;
+        } while (((unsigned char)*p & 0xc0) == 0x80);
+    }
     return p;
 }
+#endif
 
 /* Text inside a string; a character cut off by its end is carried over. */
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
     const char *end = p + len, *run;
+#if defined(__SSE2__) && defined(__GNUC__)
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
+#endif
     run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
         size_t need = 1, n = 1;
@@ -17641,13 +17749,13 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     }
 }
 
-static const gpn_member gpn_line_members[] = {
-    {"prompt", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
-    {"messages", GPN_KIND_JSON, offsetof(gptner_prompt, messages_json)},
-    {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
-    {"system", GPN_KIND_TEXT, offsetof(gptner_prompt, system)},
-    {"custom_id", GPN_KIND_TEXT, offsetof(gptner_prompt, custom_id)},
-    {"", GPN_KIND_SKIP, 0}};
+/* The members of a line, texts and then JSON, and where they go. */
+static const char *const gpn_line_names[] = {"prompt",   "system", "custom_id",
+                                             "messages", "body",   NULL};
+static const uint16_t gpn_line_places[] = {
+    offsetof(gptner_prompt, text), offsetof(gptner_prompt, system),
+    offsetof(gptner_prompt, custom_id), offsetof(gptner_prompt, messages_json),
+    offsetof(gptner_prompt, body_json)};
 
 /* Take a line of JSON apart where it lies in the item. */
 static void gpn_item_parse(gpn_item *it, char *text, size_t len)
@@ -17655,9 +17763,17 @@ static void gpn_item_parse(gpn_item *it, char *text, size_t len)
     gptner_prompt *p = &it->prompt;
     gptner_json_reader r;
     gptner_json_error why;
+    size_t which;
     bool object;
     gptner_json_reader_init_in_place(&r, text, len, NULL);
-    object = gpn_read_object(NULL, &r, gpn_line_members, p);
+    object = gptner_json_enter_object(&r);
+    while (object && gptner_json_next_member(&r, gpn_line_names, &which)) {
+        gptner_str *to = (gptner_str *)gpn_at(p, gpn_line_places[which]);
+        if (which < 3)
+            gpn_read_text(&r, to);
+        else
+            gpn_read_json(&r, to);
+    }
     if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
         it->bad = why.message;
     else if (!object || (p->text.ptr == NULL && p->messages_json.ptr == NULL &&
@@ -19345,7 +19461,7 @@ static bool gpn_marks_add(gpn_marks *m, gptner_str id)
     return true;
 }
 
-enum { GPN_LINES_PIECE = 65536, GPN_LINE_MODEL = 256 };
+enum { GPN_LINES_PIECE = 131072, GPN_LINE_MODEL = 256 };
 
 /* A line on its way into a file. */
 typedef struct gpn_line {
@@ -19409,6 +19525,9 @@ typedef struct gpn_lines {
     /* the file that is being filled */
     gpn_lines_file now;
     int64_t inputs;
+    size_t unmarked; /* its lines from this index on have ids by their index,
+                        none is left out, and marks does not know them */
+    bool marking;    /* all are in marks */
     /* what all lines share */
     size_t model_len;
     char model[GPN_LINE_MODEL];
@@ -19681,6 +19800,12 @@ static bool gpn_lines_fits(gpn_lines *j, const gptner_prompt *p,
     return false;
 }
 
+static void gpn_line_number(gpn_line *l, size_t index)
+{
+    memcpy(l->id, "request-", 8);
+    l->id_len = 8 + gpn_fmt_u64(index, l->id + 8);
+}
+
 /* The line's id: the prompt's own, or one made of its index. */
 static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
                                    gptner_error *err)
@@ -19688,8 +19813,7 @@ static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
     gptner_str id = it->prompt.custom_id;
     size_t i;
     if (id.ptr == NULL) {
-        memcpy(l->id, "request-", 8);
-        l->id_len = 8 + gpn_fmt_u64(it->index, l->id + 8);
+        gpn_line_number(l, it->index);
         return GPTNER_OK;
     }
     if (id.len < 1 || id.len > GPTNER_BATCH_ID_MAX)
@@ -19821,7 +19945,9 @@ static gptner_status gpn_lines_begin_file(gpn_lines *j, gptner_error *err)
         return status;
     path = gpn_lines_path(j, j->now.name);
     if (!gpn_whole_begin(&j->now.whole, &j->client->env, path, &oserr))
-        return gpn_file_fail(err, path, "cannot be created", oserr);
+        return oserr == GPN_E_MEMORY
+                   ? gpn_no_memory(err, path)
+                   : gpn_file_fail(err, path, "cannot be created", oserr);
     return GPTNER_OK;
 }
 
@@ -19873,7 +19999,9 @@ static gptner_status gpn_lines_end_file(gpn_lines *j, size_t len,
     gpn_buf_add(&j->files, (const char *)&j->now, sizeof j->now);
     memset(&j->now, 0, sizeof j->now);
     j->n_files++;
-    gpn_marks_clear(&j->marks);
+    if (j->marking)
+        gpn_marks_clear(&j->marks);
+    j->marking = false;
     if (j->file_fn != NULL)
         return j->file_fn(j->ctx, j->n_files, &file, err);
     return GPTNER_OK;
@@ -19916,11 +20044,28 @@ static gptner_status gpn_lines_check(const gpn_lines *j, const gpn_line *l,
     return GPTNER_OK;
 }
 
+/* From here on each id of this file is looked up. That is not needed, nor the
+ * memory, as long as all have the ids that come from their index. */
+static gptner_status gpn_lines_mark(gpn_lines *j, size_t index,
+                                    gptner_error *err)
+{
+    gpn_line l;
+    if (j->marks.slots == NULL &&
+        !gpn_marks_init(&j->marks, &j->client->env, (size_t)j->max_requests))
+        return gpn_no_memory(err, "batch");
+    for (; j->unmarked < index && !j->marking; j->unmarked++) {
+        gpn_line_number(&l, j->unmarked);
+        gpn_marks_add(&j->marks, gpn_str(l.id, l.id_len));
+    }
+    j->marking = true;
+    return GPTNER_OK;
+}
+
 /* The line at the end of out, from from on, into this file or the next. *why:
  * what stands against it; *err: what ends all. */
-static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
-                                     size_t from, gptner_error *why,
-                                     gptner_error *err)
+static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
+                                     const gpn_line *l, size_t from,
+                                     gptner_error *why, gptner_error *err)
 {
     int64_t bytes = (int64_t)(j->out.len - from);
     gptner_status status = gpn_lines_check(j, l, bytes, why);
@@ -19931,7 +20076,13 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         if (status != GPTNER_OK)
             return status;
     }
-    if (!gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
+    if (j->now.requests == 0)
+        j->unmarked = it->index;
+    if (it->prompt.custom_id.ptr != NULL && !j->marking)
+        status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (j->marking && !gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
         return gpn_fail(why, GPTNER_ERR_INVALID_ARGUMENT,
                         "custom_id %.*s is used twice", (int)l->id_len, l->id);
     if (j->now.requests == 0)
@@ -19948,8 +20099,9 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         j->model_len = l->model_len;
         memcpy(j->model, l->model, l->model_len);
     }
-    return j->out.len >= GPN_LINES_PIECE ? gpn_lines_flush(j, j->out.len, err)
-                                         : GPTNER_OK;
+    return j->out.len >= GPN_LINES_PIECE /* whole pages are written faster */
+               ? gpn_lines_flush(j, j->out.len & ~(size_t)4095, err)
+               : GPTNER_OK;
 }
 
 /* Take a prompt in. */
@@ -19961,7 +20113,7 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     size_t from = j->out.len;
     gptner_status status = gpn_lines_compose(j, it, &l, &why);
     if (status == GPTNER_OK)
-        status = gpn_lines_admit(j, &l, from, &why, err);
+        status = gpn_lines_admit(j, it, &l, from, &why, err);
     if (status == GPTNER_OK || why.status == GPTNER_OK)
         return status;
     if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
@@ -19981,6 +20133,9 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     j->out.len = from;
     j->out.status = GPTNER_OK;
     j->bad++;
+    status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
     return j->bad_fn(j->ctx, it->index, &why)
                ? GPTNER_OK
                : gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
@@ -19990,7 +20145,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
 {
     const gptner_batch_create_config *cfg = j->cfg;
     const gpn_env *env = &j->client->env;
-    int64_t most;
     j->max_requests =
         cfg->max_requests != 0 ? cfg->max_requests : GPTNER_BATCH_REQUESTS_MAX;
     j->max_bytes =
@@ -20025,12 +20179,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
     j->run.next_user = cfg->next_user;
     j->task.client = j->client;
     j->task.cfg = &j->run;
-    most = j->max_requests;
-    if ((cfg->prompts != NULL || cfg->texts != NULL) &&
-        cfg->n_prompts < (size_t)most)
-        most = (int64_t)cfg->n_prompts;
-    if (!gpn_marks_init(&j->marks, env, (size_t)most))
-        return gpn_no_memory(err, "batch");
     return gpn_task_open(&j->task, err);
 }
 
