@@ -20463,8 +20463,6 @@ typedef struct gpn_join {
     size_t count;          /* of results */
     size_t numbered;       /* of them "request-<n>", without requests */
     size_t named;          /* of them others, without requests */
-    int64_t rows;
-    int64_t row_bytes;
     int64_t duplicates;
     int64_t strangers;
     gptner_status lost; /* of requests without a row; 0: _MISSING */
@@ -20557,27 +20555,35 @@ static void gpn_join_read(gpn_join *j, gpn_file *file, const char *path)
     j->lines.buf = kept;
 }
 
-/* --- places: file number, rank and offset of a row --- */
+/* --- places: 4 bits of file number, 3 of rank, 6 of size, 35 of offset --- */
 
 typedef struct gpn_place {
     size_t file; /* GPN_JOIN_FILES: there is no row */
     gpn_rank rank;
+    size_t size; /* to be read at once; longer rows take more than one read */
     int64_t at;
 } gpn_place;
 
-#define GPN_PLACE_MAX ((int64_t)1 << 41) /* bytes of a file */
+#define GPN_PLACE_MAX ((int64_t)1 << 35) /* bytes of a file */
+
+/* 512 bytes to 120 KiB, in steps of an eighth or less. */
+static size_t gpn_place_size(unsigned code)
+{
+    return (size_t)(8 + (code & 7)) << (6 + (code >> 3));
+}
 
 static gpn_place gpn_place_get(const gpn_join *j, size_t index)
 {
     const unsigned char *p = j->places + index * GPN_JOIN_PLACE;
-    unsigned top = p[5];
+    uint64_t bits = (uint64_t)p[5] << 40 | (uint64_t)p[4] << 32 |
+                    (uint64_t)p[3] << 24 | (uint64_t)p[2] << 16 |
+                    (uint64_t)p[1] << 8 | p[0];
     gpn_place place;
-    place.file = top >> 4;
-    place.rank = (gpn_rank)(top >> 1 & 7);
-    place.at = (int64_t)(top & 1) << 40 | (int64_t)p[4] << 32 |
-               (int64_t)p[3] << 24 | (int64_t)p[2] << 16 | (int64_t)p[1] << 8 |
-               p[0];
-    if ((top >> 1 & 7) == 7)
+    place.file = (size_t)(bits >> 44);
+    place.rank = (gpn_rank)(bits >> 41 & 7);
+    place.size = gpn_place_size((unsigned)(bits >> 35 & 63));
+    place.at = (int64_t)(bits & ((UINT64_C(1) << 35) - 1));
+    if ((bits >> 41 & 7) == 7)
         place.file = GPN_JOIN_FILES;
     return place;
 }
@@ -20585,11 +20591,26 @@ static gpn_place gpn_place_get(const gpn_join *j, size_t index)
 static void gpn_place_set(gpn_join *j, size_t index, gpn_place place)
 {
     unsigned char *p = j->places + index * GPN_JOIN_PLACE;
+    unsigned code = 0;
+    uint64_t bits;
     int i;
-    for (i = 0; i < 5; i++)
-        p[i] = (unsigned char)(place.at >> 8 * i & 0xff);
-    p[5] = (unsigned char)(place.file << 4 | (unsigned)place.rank << 1 |
-                           (size_t)(place.at >> 40));
+    while (code < 63 && gpn_place_size(code) < place.size)
+        code++;
+    bits = (uint64_t)place.file << 44 | (uint64_t)place.rank << 41 |
+           (uint64_t)code << 35 | (uint64_t)place.at;
+    for (i = 0; i < GPN_JOIN_PLACE; i++)
+        p[i] = (unsigned char)(bits >> 8 * i & 0xff);
+}
+
+/* Where the row is that was found last. */
+static gpn_place gpn_place_here(const gpn_join *j, size_t file)
+{
+    gpn_place place;
+    place.file = file;
+    place.rank = GPN_RANK_NONE;
+    place.size = j->lines.line.len + 1;
+    place.at = j->lines.line_at;
+    return place;
 }
 
 /* Room for more places, none of them taken. */
@@ -20615,15 +20636,15 @@ static gptner_status gpn_join_no_memory(const gpn_join *j, gptner_error *err)
     return gpn_no_memory(err, j->requests != NULL ? j->requests : "results");
 }
 
-/* A table for n ids, at most four fifths full, and places for their rows. */
+/* A table of n slots, and a new seed. */
 static gptner_status gpn_table_new(gpn_join *j, size_t n, gptner_error *err)
 {
     const gpn_env *env = &j->client->env;
     gpn_mem_free(env, j->slots);
-    j->n_slots = n + n / 4 + 1;
+    j->n_slots = n;
     j->seed[0] = gpn_random_u64(env);
     j->seed[1] = gpn_random_u64(env);
-    j->slots = (uint64_t *)gpn_mem_zalloc(env, j->n_slots * sizeof *j->slots);
+    j->slots = (uint64_t *)gpn_mem_zalloc(env, n * sizeof *j->slots);
     return j->slots != NULL ? GPTNER_OK : gpn_join_no_memory(j, err);
 }
 
@@ -20644,20 +20665,25 @@ static size_t gpn_slot_index(uint64_t slot)
     return (size_t)(slot & ((1u << 20) - 1));
 }
 
-/* Put the id of each request into the table. *twice: the line of an id that
- * was there before, 0: none. */
+/* Put the id of each request into the table and count them. Once the table is
+ * too full they are only counted. *twice: the line of an id that was there
+ * before, 0: none. */
 static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
                                     gptner_error *err)
 {
-    size_t n = 0;
+    size_t most = j->n_slots - j->n_slots / 16 - 1;
     int got;
     *twice = 0;
+    j->count = 0;
     gpn_join_read(j, &j->file, j->requests);
     while ((got = gpn_lines_next(&j->lines, err)) > 0) {
-        gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+        gptner_str id;
         uint64_t tag;
         uint64_t *slot;
-        if (id.ptr == NULL || n == j->count)
+        if (j->count++ >= most)
+            continue;
+        id = gpn_line_id(j->lines.line, j->id_room);
+        if (id.ptr == NULL)
             return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
                             "%s: line %lld has no custom_id", j->requests,
                             (long long)j->lines.number);
@@ -20666,57 +20692,81 @@ static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
             *twice = j->lines.number;
             return GPTNER_OK;
         }
-        *slot = tag << 20 | n++;
+        *slot = tag << 20 | (j->count - 1);
     }
-    return got < 0 ? err->status : GPTNER_OK;
-}
-
-/* Count the requests and make their table. */
-static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
-{
-    gptner_status status;
-    int64_t twice = 0;
-    int tries;
-    int got;
-    gpn_join_read(j, &j->file, j->requests);
-    while ((got = gpn_lines_next(&j->lines, err)) > 0)
-        j->count++;
     if (got < 0)
         return err->status;
     if (j->count > GPN_JOIN_REQUESTS)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "%s: more than 1,000,000 requests", j->requests);
-    for (tries = 0; tries < 2; tries++) { /* two hashes may be equal, once */
-        status = gpn_table_new(j, j->count, err);
+    return GPTNER_OK;
+}
+
+/* About how many requests there are: by the length of the first ones. */
+static gptner_status gpn_join_estimate(gpn_join *j, size_t *n,
+                                       gptner_error *err)
+{
+    int64_t size = gpn_file_size(&j->file);
+    int64_t seen;
+    int got;
+    gpn_join_read(j, &j->file, j->requests);
+    do
+        got = gpn_lines_next(&j->lines, err);
+    while (got > 0 && (size_t)j->lines.number < 64);
+    if (got < 0)
+        return err->status;
+    seen = j->lines.offset + (int64_t)j->lines.at;
+    *n = (size_t)j->lines.number;
+    if (got > 0 && size > seen)
+        *n = (size_t)(size / seen + 1) * *n;
+    if (*n > GPN_JOIN_REQUESTS)
+        *n = GPN_JOIN_REQUESTS;
+    return GPTNER_OK;
+}
+
+/* Make the table of the requests. Its size is that of an estimate if this turns
+ * out to be good, so that most files are read once. It is at most 15/16 full,
+ * and not less than 4/5. */
+static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
+{
+    size_t n = 0;
+    gptner_status status = gpn_join_estimate(j, &n, err);
+    int64_t twice = 0;
+    int again = 0; /* two different ids may have one hash, once */
+    n += n / 8 + 16;
+    while (status == GPTNER_OK) {
+        size_t right;
+        status = gpn_table_new(j, n, err);
         if (status == GPTNER_OK)
             status = gpn_join_enter(j, &twice, err);
-        if (status != GPTNER_OK)
-            return status;
-        if (twice == 0)
+        if (status == GPTNER_OK && twice != 0 && again++ > 0)
+            status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                              "%s: line %lld has the custom_id of another line",
+                              j->requests, (long long)twice);
+        right = j->count + j->count / 4 + 32;
+        if (twice == 0 && n <= right && j->count < n - n / 16)
             break;
+        if (twice == 0)
+            n = right;
     }
-    if (twice != 0)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "%s: line %lld has the custom_id of another line",
-                        j->requests, (long long)twice);
-    if (!gpn_places_grow(j, j->count))
-        return gpn_join_no_memory(j, err);
-    return GPTNER_OK;
+    if (status == GPTNER_OK && !gpn_places_grow(j, j->count))
+        status = gpn_join_no_memory(j, err);
+    return status;
 }
 
 /* --- a row --- */
 
 /* Find the row at a place, in memory. false: reading failed. */
-static bool gpn_join_fetch(gpn_join *j, size_t file, int64_t at,
-                           gptner_str *row, gptner_error *err)
+static bool gpn_join_fetch(gpn_join *j, gpn_place place, gptner_str *row,
+                           gptner_error *err)
 {
     gpn_buf *b = &j->ahead;
-    gpn_join_file *f = &j->files[file];
+    gpn_join_file *f = &j->files[place.file];
+    size_t file = place.file;
+    int64_t at = place.at;
     size_t most = j->client->cfg.max_body_bytes;
-    size_t size = GPN_JOIN_BLOCK;
+    size_t size = at == j->expected ? (size_t)GPN_JOIN_BLOCK : place.size;
     int oserr = 0;
-    if (at != j->expected && j->rows > 0) /* rows are of much the same size */
-        size = (size_t)(j->row_bytes / j->rows) * 3 / 2 + 64;
     for (;;) {
         size_t have = 0;
         int64_t got;
@@ -21217,7 +21267,7 @@ static gpn_fate gpn_row_judge(gpn_join *j, gpn_row_head *h)
     return gpn_fate_of(cls);
 }
 
-static void gpn_row_malformed(gpn_join *j, size_t file, int64_t at, bool cut,
+static void gpn_row_malformed(gpn_join *j, gpn_place place, bool cut,
                               const char *why)
 {
     j->rank = GPN_RANK_MALFORMED;
@@ -21226,8 +21276,8 @@ static void gpn_row_malformed(gpn_join *j, size_t file, int64_t at, bool cut,
     gpn_fields_init(&j->fields, &j->client->env, NULL);
     j->view = j->fields.r;
     gpn_fail(&j->error, cut ? GPTNER_ERR_LIMIT : GPTNER_ERR_BAD_REPLY,
-             "malformed line at byte %lld of %s: %s", (long long)at,
-             j->files[file].path, why);
+             "malformed line at byte %lld of %s: %s", (long long)place.at,
+             j->files[place.file].path, why);
 }
 
 static void gpn_join_name(gpn_join *j, gptner_str id)
@@ -21238,7 +21288,7 @@ static void gpn_join_name(gpn_join *j, gptner_str id)
 
 /* Read and judge the row at a place: rank, fate, fields, error and a part of
  * view are set. Not OK: the whole join fails. */
-static gptner_status gpn_join_load(gpn_join *j, size_t file, int64_t at,
+static gptner_status gpn_join_load(gpn_join *j, gpn_place place,
                                    gptner_error *err)
 {
     gptner_result *view = &j->view;
@@ -21248,13 +21298,13 @@ static gptner_status gpn_join_load(gpn_join *j, size_t file, int64_t at,
     bool cut;
     memset(&j->error, 0, sizeof j->error);
 again:
-    if (!gpn_join_fetch(j, file, at, &row, err))
+    if (!gpn_join_fetch(j, place, &row, err))
         return err->status;
     cut = row.len > j->client->cfg.max_body_bytes;
     why.message = "longer than max_body_bytes";
     if (cut || !gpn_row_read_any(j, j->ahead.data + (row.ptr - j->ahead.data),
                                  row.len, &why)) {
-        gpn_row_malformed(j, file, at, cut, why.message);
+        gpn_row_malformed(j, place, cut, why.message);
         return GPTNER_OK;
     }
     if (!j->raw && head->has_body && !j->fields.answered &&
@@ -21288,27 +21338,25 @@ static gptner_status gpn_join_choose(gpn_join *j, size_t file, size_t index,
                                      gptner_error *err)
 {
     gpn_place old = gpn_place_get(j, index);
-    gpn_place place;
+    gpn_place place = gpn_place_here(j, file);
     gptner_status status;
     int older = j->files[old.file].round;
     int round = j->files[file].round;
     if (old.rank == GPN_RANK_NONE) {
         j->ahead.len = 0; /* what was decoded there is no JSON any more */
-        status = gpn_join_load(j, old.file, old.at, err);
+        status = gpn_join_load(j, old, err);
         if (status != GPTNER_OK)
             return status;
         old.rank = j->rank;
         gpn_place_set(j, index, old);
     }
     j->ahead.len = 0;
-    status = gpn_join_load(j, file, j->lines.line_at, err);
+    status = gpn_join_load(j, place, err);
     if (status != GPTNER_OK)
         return status;
     j->duplicates += round == older;
     if (j->rank > old.rank || (j->rank == old.rank && round > older)) {
-        place.file = file;
         place.rank = j->rank;
-        place.at = j->lines.line_at;
         gpn_place_set(j, index, place);
     }
     return GPTNER_OK;
@@ -21317,13 +21365,9 @@ static gptner_status gpn_join_choose(gpn_join *j, size_t file, size_t index,
 static gptner_status gpn_join_place(gpn_join *j, size_t file, size_t index,
                                     gptner_error *err)
 {
-    gpn_place place = gpn_place_get(j, index);
-    if (place.file < GPN_JOIN_FILES)
+    if (gpn_place_get(j, index).file < GPN_JOIN_FILES)
         return gpn_join_choose(j, file, index, err);
-    place.file = file;
-    place.rank = GPN_RANK_NONE;
-    place.at = j->lines.line_at;
-    gpn_place_set(j, index, place);
+    gpn_place_set(j, index, gpn_place_here(j, file));
     return GPTNER_OK;
 }
 
@@ -21420,8 +21464,6 @@ static gptner_status gpn_join_scan(gpn_join *j,
             if (j->lines.line_at >= GPN_PLACE_MAX)
                 return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: too large",
                                 j->lines.path);
-            j->rows++;
-            j->row_bytes += (int64_t)j->lines.line.len + 1;
             status = row_fn(j, i, err);
         }
         if (got < 0)
@@ -21441,7 +21483,7 @@ static gptner_status gpn_join_index_alone(gpn_join *j, gptner_error *err)
     if (j->named > GPN_JOIN_REQUESTS)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "results: more than 1,000,000 requests");
-    status = gpn_table_new(j, j->named, err);
+    status = gpn_table_new(j, j->named + j->named / 4 + 1, err);
     if (status != GPTNER_OK)
         return status;
     if (!gpn_places_grow(j, j->numbered + j->named))
@@ -21522,7 +21564,7 @@ static gptner_status gpn_join_step(gpn_join *j, gptner_error *err)
     gpn_place place = gpn_place_get(j, j->next);
     gptner_status status = GPTNER_OK;
     if (place.file < GPN_JOIN_FILES)
-        status = gpn_join_load(j, place.file, place.at, err);
+        status = gpn_join_load(j, place, err);
     else
         gpn_join_missing(j);
     j->next++;
