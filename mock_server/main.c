@@ -34,12 +34,18 @@ static const char usage[] =
     "  --expect-connections N report more open connections than N\n"
     "  --expect-repeats N     one prompt may occur N times (-1: any)\n"
     "  --idle MS              close connections idle for so long\n"
-    "  --data-dir DIR         where batches live\n"
+    "  --batch-seconds S      how long a batch takes (default 1; 0: it is "
+    "over\n"
+    "                         when it is looked at again)\n"
+    "  --enqueued-tokens N    prompt tokens of unfinished batches, at most\n"
+    "  --expect-clean-files   report files that have not been deleted\n"
+    "  --data-dir DIR         keep files and batches here, over restarts\n"
     "  --log FILE             append one JSON line a request\n"
     "  --help  --version\n"
     "\n"
     "Prints \"listening on URL\" when ready. Counters: GET /mock/stats;\n"
-    "report card on the client: GET /mock/report. SIGTERM ends it.\n";
+    "report card on the client: GET /mock/report. POST /mock/clock with\n"
+    "{\"advance_seconds\":N} moves the date on. SIGTERM ends it.\n";
 
 typedef struct main_options {
     mock_options mock;
@@ -65,6 +71,18 @@ static bool read_number(const char *text, int64_t lo, int64_t hi, int64_t *out)
     }
     *out = minus ? -(int64_t)v : (int64_t)v;
     return *out >= lo;
+}
+
+/* 0 becomes less than 0, as mock_options has it. */
+static bool read_batch_seconds(const char *text, mock_options *o)
+{
+    double seconds = 0;
+
+    if (!mki_decimal(mki_sc(text), &seconds) || seconds > 1e9) {
+        return false;
+    }
+    o->batch_seconds = seconds > 0 ? seconds : -1;
+    return true;
 }
 
 static bool read_latency(const char *text, mock_options *o)
@@ -131,6 +149,11 @@ static bool number_option(main_options *m, const char *name, const char *value,
     } else if (strcmp(name, "--expect-repeats") == 0) {
         ok = read_number(value, -1, INT_MAX, &v);
         o->expect_repeats = (int)v;
+    } else if (strcmp(name, "--enqueued-tokens") == 0) {
+        ok = read_number(value, 0, INT64_MAX / 2, &v);
+        o->enqueued_tokens = v;
+    } else if (strcmp(name, "--batch-seconds") == 0) {
+        ok = read_batch_seconds(value, o);
     } else if (strcmp(name, "--latency") == 0) {
         ok = read_latency(value, o);
     } else {
@@ -159,6 +182,10 @@ static bool read_option(main_options *m, int argc, char **argv, int *i)
     }
     if (strcmp(name, "--tls") == 0) {
         m->mock.tls = true;
+        return true;
+    }
+    if (strcmp(name, "--expect-clean-files") == 0) {
+        m->mock.expect_clean_files = true;
         return true;
     }
     if (strcmp(name, "--model-profiles") == 0) {

@@ -32,12 +32,17 @@
  *   >>json       strict reader into a tree; writer helpers
  *   >>tls        own CA and certificate; sessions
  *   >>http       request parser, response head
+ *   >>multipart  form uploads, as they come
  *   >>fault      what goes wrong, when
  *   >>account    counters, the report card, the log
+ *   >>store      files and batches, in memory and on disk
  *   >>models     known models and what they refuse
  *   >>check      validation of request bodies
  *   >>answer     replies: echo, hash, script, NER, schema instances, vectors
- *   >>api        the endpoints
+ *   >>vet        validation of a batch's input, line by line
+ *   >>api        responses, and the endpoints of models
+ *   >>batch      the endpoints of files and batches; batches run
+ *   >>route      from the request to the endpoint
  *   >>server     connections, timers, the loop, the public functions
  *
  * REPLIES (options.reply)
@@ -175,13 +180,19 @@ typedef struct mock_options {
     int rpm;                /* requests a minute, true bucket; 0: no limit */
     int64_t tpm;            /* tokens a minute; 0: no limit */
     bool model_profiles;    /* refuse what real models refuse */
-    const char *data_dir;   /* made if missing; for batches */
+    const char *data_dir;   /* files and batches, kept; made if missing; NULL:
+                               a folder of its own, removed at the end */
     const char *log_file;   /* one JSON line a request, appended */
     int expect_connections; /* report card: open at once, at most; 0: any */
     int expect_repeats;     /* how often one prompt may occur; 0: 1; -1: any */
     int idle_ms;            /* close kept connections after; 0: never */
     size_t max_body_bytes;  /* 0: 32 MiB; more is answered 413 */
-    bool manual;            /* no thread: you call mock_server_step() */
+    /* How long a batch takes, fractions allowed; 0: 1 second; less than 0: it
+     * is over when it is looked at again. */
+    double batch_seconds;
+    int64_t enqueued_tokens; /* of unfinished batches, at most; 0: any number */
+    bool expect_clean_files; /* report card: no file is left behind */
+    bool manual;             /* no thread: you call mock_server_step() */
     /* Milliseconds, monotonic; NULL: the system's. For all waiting, rates. */
     int64_t (*clock_ms_fn)(void *user);
     /* Milliseconds since 1970; NULL: the system's at the start, then as the
@@ -229,6 +240,9 @@ MOCK_API int64_t mock_server_findings(mock_server *server, const char *code);
 /* Counters, report card, and what is remembered of bodies start afresh. */
 MOCK_API void mock_server_reset(mock_server *server);
 
+/* Moves the date on, and with it batches and what expires. */
+MOCK_API void mock_server_advance(mock_server *server, int64_t ms);
+
 /* Adds a fault, or removes all (spec NULL), while the server runs. false and
  * err: the text is not understood. */
 MOCK_API bool mock_server_fault(mock_server *server, const char *spec,
@@ -259,6 +273,7 @@ MOCK_API bool mock_server_fault(mock_server *server, const char *spec,
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -700,6 +715,71 @@ static bool mki_dir_make(const char *path)
            (stat(path, &st) == 0 && S_ISDIR(st.st_mode));
 }
 
+/* Calls fn for each name in a directory; false: it cannot be read. */
+static bool mki_dir_each(const char *path,
+                         void (*fn)(void *ctx, const char *name), void *ctx)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+
+    if (dir == NULL) {
+        return false;
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] != '.') {
+            fn(ctx, entry->d_name);
+        }
+    }
+    closedir(dir);
+    return true;
+}
+
+/* A folder that nobody else has, below TMPDIR. */
+static bool mki_dir_private(char *out, size_t cap)
+{
+    const char *tmp = getenv("TMPDIR");
+
+    snprintf(out, cap, "%s/mock_openai-XXXXXX",
+             tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp");
+    return mkdtemp(out) != NULL;
+}
+
+/* Writes a file as a whole or not at all: a killed process leaves the old one,
+ * or none. */
+static bool mki_file_write(const char *path, const void *data, size_t len)
+{
+    char tmp[1200];
+    FILE *f;
+    bool ok;
+
+    snprintf(tmp, sizeof tmp, "%s.tmp", path);
+    f = fopen(tmp, "wb");
+    ok = f != NULL && (len == 0 || fwrite(data, 1, len, f) == len);
+    ok = f != NULL && fclose(f) == 0 && ok;
+    ok = ok && rename(tmp, path) == 0;
+    if (!ok) {
+        unlink(tmp);
+    }
+    return ok;
+}
+
+static bool mki_fd_write(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return false;
+        }
+        data += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
 /* ===========================================================================
  * >>bytes      buffers, arena, hashes, base64, UTF-8, random numbers
  * ======================================================================== */
@@ -968,6 +1048,17 @@ static bool mki_decimal(mki_str s, double *out)
     }
     *out = unit > 1 ? v / unit : v;
     return s.len > 0 && s.len <= 19;
+}
+
+/* Cuts what does not fit; always ends with a NUL. */
+static void mki_copy(char *out, size_t cap, mki_str s)
+{
+    size_t n = s.len < cap ? s.len : cap - 1;
+
+    if (n > 0) {
+        memcpy(out, s.ptr, n);
+    }
+    out[n] = '\0';
 }
 
 static char *mki_dup(const char *text)
@@ -2383,6 +2474,7 @@ static const char *mki_tls_ca(const mki_tls *tls)
 
 #define MKI_HEAD_MAX    65536
 #define MKI_HEADERS_MAX 100
+#define MKI_UPLOAD_MAX  ((size_t)1 << 30) /* larger ones are not even read */
 
 typedef struct mki_field {
     mki_str name, value;
@@ -2404,7 +2496,9 @@ typedef struct mki_incoming {
     size_t raw;      /* chunked: next byte to look at */
     size_t chunk_left;
     bool chunked, in_trailer, after_data, expects;
-    int refuse; /* status instead of an answer; then the connection ends */
+    bool upload;     /* its body does not stay in the buffer */
+    size_t streamed; /* bytes of it that are gone */
+    int refuse;      /* status instead of an answer; then the connection ends */
 } mki_incoming;
 
 static mki_str mki_header(const mki_request *q, const char *name)
@@ -2531,6 +2625,14 @@ static int mki_request_head(mki_request *q, mki_str head)
     return rc != 0 ? rc : hosts > 1 || (hosts == 0 && q->minor > 0) ? 400 : 0;
 }
 
+/* POST .../files: a body that may be large. */
+static bool mki_is_upload(const mki_request *q)
+{
+    return mki_eq(q->method, "POST") && q->path.len >= 9 &&
+           (mki_eq(q->path, "/v1/files") || mki_eq(q->path, "/openai/files") ||
+            mki_eq(q->path, "/openai/v1/files"));
+}
+
 /* Decides the framing of the body (RFC 9112, 6.3); 0 or a refusal. */
 static int mki_incoming_frame(mki_incoming *in, const mki_request *q,
                               size_t max_body)
@@ -2560,7 +2662,8 @@ static int mki_incoming_frame(mki_incoming *in, const mki_request *q,
         return 400;
     }
     in->expects = mki_ieq(mki_header(q, "expect"), "100-continue");
-    if (length > max_body) {
+    in->upload = mki_is_upload(q);
+    if (length > (in->upload ? MKI_UPLOAD_MAX : max_body)) {
         return 413;
     }
     in->body_len = (size_t)length;
@@ -2654,6 +2757,9 @@ static int mki_incoming_next(mki_incoming *in, mki_buf *b, size_t max_body,
         in->raw = in->head_len;
     }
     *used = in->raw;
+    if (in->refuse == 0 && in->upload) {
+        return 0; /* see mki_incoming_stream */
+    }
     if (in->refuse == 0 && in->chunked) {
         while (in->refuse == 0 && in->chunked &&
                mki_incoming_chunk(in, b, max_body)) {
@@ -2676,12 +2782,44 @@ static int mki_incoming_next(mki_incoming *in, mki_buf *b, size_t max_body,
     return 1;
 }
 
+/* Hands the body of an upload to fn as it comes, and takes it out of the
+ * buffer. Returns as mki_incoming_next; -2: fn has had enough. */
+static int mki_incoming_stream(mki_incoming *in, mki_buf *b,
+                               bool (*fn)(void *, const char *, size_t),
+                               void *ctx)
+{
+    size_t n, from;
+
+    while (in->chunked && in->refuse == 0 &&
+           mki_incoming_chunk(in, b, MKI_UPLOAD_MAX - in->streamed)) {
+    }
+    if (in->refuse != 0) {
+        return -1;
+    }
+    n = in->body_len;
+    from = in->raw;
+    if (in->raw == in->head_len) { /* not chunked, or no chunk has come */
+        n = b->len - in->head_len < n ? b->len - in->head_len : n;
+        from = in->head_len + n;
+    }
+    in->streamed += n;
+    in->body_len -= n;
+    if (n > 0 && !fn(ctx, b->data + in->head_len, n)) {
+        return -2;
+    }
+    memmove(b->data + in->head_len, b->data + from, b->len - from);
+    b->len -= from - in->head_len;
+    in->raw = in->head_len;
+    return in->body_len == 0 && !in->chunked ? 1 : 0;
+}
+
 static const char *mki_reason(int status)
 {
     static const struct {
         int status;
         const char *text;
     } table[] = {{200, "OK"},
+                 {302, "Found"},
                  {307, "Temporary Redirect"},
                  {400, "Bad Request"},
                  {401, "Unauthorized"},
@@ -2755,6 +2893,353 @@ static void mki_duration(mki_buf *b, int64_t ms)
 }
 
 /* ===========================================================================
+ * >>multipart  form uploads, as they come
+ * calls: >>bytes >>http
+ *
+ * RFC 2046 and 7578 over pieces of any size: what cannot be decided yet waits
+ * in a buffer that never holds more than a delimiter, a part's headers or the
+ * value of a text field. The bytes of the file part go to a function. A line
+ * that only begins like the delimiter is data.
+ * ======================================================================== */
+
+#define MKI_PART_HEAD_MAX  16384 /* bytes of headers of one part */
+#define MKI_PART_VALUE_MAX 1024  /* bytes of a text field */
+#define MKI_PARTS_MAX      100
+#define MKI_PADDING_MAX    256 /* blanks behind a delimiter */
+
+typedef enum mki_form_state {
+    MKI_FORM_PREAMBLE,
+    MKI_FORM_HEADERS,
+    MKI_FORM_DATA,
+    MKI_FORM_END, /* the epilogue is ignored */
+    MKI_FORM_BAD
+} mki_form_state;
+
+typedef struct mki_form {
+    mki_form_state state;
+    char delimiter[80]; /* CR LF -- boundary */
+    mki_buf hold;
+    size_t lead; /* bytes at the start of hold that are no data */
+    int parts;
+    /* of the part being read */
+    char name[64];
+    bool is_file, too_long;
+    mki_buf value;
+    /* of the form */
+    char purpose[64], anchor[64], seconds[64];
+    bool has_purpose, has_file, has_anchor, has_seconds;
+    char filename[256];
+    bool (*sink)(void *ctx, const char *data, size_t len);
+    void *ctx;
+    bool sink_failed;
+} mki_form;
+
+/* The value of a parameter of a header ("; name=value"), unquoted into out;
+ * false: it has none. Names in any case. */
+static bool mki_header_param(mki_str s, const char *name, char *out, size_t cap)
+{
+    size_t i = 0;
+
+    while (i < s.len && s.ptr[i] != ';') {
+        i++;
+    }
+    while (i < s.len) {
+        size_t from, n = 0;
+        bool wanted, quoted;
+
+        i++; /* the semicolon */
+        while (i < s.len && (s.ptr[i] == ' ' || s.ptr[i] == '\t')) {
+            i++;
+        }
+        from = i;
+        while (i < s.len && s.ptr[i] != '=' && s.ptr[i] != ';') {
+            i++;
+        }
+        wanted = mki_ieq(mki_trim(mki_s(s.ptr + from, i - from)), name) &&
+                 i < s.len && s.ptr[i] == '=';
+        i += i < s.len && s.ptr[i] == '=' ? 1 : 0;
+        quoted = i < s.len && s.ptr[i] == '"';
+        i += quoted ? 1 : 0;
+        while (i < s.len && s.ptr[i] != (quoted ? '"' : ';')) {
+            if (quoted && s.ptr[i] == '\\' && i + 1 < s.len &&
+                (s.ptr[i + 1] == '"' || s.ptr[i + 1] == '\\')) {
+                i++;
+            }
+            if (wanted && n + 1 < cap) {
+                out[n++] = s.ptr[i];
+            }
+            i++;
+        }
+        if (wanted) {
+            while (!quoted && n > 0 && out[n - 1] == ' ') {
+                n--;
+            }
+            out[n] = '\0';
+            return !quoted || i < s.len;
+        }
+        while (i < s.len && s.ptr[i] != ';') {
+            i++;
+        }
+    }
+    return false;
+}
+
+/* %22 and the like in a name, as browsers write them. */
+static void mki_percent(char *text)
+{
+    static const char *const codes[] = {"%22\"", "%0D\r", "%0A\n", "%0d\r",
+                                        "%0a\n"};
+    char *out = text;
+    size_t k;
+
+    for (; *text != '\0'; text++) {
+        char c = *text;
+
+        for (k = 0; k < MKI_COUNT(codes); k++) {
+            if (strncmp(text, codes[k], 3) == 0) {
+                c = codes[k][3];
+                text += 2;
+                break;
+            }
+        }
+        *out++ = c;
+    }
+    *out = '\0';
+}
+
+/* false: the content type is not a form with a boundary. */
+static bool mki_form_init(mki_form *f, mki_str type)
+{
+    size_t n = mki_find(type, mki_sc(";"), 0);
+    size_t i;
+
+    memset(f, 0, sizeof *f);
+    memcpy(f->delimiter, "\r\n--", 5);
+    if (n == SIZE_MAX ||
+        !mki_ieq(mki_trim(mki_s(type.ptr, n)), "multipart/form-data") ||
+        !mki_header_param(type, "boundary", f->delimiter + 4, 72)) {
+        return false;
+    }
+    n = strlen(f->delimiter + 4);
+    for (i = 0; i < n; i++) {
+        if ((unsigned char)f->delimiter[4 + i] < 0x20) {
+            return false;
+        }
+    }
+    mki_buf_s(&f->hold, "\r\n"); /* the first delimiter may lack it */
+    return n > 0 && n <= 70 && f->delimiter[3 + n] != ' ';
+}
+
+static void mki_form_free(mki_form *f)
+{
+    mki_buf_free(&f->hold);
+    mki_buf_free(&f->value);
+}
+
+static bool mki_form_bad(mki_form *f)
+{
+    f->state = MKI_FORM_BAD;
+    f->hold.len = 0;
+    return false;
+}
+
+/* Data of the part that is being read. */
+static void mki_form_data(mki_form *f, const char *data, size_t len)
+{
+    if (f->state != MKI_FORM_DATA) {
+        return;
+    }
+    if (f->is_file) {
+        f->sink_failed = f->sink_failed || !f->sink(f->ctx, data, len);
+    } else if (len > MKI_PART_VALUE_MAX - f->value.len) {
+        f->too_long = true;
+    } else {
+        mki_buf_add(&f->value, data, len);
+    }
+}
+
+/* A text field is complete. */
+static void mki_form_field(mki_form *f)
+{
+    static const char *const names[] = {"purpose", "expires_after[anchor]",
+                                        "expires_after[seconds]"};
+    char *values[3];
+    bool *has[3];
+    size_t i;
+
+    values[0] = f->purpose;
+    values[1] = f->anchor;
+    values[2] = f->seconds;
+    has[0] = &f->has_purpose;
+    has[1] = &f->has_anchor;
+    has[2] = &f->has_seconds;
+    for (i = 0; i < 3 && !f->is_file; i++) {
+        if (strcmp(f->name, names[i]) == 0) {
+            *has[i] = true;
+            mki_copy(values[i], 64,
+                     f->too_long ? mki_sc("(too long)")
+                                 : mki_buf_str(&f->value));
+        }
+    }
+}
+
+/* One header line of a part. */
+static bool mki_form_header(mki_form *f, mki_str line, bool *named)
+{
+    size_t colon = mki_find(line, mki_sc(":"), 0);
+    mki_str value;
+    char filename[256];
+    size_t semi;
+
+    if (colon == SIZE_MAX || !mki_token(mki_s(line.ptr, colon)) ||
+        memchr(line.ptr, '\0', line.len) != NULL) {
+        return false;
+    }
+    if (!mki_ieq(mki_s(line.ptr, colon), "content-disposition")) {
+        return true;
+    }
+    value = mki_trim(mki_s(line.ptr + colon + 1, line.len - colon - 1));
+    semi = mki_find(value, mki_sc(";"), 0);
+    if (*named || semi == SIZE_MAX ||
+        !mki_ieq(mki_trim(mki_s(value.ptr, semi)), "form-data") ||
+        !mki_header_param(value, "name", f->name, sizeof f->name)) {
+        return false;
+    }
+    *named = true;
+    if (strcmp(f->name, "file") == 0 &&
+        mki_header_param(value, "filename", filename, sizeof filename)) {
+        if (f->has_file) {
+            return false;
+        }
+        mki_percent(filename);
+        memcpy(f->filename, filename, sizeof filename);
+        f->has_file = true;
+        f->is_file = true;
+    }
+    return true;
+}
+
+/* The headers of a part, if they are all there: true, and go on. */
+static bool mki_form_headers(mki_form *f)
+{
+    mki_str h = mki_buf_str(&f->hold);
+    bool named = false;
+    size_t from = 0;
+
+    if (h.len >= 2 && memcmp(h.ptr, "\r\n", 2) == 0) {
+        return mki_form_bad(f); /* no headers: no name */
+    }
+    if (mki_find(h, mki_sc("\r\n\r\n"), 0) == SIZE_MAX) {
+        return h.len > MKI_PART_HEAD_MAX ? mki_form_bad(f) : false;
+    }
+    f->is_file = false;
+    f->too_long = false;
+    f->value.len = 0;
+    for (;;) {
+        size_t end = mki_find(h, mki_sc("\r\n"), from);
+
+        if (end == from) {
+            break;
+        }
+        if (!mki_form_header(f, mki_s(h.ptr + from, end - from), &named)) {
+            return mki_form_bad(f);
+        }
+        from = end + 2;
+    }
+    if (!named || ++f->parts > MKI_PARTS_MAX) {
+        return mki_form_bad(f);
+    }
+    /* The empty line stays: data that begins with a delimiter is empty. */
+    mki_buf_drop(&f->hold, from);
+    f->lead = 2;
+    f->state = MKI_FORM_DATA;
+    return true;
+}
+
+/* What follows a delimiter: 1 a part, 2 the end, 0 more is needed, -1 it is no
+ * delimiter. *used: with what belongs to it. */
+static int mki_form_tail(mki_str rest, size_t *used)
+{
+    size_t i = 0;
+
+    if (rest.len >= 1 && rest.ptr[0] == '-') {
+        return rest.len < 2 ? 0 : rest.ptr[1] == '-' ? 2 : -1;
+    }
+    while (i < rest.len && i < MKI_PADDING_MAX &&
+           (rest.ptr[i] == ' ' || rest.ptr[i] == '\t')) {
+        i++;
+    }
+    if (i + 2 <= rest.len) {
+        *used = i + 2;
+        return rest.ptr[i] == '\r' && rest.ptr[i + 1] == '\n' ? 1 : -1;
+    }
+    return i == rest.len || rest.ptr[i] == '\r' ? 0 : -1;
+}
+
+/* Passes data on up to the next delimiter; true: there is more to do. */
+static bool mki_form_part(mki_form *f)
+{
+    mki_str h = mki_buf_str(&f->hold);
+    size_t n = strlen(f->delimiter);
+    size_t from = 0;
+    size_t used = 0;
+
+    for (;;) {
+        size_t at = mki_find(h, mki_s(f->delimiter, n), from);
+        size_t keep = h.len < n - 1 ? h.len : n - 1;
+        int next;
+
+        if (at == SIZE_MAX) { /* its beginning may be here already */
+            while (keep > 0 &&
+                   memcmp(h.ptr + h.len - keep, f->delimiter, keep) != 0) {
+                keep--;
+            }
+            at = h.len - keep;
+            next = 0;
+        } else {
+            next = mki_form_tail(mki_s(h.ptr + at + n, h.len - at - n), &used);
+        }
+        if (next < 0) {
+            from = at + 1;
+            continue;
+        }
+        if (at > f->lead) {
+            mki_form_data(f, h.ptr + f->lead, at - f->lead);
+        }
+        f->lead -= at < f->lead ? at : f->lead;
+        if (next == 0) {
+            mki_buf_drop(&f->hold, at);
+            return false;
+        }
+        if (f->state == MKI_FORM_DATA) {
+            mki_form_field(f);
+        }
+        mki_buf_drop(&f->hold, at + n + (next == 1 ? used : 2));
+        f->state = next == 1 ? MKI_FORM_HEADERS : MKI_FORM_END;
+        return true;
+    }
+}
+
+/* Takes the next bytes of the body. Returns the state. */
+static mki_form_state mki_form_feed(mki_form *f, const char *data, size_t len)
+{
+    bool more = true;
+
+    if (f->state == MKI_FORM_END || f->state == MKI_FORM_BAD) {
+        return f->state;
+    }
+    mki_buf_add(&f->hold, data, len);
+    while (more && f->state < MKI_FORM_END) {
+        more = f->state == MKI_FORM_HEADERS ? mki_form_headers(f)
+                                            : mki_form_part(f);
+    }
+    if (f->hold.failed || f->value.failed) {
+        mki_form_bad(f);
+    }
+    return f->state;
+}
+
+/* ===========================================================================
  * >>fault      what goes wrong, when
  * calls: >>bytes >>http
  *
@@ -2764,6 +3249,78 @@ static void mki_duration(mki_buf *b, int64_t ms)
  * number comes from the seed, the body and its count, not from the order of
  * arrival, which parallel clients cannot repeat.
  * ======================================================================== */
+
+typedef enum mki_route {
+    MKI_CHAT,
+    MKI_COMPLETIONS,
+    MKI_EMBEDDINGS,
+    MKI_MODELS,
+    MKI_MODEL,
+    MKI_UPLOAD,
+    MKI_FILES,
+    MKI_FILE,
+    MKI_FILE_DELETE,
+    MKI_CONTENT,
+    MKI_BATCH_NEW,
+    MKI_BATCHES,
+    MKI_BATCH,
+    MKI_CANCEL,
+    MKI_MOCK, /* /mock/...: counted nowhere */
+    MKI_OTHER,
+    MKI_ROUTES
+} mki_route;
+
+static const char *mki_route_name(size_t route)
+{
+    static const char *const names[MKI_ROUTES] = {
+        "POST /v1/chat/completions",
+        "POST /v1/completions",
+        "POST /v1/embeddings",
+        "GET /v1/models",
+        "GET /v1/models/{id}",
+        "POST /v1/files",
+        "GET /v1/files",
+        "GET /v1/files/{id}",
+        "DELETE /v1/files/{id}",
+        "GET /v1/files/{id}/content",
+        "POST /v1/batches",
+        "GET /v1/batches",
+        "GET /v1/batches/{id}",
+        "POST /v1/batches/{id}/cancel",
+        "mock",
+        "other"};
+
+    return names[route];
+}
+
+/* The routes that a fault may be bound to, as bits; 0: no such name. */
+static unsigned mki_route_bits(mki_str name)
+{
+    static const struct {
+        const char *name;
+        unsigned bits;
+    } table[] = {{"chat", 1U << MKI_CHAT},
+                 {"completions", 1U << MKI_COMPLETIONS},
+                 {"embeddings", 1U << MKI_EMBEDDINGS},
+                 {"models", 1U << MKI_MODELS | 1U << MKI_MODEL},
+                 {"files", 1U << MKI_UPLOAD | 1U << MKI_FILES | 1U << MKI_FILE |
+                               1U << MKI_FILE_DELETE},
+                 {"upload", 1U << MKI_UPLOAD},
+                 {"delete", 1U << MKI_FILE_DELETE},
+                 {"content", 1U << MKI_CONTENT},
+                 {"batches", 1U << MKI_BATCH_NEW | 1U << MKI_BATCHES |
+                                 1U << MKI_BATCH | 1U << MKI_CANCEL},
+                 {"create", 1U << MKI_BATCH_NEW},
+                 {"status", 1U << MKI_BATCH},
+                 {"list", 1U << MKI_BATCHES | 1U << MKI_FILES},
+                 {"cancel", 1U << MKI_CANCEL}};
+    size_t i = 0;
+
+    while (i < MKI_COUNT(table) && !mki_eq(name, table[i].name)) {
+        i++;
+    }
+    return i < MKI_COUNT(table) ? table[i].bits : 0;
+}
 
 typedef enum mki_kind {
     MKI_F_NONE,
@@ -2798,29 +3355,114 @@ typedef enum mki_kind {
     MKI_F_CRLF,
     MKI_F_COMMENTS,
     MKI_F_NO_HEADERS,
+    MKI_F_WAYS, /* none, but the end of those */
+    /* these happen to uploads, downloads and batches */
+    MKI_F_LATE_FILES,
+    MKI_F_LATE_UPLOAD,
+    MKI_F_CONTENT_REDIRECT,
+    MKI_F_UPLOAD_RESET,
+    MKI_F_BATCH_FAILS,
+    MKI_F_BATCH_EXPIRES,
+    MKI_F_NULL_OUTPUT,
+    MKI_F_NULL_IDS,
+    MKI_F_UNKNOWN_STATUS,
+    MKI_F_COUNTS_LIE,
+    MKI_F_ROWS_IN_ORDER,
+    MKI_F_ROWS_SHUFFLED,
+    /* these to rows of a batch, at most one of them */
+    MKI_F_ROW_4XX,
+    MKI_F_ROW_4XX_OUT,
+    MKI_F_ROW_5XX,
+    MKI_F_ROW_429,
+    MKI_F_ROW_STATUS0,
+    MKI_F_ROW_REFUSAL,
+    MKI_F_ROW_CUT,
+    MKI_F_ROW_MALFORMED,
+    MKI_F_ROW_DROP,
+    MKI_F_ROW_DUPLICATE,
+    MKI_F_ROW_STRANGER,
+    /* and these only to the line that they are written on */
+    MKI_F_ROW_CRLF,
+    MKI_F_ROW_BLANK,
+    MKI_F_ROW_U2028,
     MKI_F_LAST
 } mki_kind;
 
 static const char *mki_kind_name(mki_kind kind)
 {
-    static const char *const names[MKI_F_LAST] = {
-        "none",       "status",  "quota",    "toolarge",   "redirect",
-        "reset",      "lost",    "truncate", "stall",      "garbage",
-        "html",       "badjson", "empty",    "nodone",     "streamerror",
-        "earlyclose", "refusal", "length",   "filter",     "slow",
-        "stale",      "close",   "chunked",  "bytechunks", "http10",
-        "interim",    "hints",   "crlf",     "comments",   "noheaders"};
+    static const char *const names[MKI_F_LAST] = {"none",
+                                                  "status",
+                                                  "quota",
+                                                  "toolarge",
+                                                  "redirect",
+                                                  "reset",
+                                                  "lost",
+                                                  "truncate",
+                                                  "stall",
+                                                  "garbage",
+                                                  "html",
+                                                  "badjson",
+                                                  "empty",
+                                                  "nodone",
+                                                  "streamerror",
+                                                  "earlyclose",
+                                                  "refusal",
+                                                  "length",
+                                                  "filter",
+                                                  "slow",
+                                                  "stale",
+                                                  "close",
+                                                  "chunked",
+                                                  "bytechunks",
+                                                  "http10",
+                                                  "interim",
+                                                  "hints",
+                                                  "crlf",
+                                                  "comments",
+                                                  "noheaders",
+                                                  "",
+                                                  "late-files",
+                                                  "late-upload",
+                                                  "content-redirect",
+                                                  "upload-reset",
+                                                  "batch-fails",
+                                                  "batch-expires",
+                                                  "null-output",
+                                                  "null-ids",
+                                                  "unknown-status",
+                                                  "counts-lie",
+                                                  "rows-in-order",
+                                                  "rows-shuffled",
+                                                  "row-4xx",
+                                                  "row-4xx-in-output",
+                                                  "row-5xx",
+                                                  "row-429",
+                                                  "row-status0",
+                                                  "row-refusal",
+                                                  "row-cut",
+                                                  "row-malformed",
+                                                  "row-drop",
+                                                  "row-duplicate",
+                                                  "row-stranger",
+                                                  "row-crlf",
+                                                  "row-blank",
+                                                  "row-u2028"};
 
     return names[kind];
 }
 
 typedef struct mki_fault {
     mki_kind kind;
-    int status;  /* MKI_F_STATUS */
+    int status;  /* MKI_F_STATUS, and other kinds with status=N */
     double rate; /* of those with no schedule */
     int64_t at;  /* > 0: the at-th request, or each at-th */
     bool every;
-    int64_t times; /* -1: any number */
+    unsigned routes; /* bits; 0: all */
+    int64_t seen;    /* requests of these routes, or events of the kind */
+    int64_t first;   /* late ones: so often; 0: not given */
+    double share;    /* batch-expires: of the rows, done */
+    bool sends;      /* lost-reply: only what makes something */
+    int64_t times;   /* -1: any number */
     int64_t hits;
     int64_t ms, bytes; /* -1: not given */
     int64_t retry_ms;  /* -1: not given */
@@ -2831,14 +3473,6 @@ typedef struct mki_fault {
     char retry_after[48]; /* "": not given */
     char to[128];         /* redirect */
 } mki_fault;
-
-static void mki_copy(char *out, size_t cap, mki_str s)
-{
-    size_t n = s.len < cap ? s.len : cap - 1;
-
-    memcpy(out, s.ptr, n);
-    out[n] = '\0';
-}
 
 static bool mki_fault_kind(mki_fault *f, mki_str name)
 {
@@ -2855,10 +3489,18 @@ static bool mki_fault_kind(mki_fault *f, mki_str name)
         return true;
     }
     for (k = MKI_F_QUOTA; k < MKI_F_LAST; k++) {
-        if (mki_eq(name, mki_kind_name((mki_kind)k))) {
+        if (k != MKI_F_WAYS && mki_eq(name, mki_kind_name((mki_kind)k))) {
             f->kind = (mki_kind)k;
+            f->status = k == MKI_F_ROW_5XX                             ? 500
+                        : k == MKI_F_ROW_4XX || k == MKI_F_ROW_4XX_OUT ? 400
+                                                                       : 0;
             return true;
         }
+    }
+    if (mki_eq(name, "lost-reply")) {
+        f->kind = MKI_F_LOST;
+        f->sends = true;
+        return true;
     }
     if (mki_eq(name, "too-large")) {
         f->kind = MKI_F_TOO_LARGE;
@@ -2867,19 +3509,22 @@ static bool mki_fault_kind(mki_fault *f, mki_str name)
     return false;
 }
 
-/* ":0.05", "@7", "@every=3" or nothing. */
-static bool mki_fault_when(mki_fault *f, mki_str when)
+/* ":0.05", "@7", "@every=3", "@files": one of them. */
+static bool mki_fault_one_when(mki_fault *f, mki_str when)
 {
+    bool share = f->kind == MKI_F_BATCH_EXPIRES;
     uint64_t n = 0;
 
-    if (when.len == 0) {
-        return true;
-    }
     if (when.ptr[0] == ':') {
-        return mki_decimal(mki_s(when.ptr + 1, when.len - 1), &f->rate) &&
-               f->rate <= 1;
+        double *to = share ? &f->share : &f->rate;
+
+        return mki_decimal(mki_s(when.ptr + 1, when.len - 1), to) && *to <= 1;
     }
     when = mki_s(when.ptr + 1, when.len - 1);
+    if (mki_route_bits(when) != 0) {
+        f->routes = mki_route_bits(when);
+        return true;
+    }
     if (mki_starts(when, "every=")) {
         f->every = true;
         when = mki_s(when.ptr + 6, when.len - 6);
@@ -2888,6 +3533,23 @@ static bool mki_fault_when(mki_fault *f, mki_str when)
         return false;
     }
     f->at = (int64_t)n;
+    return true;
+}
+
+/* Any of them, one after the other: "@files@3", "@content:0.5". */
+static bool mki_fault_when(mki_fault *f, mki_str when)
+{
+    while (when.len > 0) {
+        size_t n = 1;
+
+        while (n < when.len && when.ptr[n] != ':' && when.ptr[n] != '@') {
+            n++;
+        }
+        if (!mki_fault_one_when(f, mki_s(when.ptr, n))) {
+            return false;
+        }
+        when = mki_s(when.ptr + n, when.len - n);
+    }
     return true;
 }
 
@@ -2912,6 +3574,13 @@ static bool mki_fault_param(mki_fault *f, mki_str p)
         mki_copy(f->path, sizeof f->path, value);
         return value.len > 0;
     }
+    if (mki_eq(name, "route")) {
+        f->routes = mki_route_bits(value);
+        return f->routes != 0;
+    }
+    if (mki_eq(name, "done")) {
+        return mki_decimal(value, &f->share) && f->share <= 1;
+    }
     if (mki_eq(name, "to")) {
         mki_copy(f->to, sizeof f->to, value);
         return value.len > 0;
@@ -2926,6 +3595,11 @@ static bool mki_fault_param(mki_fault *f, mki_str p)
         f->bytes = (int64_t)n;
     } else if (mki_eq(name, "times")) {
         f->times = (int64_t)n;
+    } else if (mki_eq(name, "first")) {
+        f->first = (int64_t)n;
+    } else if (mki_eq(name, "status")) {
+        f->status = n <= 599 ? (int)n : 0;
+        number = number && n >= 300 && n <= 599;
     } else {
         return mki_eq(p, "late") || mki_eq(p, "notify");
     }
@@ -2942,6 +3616,7 @@ static bool mki_fault_parse(mki_fault *f, const char *text, char *err,
 
     memset(f, 0, sizeof *f);
     f->rate = 1;
+    f->share = 0.5;
     f->times = -1;
     f->ms = -1;
     f->bytes = -1;
@@ -2980,25 +3655,42 @@ static bool mki_fault_parse(mki_fault *f, const char *text, char *err,
 /* What was chosen for one request: at most one fault of each kind. */
 typedef struct mki_choice {
     const mki_fault *main; /* replaces the answer; NULL: none */
-    const mki_fault *way[MKI_F_LAST];
+    const mki_fault *way[MKI_F_WAYS];
 } mki_choice;
+
+/* What was chosen for a row of a batch. */
+typedef struct mki_lies {
+    const mki_fault *main; /* NULL: none */
+    bool crlf, blank, u2028;
+} mki_lies;
 
 typedef struct mki_faults {
     mki_fault *list;
     size_t n;
     uint64_t seed;
     int64_t count; /* requests so far */
+    int64_t rows;  /* of batches */
 } mki_faults;
 
-static bool mki_fault_applies(const mki_fault *f, mki_str path)
+static bool mki_fault_applies(const mki_fault *f, mki_route route, mki_str path)
 {
-    return (f->times < 0 || f->hits < f->times) &&
+    bool sends = route < MKI_MODELS || route == MKI_UPLOAD ||
+                 route == MKI_BATCH_NEW || route == MKI_CANCEL;
+
+    return (f->times < 0 || f->hits < f->times) && (!f->sends || sends) &&
+           (f->routes == 0 || (f->routes >> route & 1) != 0) &&
            (f->path[0] == '\0' || mki_has(path, f->path));
 }
 
+/* Whether a schedule names this one; n: how many there have been. */
+static bool mki_fault_scheduled(const mki_fault *f, int64_t n)
+{
+    return f->every ? n % f->at == 0 : n == f->at;
+}
+
 /* key and again identify the request for the random choice. */
-static void mki_faults_choose(mki_faults *fs, mki_str path, uint64_t key,
-                              uint32_t again, mki_choice *out)
+static void mki_faults_choose(mki_faults *fs, mki_route route, mki_str path,
+                              uint64_t key, uint32_t again, mki_choice *out)
 {
     uint64_t random = mki_mix(fs->seed ^ mki_mix(key + again));
     double u = mki_unit(random);
@@ -3013,11 +3705,13 @@ static void mki_faults_choose(mki_faults *fs, mki_str path, uint64_t key,
         bool main_kind = f->kind < MKI_F_SLOW;
         bool hit;
 
-        if (!mki_fault_applies(f, path)) {
+        if (f->kind >= MKI_F_WAYS || !mki_fault_applies(f, route, path)) {
             continue;
         }
+        f->seen++;
         if (f->at > 0) {
-            hit = f->every ? fs->count % f->at == 0 : fs->count == f->at;
+            hit = mki_fault_scheduled(
+                f, f->routes != 0 || f->sends ? f->seen : fs->count);
         } else if (main_kind) {
             hit = !drawn && u >= sum && u < sum + f->rate;
             sum += f->rate;
@@ -3037,7 +3731,74 @@ static void mki_faults_choose(mki_faults *fs, mki_str path, uint64_t key,
     for (i = 0; i < fs->n; i++) {
         mki_fault *f = &fs->list[i];
 
-        f->hits += f == out->main || f == out->way[f->kind] ? 1 : 0;
+        f->hits +=
+            f->kind < MKI_F_WAYS && (f == out->main || f == out->way[f->kind])
+                ? 1
+                : 0;
+    }
+}
+
+/* Whether a fault of this kind happens now; NULL: no. key: what to, for the
+ * random choice. */
+static const mki_fault *mki_faults_event(mki_faults *fs, mki_kind kind,
+                                         mki_route route, uint64_t key)
+{
+    const mki_fault *found = NULL;
+    size_t i;
+
+    for (i = 0; i < fs->n; i++) {
+        mki_fault *f = &fs->list[i];
+
+        if (f->kind != kind || !mki_fault_applies(f, route, mki_sc(f->path))) {
+            continue;
+        }
+        f->seen++;
+        if (found == NULL &&
+            (f->at > 0 ? mki_fault_scheduled(f, f->seen)
+                       : mki_unit(mki_mix(fs->seed ^ (key + i))) < f->rate)) {
+            f->hits++;
+            found = f;
+        }
+    }
+    return found;
+}
+
+/* What happens to a row of a batch. The same row that runs again, in another
+ * batch, has another fate. */
+static void mki_faults_row(mki_faults *fs, uint64_t key, uint32_t again,
+                           mki_lies *out)
+{
+    uint64_t random = mki_mix(fs->seed ^ mki_mix(key + again));
+    double u = mki_unit(random);
+    double sum = 0;
+    size_t i;
+
+    memset(out, 0, sizeof *out);
+    fs->rows++;
+    for (i = 0; i < fs->n; i++) {
+        mki_fault *f = &fs->list[i];
+        bool main_kind = f->kind < MKI_F_ROW_CRLF;
+        bool hit;
+
+        if (f->kind < MKI_F_ROW_4XX || (f->times >= 0 && f->hits >= f->times)) {
+            continue;
+        }
+        if (f->at > 0) {
+            hit = mki_fault_scheduled(f, fs->rows);
+        } else if (main_kind) {
+            hit = u >= sum && u < sum + f->rate;
+            sum += f->rate;
+        } else {
+            hit = mki_unit(mki_mix(random + i + 1)) < f->rate;
+        }
+        if (!hit || (main_kind && out->main != NULL)) {
+            continue;
+        }
+        f->hits++;
+        out->main = main_kind ? f : out->main;
+        out->crlf = out->crlf || f->kind == MKI_F_ROW_CRLF;
+        out->blank = out->blank || f->kind == MKI_F_ROW_BLANK;
+        out->u2028 = out->u2028 || f->kind == MKI_F_ROW_U2028;
     }
 }
 
@@ -3090,6 +3851,10 @@ typedef enum mki_code {
     MKI_R_DUPLICATE,
     MKI_R_CONNECTIONS,
     MKI_R_KEEP_ALIVE,
+    MKI_R_TWICE,
+    MKI_R_POLLS,
+    MKI_R_DOWNLOADS,
+    MKI_R_LEAKED,
     MKI_R_LAST
 } mki_code;
 
@@ -3098,33 +3863,10 @@ static const char *mki_code_name(size_t code)
     static const char *const names[MKI_R_LAST] = {
         "ignored_retry_after", "retried_final", "stampeded",
         "key_to_other_host",   "duplicated",    "too_many_connections",
-        "no_keep_alive"};
+        "no_keep_alive",       "created_twice", "polled_too_fast",
+        "downloaded_again",    "leaked_files"};
 
     return names[code];
-}
-
-typedef enum mki_route {
-    MKI_CHAT,
-    MKI_COMPLETIONS,
-    MKI_EMBEDDINGS,
-    MKI_MODELS,
-    MKI_MODEL,
-    MKI_MOCK, /* /mock/...: counted nowhere */
-    MKI_OTHER,
-    MKI_ROUTES
-} mki_route;
-
-static const char *mki_route_name(size_t route)
-{
-    static const char *const names[MKI_ROUTES] = {"POST /v1/chat/completions",
-                                                  "POST /v1/completions",
-                                                  "POST /v1/embeddings",
-                                                  "GET /v1/models",
-                                                  "GET /v1/models/{id}",
-                                                  "mock",
-                                                  "other"};
-
-    return names[route];
 }
 
 typedef struct mki_count {
@@ -3333,6 +4075,7 @@ static void mki_account_unread(mki_account *a, uint64_t key)
     }
 }
 
+/* Without the closing brace. */
 static void mki_account_stats(const mki_account *a, mki_buf *b)
 {
     size_t i;
@@ -3374,7 +4117,6 @@ static void mki_account_stats(const mki_account *a, mki_buf *b)
     mki_buf_c(b, '}');
     mki_js_int(b, "bytes_received", a->bytes_in);
     mki_js_int(b, "bytes_sent", a->bytes_out);
-    mki_buf_s(b, "}\n");
 }
 
 /* no_keep_alive is a matter of proportion: it is decided when asked. */
@@ -3402,7 +4144,6 @@ static void mki_account_report(mki_account *a, mki_buf *b)
     bool clean = true;
     size_t i;
 
-    mki_account_habits(a);
     for (i = 0; i < MKI_R_LAST; i++) {
         clean = clean && a->findings[i] == 0;
     }
@@ -3448,6 +4189,636 @@ static void mki_account_reset(mki_account *a)
         c->conns = 0;
     }
     free(old.bodies);
+}
+
+/* ===========================================================================
+ * >>store      files and batches, in memory and on disk
+ * calls: >>platform >>bytes >>json >>account
+ *
+ * What files hold lies in a folder: options.data_dir, or a private one that is
+ * made for the first upload and removed at the end. Of a file F there are
+ * F.data and F.json, of a batch B there are B.json, B.in (a second name of its
+ * input, until it ends) and B.keys (hashes of the bodies that it ran). Each is
+ * written under another name and renamed: a process that is killed leaves the
+ * state before or after, and what ends in .tmp is swept away at the start.
+ * ======================================================================== */
+
+#define MKI_DAY_MS      86400000
+#define MKI_FILE_DAYS   30
+#define MKI_STORE_MAX   100000               /* files, and batches */
+#define MKI_BATCH_BYTES ((int64_t)200 << 20) /* purpose batch */
+#define MKI_FILE_BYTES  ((int64_t)512 << 20)
+
+typedef struct mki_file {
+    char id[32];
+    char name[256], purpose[24];
+    int64_t bytes, created_at, expires_at; /* expires_at 0: never */
+    uint64_t serial;
+    int64_t delivered;       /* complete downloads */
+    int64_t refused, unseen; /* by late-files, by late-upload */
+} mki_file;
+
+typedef enum mki_phase {
+    MKI_B_VALIDATING,
+    MKI_B_FAILED,
+    MKI_B_IN_PROGRESS,
+    MKI_B_FINALIZING,
+    MKI_B_COMPLETED,
+    MKI_B_EXPIRED,
+    MKI_B_CANCELLING,
+    MKI_B_CANCELLED,
+    MKI_B_PAUSED
+} mki_phase;
+
+/* The lies that a batch was created to tell. */
+enum {
+    MKI_L_EXPIRES = 1,
+    MKI_L_NULL_OUTPUT = 2,
+    MKI_L_NO_IDS = 4,
+    MKI_L_UNKNOWN = 8,
+    MKI_L_COUNTS = 16,
+    MKI_L_IN_ORDER = 32
+};
+
+typedef struct mki_batch {
+    char id[48];
+    char endpoint[48], model[128];
+    char input[32], output[32], error[32];
+    uint64_t serial;
+    uint64_t content; /* hash of the input's lines */
+    int64_t created_ms, length_ms, cancel_ms, end_ms;
+    mki_phase end; /* valid with end_ms > 0: it is over */
+    int64_t total, completed, failed;
+    int64_t prompt_tokens; /* estimated, for the limit */
+    int64_t tokens_in, tokens_out, billed, billed_again;
+    int64_t output_seconds;        /* until its files expire */
+    int64_t lies, permille;        /* of the rows, done when it expires */
+    char *metadata, *errors, *job; /* JSON; JSON; text; each may be NULL */
+    int64_t polls, first_poll, last_poll;
+    bool hurried; /* found once already */
+} mki_batch;
+
+/* A body that batches ran. */
+typedef struct mki_bill {
+    uint64_t key; /* 0: free; bit 0 is never set */
+    uint32_t runs, answers;
+    uint64_t by; /* serial of the batch that answered it last; 0: live */
+} mki_bill;
+
+typedef struct mki_store {
+    char dir[1024];
+    bool ready, is_private;
+    mki_file **files; /* by serial */
+    size_t n_files, cap_files;
+    mki_batch **batches;
+    size_t n_batches, cap_batches;
+    uint64_t serial, counted_from;
+    mki_bill *bills;
+    size_t n_bills, cap_bills;
+    int64_t limit_batch, limit_file;
+} mki_store;
+
+static void mki_store_path(const mki_store *t, const char *id, const char *end,
+                           char out[1200])
+{
+    snprintf(out, 1200, "%s/%s%s", t->dir, id, end);
+}
+
+static void mki_batch_free(mki_batch *b)
+{
+    if (b != NULL) {
+        free(b->metadata);
+        free(b->errors);
+        free(b->job);
+        free(b);
+    }
+}
+
+static void mki_store_remove(void *ctx, const char *name)
+{
+    const mki_store *t = (const mki_store *)ctx;
+    char path[1200];
+
+    mki_store_path(t, name, "", path);
+    unlink(path);
+}
+
+static void mki_store_free(mki_store *t)
+{
+    size_t i;
+
+    for (i = 0; i < t->n_files; i++) {
+        free(t->files[i]);
+    }
+    for (i = 0; i < t->n_batches; i++) {
+        mki_batch_free(t->batches[i]);
+    }
+    free(t->files);
+    free(t->batches);
+    free(t->bills);
+    if (t->is_private && t->ready) {
+        mki_dir_each(t->dir, mki_store_remove, t);
+        rmdir(t->dir);
+    }
+    memset(t, 0, sizeof *t);
+}
+
+/* Room for one more pointer in a list that never exceeds MKI_STORE_MAX. */
+static bool mki_list_room(void ***list, size_t n, size_t *cap)
+{
+    void **more;
+
+    if (n >= MKI_STORE_MAX) {
+        return false;
+    }
+    if (n < *cap) {
+        return true;
+    }
+    more = (void **)realloc((void *)*list, (*cap * 2 + 64) * sizeof *more);
+    if (more == NULL) {
+        return false;
+    }
+    *list = more;
+    *cap = *cap * 2 + 64;
+    return true;
+}
+
+static bool mki_store_add_file(mki_store *t, mki_file *f)
+{
+    void **list = (void **)t->files;
+    bool ok = mki_list_room(&list, t->n_files, &t->cap_files);
+
+    t->files = (mki_file **)list;
+    if (ok) {
+        t->files[t->n_files++] = f;
+        t->serial = f->serial > t->serial ? f->serial : t->serial;
+    }
+    return ok;
+}
+
+static bool mki_store_add_batch(mki_store *t, mki_batch *b)
+{
+    void **list = (void **)t->batches;
+    bool ok = mki_list_room(&list, t->n_batches, &t->cap_batches);
+
+    t->batches = (mki_batch **)list;
+    if (ok) {
+        t->batches[t->n_batches++] = b;
+        t->serial = b->serial > t->serial ? b->serial : t->serial;
+    }
+    return ok;
+}
+
+/* The newest are asked for most. Index + 1, or 0. */
+static size_t mki_store_file_at(const mki_store *t, mki_str id)
+{
+    size_t i = t->n_files;
+
+    while (i > 0 && !mki_eq(id, t->files[i - 1]->id)) {
+        i--;
+    }
+    return i;
+}
+
+static mki_file *mki_store_file(const mki_store *t, mki_str id)
+{
+    size_t i = mki_store_file_at(t, id);
+
+    return i > 0 ? t->files[i - 1] : NULL;
+}
+
+static size_t mki_store_batch_at(const mki_store *t, mki_str id)
+{
+    size_t i = t->n_batches;
+
+    while (i > 0 && !mki_eq(id, t->batches[i - 1]->id)) {
+        i--;
+    }
+    return i;
+}
+
+/* ---- what bodies have been run ---- */
+
+static mki_bill *mki_bill_slot(mki_bill *table, size_t cap, uint64_t key)
+{
+    size_t i = (size_t)(mki_mix(key) & (cap - 1));
+
+    while (table[i].key != 0 && table[i].key != key) {
+        i = (i + 1) & (cap - 1);
+    }
+    return &table[i];
+}
+
+/* The entry, made if need be; NULL: no room. Valid until the next call. */
+static mki_bill *mki_bill_get(mki_store *t, uint64_t key)
+{
+    mki_bill *found;
+    size_t i;
+
+    key = (key & ~(uint64_t)1) != 0 ? key & ~(uint64_t)1 : 2;
+    if (t->n_bills * 4 >= t->cap_bills * 3 &&
+        t->cap_bills < MKI_BODIES_MAX * 2) {
+        size_t cap = t->cap_bills == 0 ? 1024 : t->cap_bills * 2;
+        mki_bill *table = (mki_bill *)calloc(cap, sizeof *table);
+
+        for (i = 0; table != NULL && i < t->cap_bills; i++) {
+            if (t->bills[i].key != 0) {
+                *mki_bill_slot(table, cap, t->bills[i].key) = t->bills[i];
+            }
+        }
+        if (table != NULL) {
+            free(t->bills);
+            t->bills = table;
+            t->cap_bills = cap;
+        }
+    }
+    if (t->cap_bills == 0) {
+        return NULL;
+    }
+    found = mki_bill_slot(t->bills, t->cap_bills, key);
+    if (found->key == 0) {
+        if (t->n_bills * 8 >= t->cap_bills * 7) {
+            return NULL;
+        }
+        found->key = key;
+        t->n_bills++;
+    }
+    return found;
+}
+
+/* ---- to disk ---- */
+
+static void mki_js_file(mki_buf *b, const mki_file *f)
+{
+    mki_buf_c(b, '{');
+    mki_js_str(b, "id", mki_sc(f->id));
+    mki_js_str(b, "object", mki_sc("file"));
+    mki_js_int(b, "bytes", f->bytes);
+    mki_js_int(b, "created_at", f->created_at);
+    if (f->expires_at > 0) {
+        mki_js_int(b, "expires_at", f->expires_at);
+    }
+    mki_js_str(b, "filename", mki_sc(f->name));
+    mki_js_str(b, "purpose", mki_sc(f->purpose));
+    mki_buf_s(b, ",\"status\":\"processed\",\"status_details\":null");
+}
+
+static bool mki_store_save(const mki_store *t, const char *id, const mki_buf *b)
+{
+    char path[1200];
+
+    mki_store_path(t, id, ".json", path);
+    return !b->failed && mki_file_write(path, b->data, b->len);
+}
+
+static bool mki_store_save_file(const mki_store *t, const mki_file *f)
+{
+    mki_buf b = MKI_ZERO;
+    bool ok;
+
+    mki_js_file(&b, f);
+    mki_js_int(&b, "serial", (int64_t)f->serial);
+    mki_buf_s(&b, "}\n");
+    ok = mki_store_save(t, f->id, &b);
+    mki_buf_free(&b);
+    return ok;
+}
+
+/* The numbers of a batch and their names on disk. */
+typedef struct mki_slot {
+    const char *name;
+    int64_t *value;
+} mki_slot;
+
+#define MKI_BATCH_SLOTS 16
+
+static void mki_batch_slots(mki_batch *b, mki_slot out[MKI_BATCH_SLOTS])
+{
+    static const char *const names[MKI_BATCH_SLOTS] = {
+        "created_ms",     "length_ms",  "cancel_ms", "end_ms",
+        "total",          "completed",  "failed",    "prompt_tokens",
+        "tokens_in",      "tokens_out", "billed",    "billed_again",
+        "output_seconds", "lies",       "permille",  "polls"};
+    int64_t *values[MKI_BATCH_SLOTS];
+    size_t i;
+
+    values[0] = &b->created_ms;
+    values[1] = &b->length_ms;
+    values[2] = &b->cancel_ms;
+    values[3] = &b->end_ms;
+    values[4] = &b->total;
+    values[5] = &b->completed;
+    values[6] = &b->failed;
+    values[7] = &b->prompt_tokens;
+    values[8] = &b->tokens_in;
+    values[9] = &b->tokens_out;
+    values[10] = &b->billed;
+    values[11] = &b->billed_again;
+    values[12] = &b->output_seconds;
+    values[13] = &b->lies;
+    values[14] = &b->permille;
+    values[15] = &b->polls;
+    for (i = 0; i < MKI_BATCH_SLOTS; i++) {
+        out[i].name = names[i];
+        out[i].value = values[i];
+    }
+}
+
+static bool mki_store_save_batch(const mki_store *t, mki_batch *b)
+{
+    mki_slot slots[MKI_BATCH_SLOTS];
+    mki_buf out = MKI_ZERO;
+    size_t i;
+    bool ok;
+
+    mki_batch_slots(b, slots);
+    mki_buf_c(&out, '{');
+    mki_js_str(&out, "id", mki_sc(b->id));
+    mki_js_int(&out, "serial", (int64_t)b->serial);
+    mki_js_str(&out, "endpoint", mki_sc(b->endpoint));
+    mki_js_str(&out, "model", mki_sc(b->model));
+    mki_js_str(&out, "input", mki_sc(b->input));
+    mki_js_str(&out, "output", mki_sc(b->output));
+    mki_js_str(&out, "error", mki_sc(b->error));
+    mki_js_int(&out, "content", (int64_t)b->content);
+    mki_js_int(&out, "end", (int64_t)b->end);
+    for (i = 0; i < MKI_BATCH_SLOTS; i++) {
+        mki_js_int(&out, slots[i].name, *slots[i].value);
+    }
+    mki_js_maybe(&out, "job", b->job);
+    mki_js_key(&out, "metadata");
+    mki_buf_s(&out, b->metadata != NULL ? b->metadata : "null");
+    mki_js_key(&out, "errors");
+    mki_buf_s(&out, b->errors != NULL ? b->errors : "null");
+    mki_buf_s(&out, "}\n");
+    ok = mki_store_save(t, b->id, &out);
+    mki_buf_free(&out);
+    return ok;
+}
+
+/* ---- from disk ---- */
+
+static char *mki_str_dup(mki_str s)
+{
+    char *copy = s.ptr != NULL ? (char *)malloc(s.len + 1) : NULL;
+
+    if (copy != NULL) {
+        mki_copy(copy, s.len + 1, s);
+    }
+    return copy;
+}
+
+/* The JSON of a member as it is written, or NULL for null and nothing. */
+static char *mki_get_raw(const mki_json *v, const char *name)
+{
+    const mki_json *m = mki_get_set(v, name);
+
+    return m != NULL ? mki_str_dup(m->text) : NULL;
+}
+
+static bool mki_store_load_file(mki_store *t, const mki_json *v)
+{
+    mki_file *f = (mki_file *)calloc(1, sizeof *f);
+
+    if (f == NULL) {
+        return false;
+    }
+    mki_copy(f->id, sizeof f->id, mki_get_text(v, "id"));
+    mki_copy(f->name, sizeof f->name, mki_get_text(v, "filename"));
+    mki_copy(f->purpose, sizeof f->purpose, mki_get_text(v, "purpose"));
+    f->bytes = mki_get_int(v, "bytes", 0);
+    f->created_at = mki_get_int(v, "created_at", 0);
+    f->expires_at = mki_get_int(v, "expires_at", 0);
+    f->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    if (!mki_store_add_file(t, f)) {
+        free(f);
+        return false;
+    }
+    return true;
+}
+
+static bool mki_store_load_batch(mki_store *t, const mki_json *v)
+{
+    mki_batch *b = (mki_batch *)calloc(1, sizeof *b);
+    mki_slot slots[MKI_BATCH_SLOTS];
+    size_t i;
+
+    if (b == NULL) {
+        return false;
+    }
+    mki_copy(b->id, sizeof b->id, mki_get_text(v, "id"));
+    mki_copy(b->endpoint, sizeof b->endpoint, mki_get_text(v, "endpoint"));
+    mki_copy(b->model, sizeof b->model, mki_get_text(v, "model"));
+    mki_copy(b->input, sizeof b->input, mki_get_text(v, "input"));
+    mki_copy(b->output, sizeof b->output, mki_get_text(v, "output"));
+    mki_copy(b->error, sizeof b->error, mki_get_text(v, "error"));
+    b->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    b->content = (uint64_t)mki_get_int(v, "content", 0);
+    b->end = (mki_phase)mki_get_int(v, "end", 0);
+    mki_batch_slots(b, slots);
+    for (i = 0; i < MKI_BATCH_SLOTS; i++) {
+        *slots[i].value = mki_get_int(v, slots[i].name, 0);
+    }
+    b->polls = 0;
+    b->job = mki_str_dup(mki_get_text(v, "job"));
+    b->metadata = mki_get_raw(v, "metadata");
+    b->errors = mki_get_raw(v, "errors");
+    if (!mki_store_add_batch(t, b)) {
+        mki_batch_free(b);
+        return false;
+    }
+    return true;
+}
+
+/* One name in the folder. */
+static void mki_store_load_one(void *ctx, const char *name)
+{
+    mki_store *t = (mki_store *)ctx;
+    size_t len = strlen(name);
+    mki_arena arena = MKI_ZERO;
+    char path[1200];
+    char *text;
+    mki_json *v;
+
+    mki_store_path(t, name, "", path);
+    if (len > 4 && strcmp(name + len - 4, ".tmp") == 0) {
+        unlink(path);
+        return;
+    }
+    if (len < 6 || strcmp(name + len - 5, ".json") != 0) {
+        return;
+    }
+    text = mki_file_read(path, &len);
+    v = text != NULL ? mki_json_parse(&arena, mki_s(text, len)) : NULL;
+    if (v != NULL && strncmp(name, "file-", 5) == 0) {
+        mki_store_load_file(t, v);
+    } else if (v != NULL && strncmp(name, "batch_", 6) == 0) {
+        mki_store_load_batch(t, v);
+    }
+    mki_arena_reset(&arena, true);
+    free(text);
+}
+
+/* What a finished batch ran; the lowest bit: with an answer. */
+static void mki_store_load_keys(mki_store *t, const mki_batch *b)
+{
+    unsigned char raw[8];
+    char path[1200];
+    FILE *f;
+
+    mki_store_path(t, b->id, ".keys", path);
+    f = b->end_ms > 0 ? fopen(path, "rb") : NULL;
+    while (f != NULL && fread(raw, 1, 8, f) == 8) {
+        uint64_t key = 0;
+        mki_bill *bill;
+        int i;
+
+        for (i = 0; i < 8; i++) {
+            key |= (uint64_t)raw[i] << (8 * i);
+        }
+        bill = mki_bill_get(t, key);
+        if (bill != NULL) {
+            bill->runs++;
+            bill->answers += (uint32_t)(key & 1);
+            bill->by = (key & 1) != 0 ? b->serial : bill->by;
+        }
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+}
+
+static int mki_file_order(const void *a, const void *b)
+{
+    uint64_t x = (*(mki_file *const *)a)->serial;
+    uint64_t y = (*(mki_file *const *)b)->serial;
+
+    return x < y ? -1 : x > y;
+}
+
+static int mki_batch_order(const void *a, const void *b)
+{
+    uint64_t x = (*(mki_batch *const *)a)->serial;
+    uint64_t y = (*(mki_batch *const *)b)->serial;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Forgets a file. */
+static void mki_store_drop_file(mki_store *t, size_t at)
+{
+    char path[1200];
+
+    mki_store_path(t, t->files[at]->id, ".json", path);
+    unlink(path);
+    mki_store_path(t, t->files[at]->id, ".data", path);
+    unlink(path);
+    free(t->files[at]);
+    t->n_files--;
+    memmove((void *)&t->files[at], (const void *)&t->files[at + 1],
+            (t->n_files - at) * sizeof *t->files);
+}
+
+/* What a killed process left half done: data that no file owns, inputs of
+ * batches that are over or were never made. */
+static void mki_store_sweep_one(void *ctx, const char *name)
+{
+    const mki_store *t = (const mki_store *)ctx;
+    const char *dot = strrchr(name, '.');
+    mki_str id = mki_s(name, dot != NULL ? (size_t)(dot - name) : 0);
+    size_t at = mki_store_batch_at(t, id);
+    bool lost = false;
+
+    if (dot != NULL && strncmp(name, "file-", 5) == 0) {
+        lost = mki_store_file(t, id) == NULL;
+    } else if (dot != NULL && strncmp(name, "batch_", 6) == 0) {
+        lost = at == 0 ||
+               (strcmp(dot, ".in") == 0 && t->batches[at - 1]->end_ms > 0);
+    }
+    if (lost) {
+        mki_store_remove(ctx, name);
+    }
+}
+
+/* Makes the folder, if there is none yet. */
+static bool mki_store_open(mki_store *t)
+{
+    if (!t->ready) {
+        t->is_private = true;
+        t->ready = mki_dir_private(t->dir, sizeof t->dir);
+    }
+    return t->ready;
+}
+
+/* Whether a batch names this output. */
+static bool mki_store_owned(const mki_store *t, const char *id)
+{
+    size_t i = 0;
+
+    while (i < t->n_batches && strcmp(t->batches[i]->output, id) != 0 &&
+           strcmp(t->batches[i]->error, id) != 0) {
+        i++;
+    }
+    return i < t->n_batches;
+}
+
+/* Reads what an earlier server left in options.data_dir. */
+static bool mki_store_load(mki_store *t, const char *dir)
+{
+    size_t i;
+
+    mki_copy(t->dir, sizeof t->dir, mki_sc(dir));
+    t->ready = strlen(dir) < sizeof t->dir - 100 &&
+               mki_dir_each(dir, mki_store_load_one, t);
+    if (t->n_files > 0) {
+        qsort((void *)t->files, t->n_files, sizeof *t->files, mki_file_order);
+    }
+    if (t->n_batches > 0) {
+        qsort((void *)t->batches, t->n_batches, sizeof *t->batches,
+              mki_batch_order);
+    }
+    for (i = 0; i < t->n_batches; i++) {
+        mki_store_load_keys(t, t->batches[i]);
+    }
+    for (i = t->n_files; i > 0; i--) { /* made by a batch that began to end */
+        if (strcmp(t->files[i - 1]->purpose, "batch_output") == 0 &&
+            !mki_store_owned(t, t->files[i - 1]->id)) {
+            mki_store_drop_file(t, i - 1);
+        }
+    }
+    mki_dir_each(dir, mki_store_sweep_one, t);
+    return t->ready;
+}
+
+/* Takes f over, whose bytes lie at tmp; false: no room, and nothing is left. */
+static bool mki_store_keep(mki_store *t, mki_file *f, const char *tmp)
+{
+    char path[1200];
+
+    mki_store_path(t, f->id, ".data", path);
+    if (rename(tmp, path) == 0 && mki_store_save_file(t, f) &&
+        mki_store_add_file(t, f)) {
+        return true;
+    }
+    unlink(tmp);
+    unlink(path);
+    mki_store_path(t, f->id, ".json", path);
+    unlink(path);
+    free(f);
+    return false;
+}
+
+/* Files whose time has come. */
+static void mki_store_expire(mki_store *t, int64_t unix_s)
+{
+    size_t i = t->n_files;
+
+    while (i > 0) {
+        i--;
+        if (t->files[i]->expires_at > 0 && unix_s >= t->files[i]->expires_at) {
+            mki_store_drop_file(t, i);
+        }
+    }
 }
 
 /* ===========================================================================
@@ -5326,7 +6697,290 @@ static void mki_vector(mki_buf *b, mki_str model, mki_str text, size_t dims,
 }
 
 /* ===========================================================================
- * >>api        the endpoints
+ * >>vet        validation of a batch's input, line by line
+ * calls: >>bytes >>json >>check >>answer
+ *
+ * One error a line, the first found; 100 in all. Ids are compared by 64 bits of
+ * hash: two different ones of 50,000 that look equal are not to be expected.
+ * ======================================================================== */
+
+#define MKI_ROWS_MAX   50000 /* requests of a batch, or embedding inputs */
+#define MKI_ERRORS_MAX 100
+
+typedef struct mki_vet {
+    const char *endpoint;
+    mki_buf errors; /* the elements of errors.data */
+    int64_t n_errors;
+    int64_t line, total, inputs, tokens;
+    uint64_t content;
+    char model[128];
+    uint64_t *ids; /* set of hashes; 0: free */
+    size_t n_ids, cap_ids;
+    mki_arena arena;
+    bool failed; /* no memory */
+} mki_vet;
+
+static void mki_vet_free(mki_vet *v)
+{
+    mki_buf_free(&v->errors);
+    free(v->ids);
+    mki_arena_reset(&v->arena, true);
+}
+
+/* line 0: null */
+MKI_PRINTF(5, 6)
+static bool mki_vet_bad(mki_vet *v, int64_t line, const char *code,
+                        const char *param, const char *fmt, ...)
+{
+    mki_buf *b = &v->errors;
+    char message[512];
+    va_list args;
+
+    if (v->n_errors++ >= MKI_ERRORS_MAX) {
+        return false;
+    }
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    mki_buf_s(b, b->len > 0 ? ",{" : "{");
+    mki_js_str(b, "code", mki_sc(code));
+    mki_js_str(b, "message", mki_sc(message));
+    mki_js_maybe(b, "param", param);
+    mki_js_key(b, "line");
+    if (line > 0) {
+        mki_buf_i64(b, line);
+    } else {
+        mki_buf_s(b, "null");
+    }
+    mki_buf_c(b, '}');
+    return false;
+}
+
+static bool mki_vet_missing(mki_vet *v, const char *param)
+{
+    return mki_vet_bad(v, v->line, "missing_required_parameter", param,
+                       "Missing required parameter: '%s'.", param);
+}
+
+/* false: it was there already. */
+static bool mki_vet_new_id(mki_vet *v, mki_str id)
+{
+    uint64_t key = mki_hash(77, id.ptr, id.len);
+    size_t i;
+
+    key = key != 0 ? key : 1;
+    if (v->n_ids * 2 >= v->cap_ids) {
+        size_t cap = v->cap_ids == 0 ? 1024 : v->cap_ids * 2;
+        uint64_t *ids = (uint64_t *)calloc(cap, sizeof *ids);
+
+        if (ids == NULL) {
+            v->failed = true;
+            return true;
+        }
+        for (i = 0; i < v->cap_ids; i++) {
+            size_t k = (size_t)(v->ids[i] & (cap - 1));
+
+            while (v->ids[i] != 0 && ids[k] != 0) {
+                k = (k + 1) & (cap - 1);
+            }
+            ids[k] = v->ids[i] != 0 ? v->ids[i] : ids[k];
+        }
+        free(v->ids);
+        v->ids = ids;
+        v->cap_ids = cap;
+    }
+    i = (size_t)(key & (v->cap_ids - 1));
+    while (v->ids[i] != 0 && v->ids[i] != key) {
+        i = (i + 1) & (v->cap_ids - 1);
+    }
+    if (v->ids[i] == key) {
+        return false;
+    }
+    v->ids[i] = key;
+    v->n_ids++;
+    return true;
+}
+
+/* The endpoints that batches accept. */
+static bool mki_batch_endpoint(mki_str url)
+{
+    static const char *const table[] = {
+        "/v1/responses",    "/v1/chat/completions",
+        "/v1/embeddings",   "/v1/completions",
+        "/v1/moderations",  "/v1/images/generations",
+        "/v1/images/edits", "/v1/videos"};
+    size_t i = 0;
+
+    while (i < MKI_COUNT(table) && !mki_eq(url, table[i])) {
+        i++;
+    }
+    return i < MKI_COUNT(table);
+}
+
+/* Prompt tokens as the endpoints count them: of a text, or of all in a list. */
+static int64_t mki_prompt_tokens(const mki_json *v, int64_t *inputs)
+{
+    const mki_json *m;
+    int64_t n = 0;
+
+    *inputs = v != NULL ? 1 : 0;
+    if (v == NULL || v->type == MKI_STRING) {
+        return v != NULL ? mki_tokens(v->text) : 0;
+    }
+    if (v->type != MKI_ARRAY || v->child == NULL || v->child->type == MKI_INT) {
+        return v->type == MKI_ARRAY ? (int64_t)v->n : 0;
+    }
+    for (m = v->child; m != NULL; m = m->next) {
+        n += m->type == MKI_STRING ? mki_tokens(m->text) : (int64_t)m->n;
+    }
+    *inputs = (int64_t)v->n;
+    return n;
+}
+
+static void mki_vet_tokens(mki_vet *v, const mki_json *body)
+{
+    const mki_json *m = mki_get_set(body, "messages");
+    const mki_json *part;
+    int64_t inputs = 0;
+
+    for (m = m != NULL && m->type == MKI_ARRAY ? m->child : NULL; m != NULL;
+         m = m->next) {
+        const mki_json *content = mki_get_set(m, "content");
+
+        v->tokens += 4;
+        if (content != NULL && content->type == MKI_ARRAY) {
+            for (part = content->child; part != NULL; part = part->next) {
+                v->tokens += mki_tokens(mki_get_text(part, "text"));
+            }
+        } else if (content != NULL && content->type == MKI_STRING) {
+            v->tokens += mki_tokens(content->text);
+        }
+    }
+    v->tokens += mki_prompt_tokens(mki_get_set(body, "prompt"), &inputs);
+    v->tokens += mki_prompt_tokens(mki_get_set(body, "input"), &inputs);
+    v->inputs += strcmp(v->endpoint, "/v1/embeddings") == 0 ? inputs : 0;
+}
+
+static bool mki_vet_body(mki_vet *v, const mki_json *body)
+{
+    mki_str model = mki_get_text(body, "model");
+    char shown[64];
+
+    if (body == NULL || body->type != MKI_OBJECT) {
+        return mki_vet_missing(v, "body");
+    }
+    if (model.len == 0) {
+        return mki_vet_missing(v, "body.model");
+    }
+    if (v->model[0] == '\0') {
+        mki_copy(v->model, sizeof v->model, model);
+    }
+    if (!mki_eq(model, v->model)) {
+        return mki_vet_bad(v, v->line, "model_mismatch", "body.model",
+                           "The model '%s' differs from the model of the first "
+                           "request. All requests of a batch must use the same "
+                           "model.",
+                           mki_quote(model, shown));
+    }
+    if (mki_get_true(body, "stream")) {
+        return mki_vet_bad(v, v->line, "invalid_request", "body.stream",
+                           "Streaming is not supported in batches.");
+    }
+    mki_vet_tokens(v, body);
+    return true;
+}
+
+static bool mki_vet_request(mki_vet *v, const mki_json *row)
+{
+    const mki_json *id = mki_get_set(row, "custom_id");
+    const mki_json *method = mki_get_set(row, "method");
+    const mki_json *url = mki_get_set(row, "url");
+    char shown[64];
+
+    if (row == NULL || row->type != MKI_OBJECT) {
+        return mki_vet_bad(v, v->line, "invalid_json_line", NULL,
+                           "This line is not parseable as valid JSON.");
+    }
+    if (id == NULL || id->type != MKI_STRING) {
+        return mki_vet_missing(v, "custom_id");
+    }
+    if (!mki_vet_new_id(v, id->text)) {
+        return mki_vet_bad(v, v->line, "duplicate_custom_id", "custom_id",
+                           "The custom_id '%s' occurs more than once.",
+                           mki_quote(id->text, shown));
+    }
+    if (method == NULL) {
+        return mki_vet_missing(v, "method");
+    }
+    if (method->type != MKI_STRING || !mki_eq(method->text, "POST")) {
+        return mki_vet_bad(v, v->line, "invalid_method", "method",
+                           "Invalid method: '%s'. Expected 'POST'.",
+                           mki_quote(method->text, shown));
+    }
+    if (url == NULL) {
+        return mki_vet_missing(v, "url");
+    }
+    if (url->type != MKI_STRING || !mki_batch_endpoint(url->text)) {
+        return mki_vet_bad(v, v->line, "invalid_url", "url",
+                           "Invalid URL for batches: '%s'.",
+                           mki_quote(url->text, shown));
+    }
+    if (!mki_eq(url->text, v->endpoint)) {
+        return mki_vet_bad(v, v->line, "url_mismatch", "url",
+                           "The URL '%s' differs from the batch's endpoint "
+                           "'%s'.",
+                           mki_quote(url->text, shown), v->endpoint);
+    }
+    return mki_vet_body(v, mki_get(row, "body"));
+}
+
+/* Whether there is nothing on a line but blanks. */
+static bool mki_blank(mki_str s)
+{
+    size_t i = 0;
+
+    while (i < s.len && (s.ptr[i] == ' ' || s.ptr[i] == '\t' ||
+                         s.ptr[i] == '\r' || s.ptr[i] == '\n')) {
+        i++;
+    }
+    return i == s.len;
+}
+
+static void mki_vet_line(mki_vet *v, mki_str line)
+{
+    v->line++;
+    v->content = mki_hash(v->content, line.ptr, line.len);
+    if (mki_blank(line)) {
+        return;
+    }
+    v->total++;
+    mki_vet_request(v, mki_json_parse(&v->arena, line));
+    v->failed = v->failed || v->arena.failed;
+    mki_arena_reset(&v->arena, false);
+}
+
+/* After the last line. */
+static void mki_vet_end(mki_vet *v)
+{
+    if (v->total == 0) {
+        mki_vet_bad(v, 0, "empty_file", NULL,
+                    "The input file contains no requests.");
+    }
+    if (v->total > MKI_ROWS_MAX) {
+        mki_vet_bad(v, 0, "too_many_tasks", NULL,
+                    "The input file contains %" PRId64
+                    " requests. A batch may have at most %d.",
+                    v->total, MKI_ROWS_MAX);
+    } else if (v->inputs > MKI_ROWS_MAX) {
+        mki_vet_bad(v, 0, "too_many_tasks", NULL,
+                    "The input file contains %" PRId64
+                    " embedding inputs. A batch may have at most %d.",
+                    v->inputs, MKI_ROWS_MAX);
+    }
+}
+
+/* ===========================================================================
+ * >>api        responses, and the endpoints of models
  * calls: >>http >>fault >>account >>check >>answer
  *
  * A request is answered in one go: everything that will be sent is put into
@@ -5358,6 +7012,8 @@ typedef struct mki_plan {
     bool stale_late;
     bool api;          /* counted at all */
     uint64_t body_key; /* 0: not a POST */
+    uint64_t bill_key; /* 0: nothing that a batch could run */
+    char content[32];  /* the file that goes out, "": none */
     int64_t pause_ms;  /* asked for by this answer */
     int final_status;
     int64_t tokens_in, tokens_out;
@@ -5370,6 +7026,17 @@ typedef struct mki_bucket {
     double level, limit; /* limit 0: none */
     int64_t at;
 } mki_bucket;
+
+/* A file that is being uploaded. */
+typedef struct mki_upload {
+    mki_form form;
+    int fd;
+    char tmp[1200];
+    int64_t bytes, limit; /* of the file */
+    int64_t total;        /* of the body */
+    int64_t reset_at;     /* -1: not */
+    bool good_type, failed;
+} mki_upload;
 
 typedef struct mki_conn {
     mki_chan chan;
@@ -5386,7 +7053,11 @@ typedef struct mki_conn {
     int64_t started;    /* when it was complete */
     int64_t rest_since; /* idle since; -1: it is not */
     mki_buf in, out;
+    size_t out_base; /* bytes of the answer that were in out before */
     size_t sent, allowed;
+    int content_fd; /* what the rest of the answer is read from, or -1 */
+    size_t content_left;
+    mki_upload *upload;
     mki_incoming incoming;
     mki_plan plan;
     int64_t due;
@@ -5416,7 +7087,11 @@ struct mock_server {
     mki_account account;
     mki_bucket requests, tokens;
     int64_t unix_offset; /* unix time minus clock, where no hook gives it */
-    uint64_t ids;
+    int64_t skew_ms;     /* as mock_server_advance() moved it */
+    uint64_t ids, uploads, id_state;
+    mki_store store;
+    int64_t batch_ms;
+    mki_conn row;                     /* no connection: rows of batches */
     mki_arena arena;                  /* of the request being answered */
     mki_buf body, conv, extra, event; /* scratch of the same */
     mki_request request;
@@ -5453,6 +7128,7 @@ typedef struct mki_call {
     /* of an answer */
     mki_str model;
     bool stream, usage, obfuscate, logprobs;
+    bool quiet; /* a row of a batch: no head */
     int64_t tokens_in;
     size_t stop_after; /* events; a stream that breaks off */
     size_t events;
@@ -5466,8 +7142,9 @@ static int64_t mki_now(const mock_server *s)
 
 static int64_t mki_unix(const mock_server *s)
 {
-    return s->opt.unix_ms_fn != NULL ? s->opt.unix_ms_fn(s->opt.clock_user)
-                                     : mki_now(s) + s->unix_offset;
+    return s->skew_ms + (s->opt.unix_ms_fn != NULL
+                             ? s->opt.unix_ms_fn(s->opt.clock_user)
+                             : mki_now(s) + s->unix_offset);
 }
 
 /* ---- rate limits ---- */
@@ -5582,8 +7259,11 @@ static void mki_out_head(mki_call *call, int status, const char *type,
     bool old = call->choice.way[MKI_F_HTTP10] != NULL;
     uint64_t id = mki_mix(s->opt.seed ^ call->id);
 
-    mki_choose_framing(call, stream);
     plan->status = status;
+    if (call->quiet) {
+        return;
+    }
+    mki_choose_framing(call, stream);
     if (call->choice.way[MKI_F_INTERIM] != NULL && call->q->minor > 0) {
         mki_buf_s(b, "HTTP/1.1 100 Continue\r\n\r\n");
     }
@@ -6651,7 +8331,56 @@ static void mki_models_get(mki_call *call)
     mki_respond(call, 200, "application/json", mki_buf_str(b));
 }
 
-/* ---- from the request to the endpoint ---- */
+/* ---- routes ---- */
+
+/* Whether the method is one that the path takes; sets the route. */
+static void mki_route_method(mki_call *call, const char *method,
+                             mki_route route)
+{
+    if (mki_eq(call->q->method, method)) {
+        call->route = route;
+        call->wrong_method = NULL;
+    } else if (call->route == MKI_OTHER) {
+        call->route = route;
+        call->wrong_method = method;
+    }
+}
+
+/* /files, /batches and what lies below them. */
+static void mki_find_item(mki_call *call, mki_str path)
+{
+    bool files = mki_starts(path, "/files");
+    mki_str rest;
+    size_t slash;
+
+    if (!files && !mki_starts(path, "/batches")) {
+        return;
+    }
+    rest = mki_s(path.ptr + (files ? 6 : 8), path.len - (files ? 6 : 8));
+    if (rest.len == 0) {
+        mki_route_method(call, "GET", files ? MKI_FILES : MKI_BATCHES);
+        mki_route_method(call, "POST", files ? MKI_UPLOAD : MKI_BATCH_NEW);
+        return;
+    }
+    if (rest.ptr[0] != '/' || rest.len == 1) {
+        return;
+    }
+    slash = mki_find(rest, mki_sc("/"), 1);
+    call->model_id =
+        mki_s(rest.ptr + 1, (slash == SIZE_MAX ? rest.len : slash) - 1);
+    rest = slash == SIZE_MAX ? mki_s("", 0)
+                             : mki_s(rest.ptr + slash, rest.len - slash);
+    if (rest.len == 0) {
+        mki_route_method(call, "GET", files ? MKI_FILE : MKI_BATCH);
+        if (files) {
+            mki_route_method(call, "DELETE", MKI_FILE_DELETE);
+        }
+    } else if (files && mki_eq(rest, "/content")) {
+        mki_route_method(call, "GET", MKI_CONTENT);
+    } else if (!files && mki_eq(rest, "/cancel")) {
+        mki_route_method(call, "POST", MKI_CANCEL);
+    }
+}
 
 /* Sets the route from the path: /v1/..., /openai/v1/..., /openai/... and
  * /openai/deployments/NAME/... (Azure), and /mock/... */
@@ -6687,6 +8416,7 @@ static void mki_find_route(mki_call *call)
     } else {
         return;
     }
+    mki_find_item(call, path);
     for (i = 0; i < MKI_COUNT(table); i++) {
         if (mki_eq(path, table[i].path)) {
             call->route = table[i].route;
@@ -6701,6 +8431,1685 @@ static void mki_find_route(mki_call *call)
         call->wrong_method = mki_eq(call->q->method, "GET") ? NULL : "GET";
     }
 }
+
+/* Parses the body; false: call->problem says what is wrong. */
+static bool mki_body_json(mki_call *call)
+{
+    mock_server *s = call->s;
+    mki_str type = mki_header(call->q, "content-type");
+
+    type = type.ptr == NULL ? mki_s("", 0) : type;
+    if (type.len < 16 || !mki_ieq(mki_s(type.ptr, 16), "application/json")) {
+        mki_bad(&call->problem, NULL, NULL,
+                "Unsupported content type: '%.*s'. This API method only "
+                "accepts 'application/json' requests.",
+                (int)(type.len < 60 ? type.len : 60), type.ptr);
+        call->problem.status = 415;
+        return false;
+    }
+    call->body = mki_json_parse(&s->arena, call->q->body);
+    if (call->body == NULL || call->body->type != MKI_OBJECT) {
+        return mki_bad(&call->problem, NULL, NULL,
+                       "We could not parse the JSON body of your request. "
+                       "(HINT: This likely means you aren't using your HTTP "
+                       "library correctly. The OpenAI API expects a JSON "
+                       "payload, but what was sent was not valid JSON.)");
+    }
+    return true;
+}
+
+/* Parses and checks the body; false: call->problem says what is wrong. */
+static bool mki_body_ok(mki_call *call)
+{
+    mock_server *s = call->s;
+    mki_check how;
+
+    if (!mki_body_json(call)) {
+        return false;
+    }
+    call->model = call->deployment.len > 0 ? call->deployment
+                                           : mki_get_text(call->body, "model");
+    how.route = call->route;
+    how.profiles = s->opt.model_profiles;
+    how.today = mki_today(mki_unix(s));
+    how.deployment = call->deployment;
+    return mki_check_body(&how, call->body, &call->problem);
+}
+
+/* The answer to a body that has been checked. */
+static void mki_model_answer(mki_call *call)
+{
+    const mki_json *options = mki_get_set(call->body, "stream_options");
+
+    call->stream = mki_get_true(call->body, "stream");
+    call->usage = mki_get_true(options, "include_usage");
+    call->obfuscate = call->route == MKI_CHAT &&
+                      (mki_get(options, "include_obfuscation") == NULL ||
+                       mki_get_true(options, "include_obfuscation"));
+    call->logprobs = mki_get_true(call->body, "logprobs");
+    if (call->route == MKI_CHAT) {
+        mki_chat(call);
+    } else if (call->route == MKI_COMPLETIONS) {
+        mki_text(call);
+    } else {
+        mki_embeddings(call);
+    }
+}
+
+/* ===========================================================================
+ * >>batch      the endpoints of files and batches; batches run
+ * calls: >>multipart >>store >>vet >>api
+ *
+ * Nothing waits and nothing runs beside: a batch is checked when it is made,
+ * and where it stands follows from the clock whenever somebody looks. The
+ * first look past its end runs its lines, through the endpoints, from the
+ * stored input to the stored output; then it is over, on disk as well. What
+ * has been run is billed at that moment, so that a killed server bills once.
+ *
+ * Of the time that a batch takes, 3% are validating and 3% finalizing.
+ * ======================================================================== */
+
+static void mki_js_random(mki_buf *b, mock_server *s, bool hex, int n)
+{
+    static const char digits[] =
+        "0123456789abcdefABCDEFGHIJKLMNOPQRSTUVWXYZghijklmnopqrstuvwxyz";
+    int i;
+
+    for (i = 0; i < n; i++) {
+        s->id_state = mki_mix(s->id_state);
+        mki_buf_c(b, digits[s->id_state % (hex ? 16 : 62)]);
+    }
+}
+
+/* "file-" and 22 letters and digits, never used before. */
+static void mki_file_new_id(mock_server *s, mki_file *f)
+{
+    mki_buf id = MKI_ZERO;
+
+    f->serial = ++s->store.serial;
+    do {
+        id.len = 0;
+        mki_buf_s(&id, "file-");
+        mki_js_random(&id, s, false, 22);
+        mki_copy(f->id, sizeof f->id, mki_buf_str(&id));
+    } while (!id.failed && mki_store_file(&s->store, mki_sc(f->id)) != NULL);
+    mki_buf_free(&id);
+}
+
+static void mki_not_found(mki_call *call, mki_str id)
+{
+    char shown[64];
+
+    mki_bad(&call->problem, "id", NULL, "No such File object: %s",
+            mki_quote(id, shown));
+    call->problem.status = 404;
+    mki_respond_problem(call, &call->problem);
+}
+
+static void mki_out_of_room(mki_call *call)
+{
+    mki_bad(&call->problem, NULL, NULL, "The mock cannot store it.");
+    call->problem.status = 500;
+    call->problem.type = "server_error";
+    mki_respond_problem(call, &call->problem);
+}
+
+static void mki_respond_file(mki_call *call, const mki_file *f)
+{
+    mki_buf *b = &call->s->body;
+
+    b->len = 0;
+    mki_js_file(b, f);
+    mki_buf_s(b, "}\n");
+    mki_respond(call, 200, "application/json", mki_buf_str(b));
+}
+
+/* ---- uploads ---- */
+
+static bool mki_upload_sink(void *ctx, const char *data, size_t len)
+{
+    mki_upload *u = (mki_upload *)ctx;
+
+    u->bytes += (int64_t)len;
+    if (u->bytes > u->limit) {
+        return true; /* too large: the rest is only counted */
+    }
+    if (u->fd < 0) {
+        u->fd = open(u->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    }
+    return u->fd >= 0 && mki_fd_write(u->fd, data, len);
+}
+
+static void mki_upload_free(mki_conn *c)
+{
+    mki_upload *u = c->upload;
+
+    if (u != NULL) {
+        if (u->fd >= 0) {
+            close(u->fd);
+        }
+        if (u->tmp[0] != '\0') {
+            unlink(u->tmp);
+        }
+        mki_form_free(&u->form);
+        free(u);
+        c->upload = NULL;
+    }
+}
+
+/* The head of an upload is complete; false: no memory. */
+static bool mki_upload_begin(mock_server *s, mki_conn *c, const mki_request *q)
+{
+    mki_upload *u = (mki_upload *)calloc(1, sizeof *u);
+    const mki_fault *f;
+    int64_t whole = (int64_t)c->incoming.body_len;
+
+    c->upload = u;
+    if (u == NULL) {
+        return false;
+    }
+    u->fd = -1;
+    u->limit = s->store.limit_file;
+    u->good_type = mki_form_init(&u->form, mki_header(q, "content-type"));
+    u->form.sink = mki_upload_sink;
+    u->form.ctx = u;
+    u->reset_at = -1;
+    u->failed = !mki_store_open(&s->store);
+    if (!u->failed) {
+        snprintf(u->tmp, sizeof u->tmp, "%s/upload-%" PRIu64 ".tmp",
+                 s->store.dir, ++s->uploads);
+    }
+    f = mki_faults_event(&s->faults, MKI_F_UPLOAD_RESET, MKI_UPLOAD,
+                         mki_mix(++s->ids));
+    if (f != NULL) {
+        u->reset_at = f->bytes >= 0 ? f->bytes : whole > 0 ? whole / 2 : 1000;
+        mki_account_fault(&s->account, f->label);
+        s->account.requests[MKI_UPLOAD]++;
+    }
+    return true;
+}
+
+/* The next bytes of the body; false: the connection is to be reset now. */
+static bool mki_upload_feed(void *ctx, const char *data, size_t len)
+{
+    mki_upload *u = (mki_upload *)ctx;
+
+    u->total += (int64_t)len;
+    if (u->reset_at >= 0 && u->total >= u->reset_at) {
+        return false;
+    }
+    if (u->good_type) {
+        mki_form_feed(&u->form, data, len);
+        u->failed = u->failed || u->form.sink_failed;
+    }
+    return true;
+}
+
+/* Checks what is not about the bytes; false: p says what is wrong. */
+static bool mki_upload_fields(const mki_upload *u, int64_t *expires,
+                              mki_problem *p)
+{
+    const mki_form *f = &u->form;
+    uint64_t seconds = 0;
+    char shown[64];
+
+    if (!f->has_file) {
+        return mki_bad_missing(p, "file");
+    }
+    if (!f->has_purpose || f->purpose[0] == '\0') {
+        return mki_bad_missing(p, "purpose");
+    }
+    if (!mki_listed(mki_sc(f->purpose), " assistants batch fine-tune vision "
+                                        "user_data evals ")) {
+        return mki_bad(p, "purpose", "invalid_value",
+                       "'%s' is not one of ['assistants', 'batch', "
+                       "'fine-tune', 'vision', 'user_data', 'evals'] - "
+                       "'purpose'",
+                       mki_quote(mki_sc(f->purpose), shown));
+    }
+    if (f->has_anchor != f->has_seconds) {
+        return mki_bad_missing(p, f->has_anchor ? "expires_after[seconds]"
+                                                : "expires_after[anchor]");
+    }
+    if (f->has_anchor && strcmp(f->anchor, "created_at") != 0) {
+        return mki_bad(p, "expires_after[anchor]", "invalid_value",
+                       "Invalid 'expires_after[anchor]': expected "
+                       "'created_at'.");
+    }
+    if (f->has_seconds && (!mki_u64(mki_sc(f->seconds), &seconds) ||
+                           seconds < 3600 || seconds > 2592000)) {
+        return mki_bad(p, "expires_after[seconds]", "invalid_value",
+                       "Invalid 'expires_after[seconds]': expected an integer "
+                       "from 3600 to 2592000.");
+    }
+    *expires = f->has_seconds                     ? (int64_t)seconds
+               : strcmp(f->purpose, "batch") == 0 ? MKI_FILE_DAYS * 86400
+                                                  : 0;
+    return true;
+}
+
+/* The name and size of a file for batches; false: answered. */
+static bool mki_upload_fits(mki_call *call, const mki_upload *u)
+{
+    const char *name = u->form.filename;
+    size_t n = strlen(name);
+    bool batch = strcmp(u->form.purpose, "batch") == 0;
+    int64_t limit =
+        batch ? call->s->store.limit_batch : call->s->store.limit_file;
+    mki_buf *b = &call->s->body;
+    const char *what = NULL;
+
+    if (batch && (n < 6 || strcmp(name + n - 6, ".jsonl") != 0)) {
+        what = "Invalid file format for Batch API. Must be .jsonl";
+    } else if (u->bytes > limit) {
+        what = "File is too large.";
+    }
+    if (what == NULL) {
+        return true;
+    }
+    b->len = 0;
+    mki_buf_f(b,
+              "{\"error\":{\"message\":\"%s\",\"type\":"
+              "\"invalid_request_error\",\"param\":null,\"code\":null}",
+              what);
+    if (what[0] == 'I') {
+        mki_js_str(b, "detail", mki_sc(what));
+    }
+    mki_buf_s(b, "}\n");
+    mki_respond(call, 400, "application/json", mki_buf_str(b));
+    return false;
+}
+
+static void mki_upload_end(mki_call *call)
+{
+    mock_server *s = call->s;
+    mki_upload *u = call->c->upload;
+    int64_t expires = 0;
+    mki_file *f;
+
+    if (u == NULL || !u->good_type) {
+        mki_bad(&call->problem, NULL, NULL,
+                "Unsupported content type: this API method only accepts "
+                "'multipart/form-data' requests with a boundary.");
+        call->problem.status = 415;
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (u->form.state != MKI_FORM_END) {
+        mki_bad(&call->problem, NULL, NULL,
+                "Could not parse multipart form: it is malformed or ends "
+                "early.");
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (!mki_upload_fields(u, &expires, &call->problem)) {
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (!mki_upload_fits(call, u)) {
+        return;
+    }
+    mki_upload_sink(u, "", 0); /* an empty file is one, too */
+    f = u->failed || u->fd < 0 ? NULL : (mki_file *)calloc(1, sizeof *f);
+    if (f != NULL) {
+        mki_file_new_id(s, f);
+        mki_copy(f->name, sizeof f->name, mki_sc(u->form.filename));
+        mki_copy(f->purpose, sizeof f->purpose, mki_sc(u->form.purpose));
+        f->bytes = u->bytes;
+        f->created_at = mki_unix(s) / 1000;
+        f->expires_at = expires > 0 ? f->created_at + expires : 0;
+    }
+    if (f == NULL || !mki_store_keep(&s->store, f, u->tmp)) {
+        mki_out_of_room(call);
+        return;
+    }
+    u->tmp[0] = '\0';
+    mki_respond_file(call, f);
+}
+
+/* ---- files ---- */
+
+/* A parameter of the query, percent-decoded; ptr NULL: it has none. */
+static mki_str mki_query(mki_call *call, const char *name)
+{
+    mki_str rest = call->q->query;
+
+    while (rest.len > 0) {
+        size_t end = mki_find(rest, mki_sc("&"), 0);
+        mki_str pair = mki_s(rest.ptr, end == SIZE_MAX ? rest.len : end);
+        size_t eq = mki_find(pair, mki_sc("="), 0);
+
+        if (eq != SIZE_MAX && mki_eq(mki_s(pair.ptr, eq), name)) {
+            return mki_unescape(call,
+                                mki_s(pair.ptr + eq + 1, pair.len - eq - 1));
+        }
+        rest = end == SIZE_MAX ? mki_s("", 0)
+                               : mki_s(rest.ptr + end + 1, rest.len - end - 1);
+    }
+    return mki_s(NULL, 0);
+}
+
+typedef struct mki_page {
+    uint64_t limit;
+    bool ascending;
+    mki_str after, purpose;
+} mki_page;
+
+/* false: p says which parameter is wrong. */
+static bool mki_page_read(mki_call *call, uint64_t most, uint64_t standard,
+                          mki_page *page)
+{
+    mki_str limit = mki_query(call, "limit");
+    mki_str order = mki_query(call, "order");
+
+    page->limit = standard;
+    page->after = mki_query(call, "after");
+    page->purpose = mki_query(call, "purpose");
+    page->ascending = mki_eq(order, "asc");
+    if (limit.ptr != NULL && (!mki_u64(limit, &page->limit) ||
+                              page->limit < 1 || page->limit > most)) {
+        return mki_bad(&call->problem, "limit", "invalid_value",
+                       "Invalid 'limit': expected an integer from 1 to %d.",
+                       (int)most);
+    }
+    if (order.ptr != NULL && !page->ascending && !mki_eq(order, "desc")) {
+        return mki_bad(&call->problem, "order", "invalid_value",
+                       "Invalid 'order': expected 'asc' or 'desc'.");
+    }
+    return true;
+}
+
+static bool mki_page_after(mki_call *call)
+{
+    mki_bad(&call->problem, "after", "invalid_value",
+            "Invalid 'after': there is no such object.");
+    mki_respond_problem(call, &call->problem);
+    return false;
+}
+
+/* The ends of a page: first_id and so on. */
+static void mki_page_end(mki_call *call, const char *first, const char *last,
+                         bool more)
+{
+    mki_buf *b = &call->s->body;
+
+    mki_buf_c(b, ']');
+    mki_js_maybe(b, "first_id", first);
+    mki_js_maybe(b, "last_id", last);
+    mki_buf_s(b, more ? ",\"has_more\":true}\n" : ",\"has_more\":false}\n");
+    mki_respond(call, 200, "application/json", mki_buf_str(b));
+}
+
+static void mki_files_list(mki_call *call)
+{
+    mki_store *t = &call->s->store;
+    mki_buf *b = &call->s->body;
+    const char *first = NULL;
+    const char *last = NULL;
+    mki_page page;
+    uint64_t count = 0;
+    size_t from = 0; /* so many are skipped */
+    size_t i;
+
+    if (!mki_page_read(call, 10000, 10000, &page)) {
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (page.after.len > 0) {
+        size_t at = mki_store_file_at(t, page.after);
+
+        if (at == 0) {
+            mki_page_after(call);
+            return;
+        }
+        from = page.ascending ? at : t->n_files - at + 1;
+    }
+    b->len = 0;
+    mki_buf_s(b, "{\"object\":\"list\",\"data\":[");
+    for (i = from; i < t->n_files && count <= page.limit; i++) {
+        const mki_file *f = t->files[page.ascending ? i : t->n_files - 1 - i];
+
+        if (page.purpose.len > 0 && !mki_eq(page.purpose, f->purpose)) {
+            continue;
+        }
+        if (++count > page.limit) {
+            break;
+        }
+        mki_buf_s(b, count > 1 ? "," : "");
+        mki_js_file(b, f);
+        mki_buf_c(b, '}');
+        first = first == NULL ? f->id : first;
+        last = f->id;
+    }
+    mki_page_end(call, first, last, count > page.limit);
+}
+
+static void mki_file_delete(mki_call *call, mki_str id)
+{
+    mki_store *t = &call->s->store;
+    size_t at = mki_store_file_at(t, id);
+    mki_buf *b = &call->s->body;
+
+    if (at == 0) {
+        mki_not_found(call, id);
+        return;
+    }
+    b->len = 0;
+    mki_buf_c(b, '{');
+    mki_js_str(b, "id", mki_sc(t->files[at - 1]->id));
+    mki_buf_s(b, ",\"object\":\"file\",\"deleted\":true}\n");
+    mki_store_drop_file(t, at - 1);
+    mki_respond(call, 200, "application/json", mki_buf_str(b));
+}
+
+/* The bytes of a file: from the disk as they go out, unless they come in
+ * chunks, which are made here. */
+static void mki_file_send(mki_call *call, mki_file *f)
+{
+    mki_conn *c = call->c;
+    char path[1200];
+    char piece[16384];
+    ssize_t n = 1;
+    int fd;
+
+    mki_store_path(&call->s->store, f->id, ".data", path);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        mki_out_of_room(call);
+        return;
+    }
+    mki_out_head(call, 200, "application/octet-stream", false,
+                 (size_t)f->bytes);
+    mki_copy(c->plan.content, sizeof c->plan.content, mki_sc(f->id));
+    if (call->framing == MKI_LENGTH || call->framing == MKI_UNTIL_CLOSE) {
+        c->content_fd = fd;
+        c->content_left = (size_t)f->bytes;
+        return;
+    }
+    while (n > 0 && !c->out.failed) {
+        n = read(fd, piece, sizeof piece);
+        mki_out(call, piece, n > 0 ? (size_t)n : 0);
+    }
+    mki_out_end(call);
+    close(fd);
+}
+
+/* A file that is not there yet, or somewhere else; true: answered. */
+static bool mki_file_late(mki_call *call, mki_file *f)
+{
+    mock_server *s = call->s;
+    uint64_t key = mki_hash(3, f->id, strlen(f->id));
+    const mki_fault *fault =
+        mki_faults_event(&s->faults, MKI_F_LATE_FILES, MKI_CONTENT, key);
+
+    if (fault != NULL && f->refused < (fault->first > 0 ? fault->first : 2)) {
+        f->refused++;
+        mki_account_fault(&s->account, fault->label);
+        if (fault->status == 403) {
+            mki_bad(&call->problem, NULL, NULL,
+                    "Project does not have access to it");
+            call->problem.status = 403;
+            mki_respond_problem(call, &call->problem);
+        } else {
+            mki_not_found(call, mki_sc(f->id));
+        }
+        return true;
+    }
+    fault = mki_faults_event(&s->faults, MKI_F_CONTENT_REDIRECT, MKI_CONTENT,
+                             mki_mix(key));
+    if (fault == NULL) {
+        return false;
+    }
+    mki_account_fault(&s->account, fault->label);
+    if (fault->to[0] != '\0') {
+        mki_buf_f(&s->extra, "location: %s\r\n", fault->to);
+    } else {
+        mki_buf_f(&s->extra, "location: %s://localhost:%d/mock/content/%s\r\n",
+                  s->tls != NULL ? "https" : "http", s->port, f->id);
+    }
+    mki_respond(call, fault->status >= 300 ? fault->status : 302, "text/plain",
+                mki_sc("elsewhere\n"));
+    return true;
+}
+
+static void mki_files_endpoint(mki_call *call)
+{
+    mki_str id = mki_unescape(call, call->model_id);
+    mki_file *f = mki_store_file(&call->s->store, id);
+
+    if (call->route == MKI_UPLOAD) {
+        mki_upload_end(call);
+    } else if (call->route == MKI_FILES) {
+        mki_files_list(call);
+    } else if (call->route == MKI_FILE_DELETE) {
+        mki_file_delete(call, id);
+    } else if (f == NULL) {
+        mki_not_found(call, id);
+    } else if (call->route == MKI_FILE) {
+        mki_respond_file(call, f);
+    } else if (!mki_file_late(call, f)) {
+        mki_file_send(call, f);
+    }
+}
+
+/* ---- where a batch stands ---- */
+
+static int64_t mki_batch_at(const mki_batch *b, int percent)
+{
+    return b->created_ms + b->length_ms / 100 * percent +
+           b->length_ms % 100 * percent / 100;
+}
+
+static int64_t mki_batch_grace(const mki_batch *b)
+{
+    return b->length_ms / 20 < 600000 ? b->length_ms / 20 : 600000;
+}
+
+/* The moment at which it is over if nothing happens to it, and as what. */
+static int64_t mki_batch_over(const mki_batch *b, mki_phase *as)
+{
+    if (b->cancel_ms > 0) {
+        *as = MKI_B_CANCELLED;
+        return b->cancel_ms + mki_batch_grace(b);
+    }
+    if (b->errors != NULL) {
+        *as = MKI_B_FAILED;
+        return mki_batch_at(b, 3);
+    }
+    *as = MKI_B_EXPIRED;
+    if (b->length_ms > MKI_DAY_MS) {
+        return b->created_ms + MKI_DAY_MS;
+    }
+    *as = (b->lies & MKI_L_EXPIRES) != 0 ? MKI_B_EXPIRED : MKI_B_COMPLETED;
+    return mki_batch_at(b, 100);
+}
+
+static mki_phase mki_batch_phase(const mki_batch *b, int64_t t)
+{
+    if (b->end_ms > 0) {
+        return b->end;
+    }
+    if (b->cancel_ms > 0) {
+        return MKI_B_CANCELLING;
+    }
+    if (t < mki_batch_at(b, 3) || b->length_ms == 0) {
+        return MKI_B_VALIDATING;
+    }
+    if (t >= mki_batch_at(b, 97) && (b->lies & MKI_L_EXPIRES) == 0) {
+        return MKI_B_FINALIZING;
+    }
+    if ((b->lies & MKI_L_UNKNOWN) != 0 && t >= mki_batch_at(b, 30) &&
+        t < mki_batch_at(b, 60)) {
+        return MKI_B_PAUSED;
+    }
+    return MKI_B_IN_PROGRESS;
+}
+
+/* How many rows are done at t. */
+static int64_t mki_batch_done(const mki_batch *b, int64_t t)
+{
+    int64_t from = mki_batch_at(b, 3);
+    int64_t to = mki_batch_at(b, 97);
+    double share = t <= from ? 0
+                   : t >= to ? 1
+                             : (double)(t - from) / (double)(to - from);
+
+    if ((b->lies & MKI_L_EXPIRES) != 0) {
+        share *= (double)b->permille / 1000;
+    }
+    return (int64_t)(share * (double)b->total + 1e-9);
+}
+
+/* ---- a batch runs ---- */
+
+typedef struct mki_span {
+    uint64_t at, len;
+} mki_span;
+
+/* One of the two files that a batch writes. */
+typedef struct mki_spool {
+    FILE *f;
+    char tmp[1200];
+    mki_span *lines;
+    size_t n, cap;
+    uint64_t len;
+    bool failed;
+} mki_spool;
+
+typedef struct mki_run {
+    mock_server *s;
+    mki_batch *b;
+    FILE *in;
+    mki_spool out, err;
+    mki_buf line, keys;
+    int64_t seen, left; /* rows so far; still to be done */
+    uint64_t random;
+    mki_phase as;
+} mki_run;
+
+static void mki_spool_add(mki_spool *p, const mki_buf *line)
+{
+    if (p->n == p->cap) {
+        size_t cap = p->cap * 2 + 256;
+        mki_span *lines = (mki_span *)realloc(p->lines, cap * sizeof *lines);
+
+        if (lines == NULL) {
+            p->failed = true;
+            return;
+        }
+        p->lines = lines;
+        p->cap = cap;
+    }
+    if (p->f == NULL) {
+        p->f = fopen(p->tmp, "wb+");
+    }
+    p->lines[p->n].at = p->len;
+    p->lines[p->n].len = line->len;
+    p->n++;
+    p->len += line->len;
+    p->failed = p->failed || line->failed || p->f == NULL ||
+                fwrite(line->data, 1, line->len, p->f) != line->len;
+}
+
+/* Puts the lines into another order, in a second file. */
+static void mki_spool_shuffle(mki_spool *p, uint64_t seed)
+{
+    char path[1216];
+    FILE *f;
+    mki_buf b = MKI_ZERO;
+    size_t i;
+
+    snprintf(path, sizeof path, "%.1195s.2.tmp", p->tmp);
+    f = p->failed || fflush(p->f) != 0 ? NULL : fopen(path, "wb");
+    for (i = p->n; f != NULL && i > 0 && !p->failed; i--) {
+        size_t k = (size_t)(mki_mix(seed + i) % i);
+        mki_span span = p->lines[k];
+
+        p->lines[k] = p->lines[i - 1];
+        b.len = 0;
+        p->failed = !mki_buf_reserve(&b, (size_t)span.len + 1) ||
+                    pread(fileno(p->f), b.data, (size_t)span.len,
+                          (off_t)span.at) != (ssize_t)span.len ||
+                    fwrite(b.data, 1, (size_t)span.len, f) != span.len;
+    }
+    mki_buf_free(&b);
+    p->failed =
+        f == NULL || fclose(f) != 0 || p->failed || rename(path, p->tmp) != 0;
+}
+
+static void mki_spool_free(mki_spool *p)
+{
+    if (p->f != NULL) {
+        fclose(p->f);
+        unlink(p->tmp);
+    }
+    free(p->lines);
+}
+
+/* Makes a file of the store of what was written; false: failed. id: "" if
+ * there is none to make. */
+static bool mki_spool_keep(mki_run *run, mki_spool *p, const char *what,
+                           int64_t unix_s, char id[32])
+{
+    mki_batch *b = run->b;
+    mki_file *f;
+
+    if (p->n == 0 || p->failed) {
+        return !p->failed;
+    }
+    if ((b->lies & MKI_L_IN_ORDER) == 0) {
+        mki_spool_shuffle(p, mki_mix(run->random + b->serial));
+    }
+    f = (mki_file *)calloc(1, sizeof *f);
+    p->failed = p->failed || f == NULL || fflush(p->f) != 0;
+    if (p->failed) {
+        free(f);
+        return false;
+    }
+    mki_file_new_id(run->s, f);
+    snprintf(f->name, sizeof f->name, "%s_%s.jsonl", b->id, what);
+    mki_copy(f->purpose, sizeof f->purpose, mki_sc("batch_output"));
+    f->bytes = (int64_t)p->len;
+    f->created_at = unix_s;
+    f->expires_at = unix_s + b->output_seconds;
+    memcpy(id, f->id, 32);
+    p->failed = !mki_store_keep(&run->s->store, f, p->tmp);
+    return !p->failed;
+}
+
+/* A line of the input while it is answered. */
+typedef struct mki_row {
+    mki_str id;
+    const mki_json *body;
+    mki_lies lies;
+    int status;
+    mki_str answer; /* the body */
+} mki_row;
+
+/* Gives the row its answer, as the endpoint gives it to a request. */
+static void mki_row_run(mki_run *run, mki_row *row)
+{
+    mock_server *s = run->s;
+    const mki_fault *f = row->lies.main;
+    mki_kind kind = f != NULL ? f->kind : MKI_F_NONE;
+    mki_request q;
+    mki_fault inner;
+    mki_call call;
+    mki_check how;
+
+    memset(&q, 0, sizeof q);
+    memset(&call, 0, sizeof call);
+    memset(&inner, 0, sizeof inner);
+    memset(&s->row.plan, 0, sizeof s->row.plan);
+    s->row.out.len = 0;
+    q.minor = 1;
+    q.path = mki_sc(run->b->endpoint);
+    q.body = row->body->text;
+    call.s = s;
+    call.c = &s->row;
+    call.q = &q;
+    call.now = mki_now(s);
+    call.id = ++s->ids;
+    call.quiet = true;
+    call.stop_after = SIZE_MAX;
+    mki_find_route(&call);
+    call.wrong_method = NULL;
+    call.body = row->body;
+    call.model = mki_get_text(row->body, "model");
+    how.route = call.route;
+    how.profiles = s->opt.model_profiles;
+    how.today = mki_today(mki_unix(s));
+    how.deployment = mki_s(NULL, 0);
+    if (kind == MKI_F_ROW_4XX || kind == MKI_F_ROW_4XX_OUT ||
+        kind == MKI_F_ROW_5XX) {
+        mki_problem_status(&call.problem, f->status);
+        mki_respond_problem(&call, &call.problem);
+    } else if (kind == MKI_F_ROW_429) {
+        mki_problem_429(&call, "requests", 500, 500, 1, 20);
+        mki_respond_problem(&call, &call.problem);
+    } else if (call.route > MKI_EMBEDDINGS) {
+        mki_bad(&call.problem, NULL, NULL, "The mock has no %s.",
+                run->b->endpoint);
+        call.problem.status = 404;
+        mki_respond_problem(&call, &call.problem);
+    } else if (!mki_check_body(&how, row->body, &call.problem)) {
+        mki_respond_problem(&call, &call.problem);
+    } else {
+        inner.kind = kind == MKI_F_ROW_REFUSAL ? MKI_F_REFUSAL
+                     : kind == MKI_F_ROW_CUT   ? MKI_F_LENGTH
+                                               : MKI_F_NONE;
+        call.choice.main = inner.kind != MKI_F_NONE ? &inner : NULL;
+        mki_model_answer(&call);
+    }
+    row->status = s->row.plan.status;
+    row->answer = mki_buf_str(&s->row.out);
+    run->b->tokens_in += row->status == 200 ? call.tokens_in : 0;
+    run->b->tokens_out += row->status == 200 ? s->row.plan.tokens_out : 0;
+}
+
+/* Adds JSON without its line breaks: those inside of texts are escaped. */
+static void mki_buf_one_line(mki_buf *b, mki_str s)
+{
+    while (s.len > 0) {
+        const char *end = (const char *)memchr(s.ptr, '\n', s.len);
+        size_t n = end != NULL ? (size_t)(end - s.ptr) : s.len;
+
+        mki_buf_add(b, s.ptr, n);
+        n += end != NULL ? 1 : 0;
+        s.ptr += n;
+        s.len -= n;
+    }
+}
+
+/* {"id":...,"custom_id":... */
+static void mki_row_open(mki_run *run, mki_str id, bool u2028)
+{
+    mki_buf *b = &run->line;
+
+    b->len = 0;
+    mki_buf_s(b, "{\"id\":\"batch_req_");
+    mki_js_random(b, run->s, true, 32);
+    mki_buf_c(b, '"');
+    if (u2028) { /* what some languages take for ends of lines */
+        mki_buf_s(b, ",\"note\":\"a\xe2\x80\xa8"
+                     "b\xe2\x80\xa9"
+                     "c\xc2\x85"
+                     "d\"");
+    }
+    mki_js_str(b, "custom_id", id);
+}
+
+/* Writes the row's line where it belongs. */
+static void mki_row_write(mki_run *run, mki_row *row, mki_str id)
+{
+    mki_buf *b = &run->line;
+    const mki_fault *f = row->lies.main;
+    mki_kind kind = f != NULL ? f->kind : MKI_F_NONE;
+    bool out = row->status == 200 || kind == MKI_F_ROW_4XX_OUT;
+    mki_spool *spool = out && kind != MKI_F_ROW_STATUS0 ? &run->out : &run->err;
+
+    mki_row_open(run, id, row->lies.u2028);
+    if (kind == MKI_F_ROW_STATUS0) {
+        mki_buf_s(b, ",\"response\":{\"status_code\":0,\"request_id\":\"\","
+                     "\"body\":{}},\"error\":null}");
+    } else {
+        mki_js_key(b, "response");
+        mki_buf_f(b, "{\"status_code\":%d,\"request_id\":\"", row->status);
+        mki_js_random(b, run->s, true, 32);
+        mki_buf_s(b, "\",\"body\":");
+        mki_buf_one_line(b, row->answer);
+        mki_buf_s(b, "},\"error\":null}");
+    }
+    if (kind == MKI_F_ROW_MALFORMED) {
+        b->len -= b->len / 4; /* the answer is long, the id stands before */
+    }
+    mki_buf_s(b, row->lies.crlf ? "\r\n" : "\n");
+    if (row->lies.blank) {
+        mki_buf_s(b, "\n");
+    }
+    mki_spool_add(spool, b);
+}
+
+/* A row that never ran. */
+static void mki_row_left(mki_run *run, mki_str id)
+{
+    bool expired = run->as == MKI_B_EXPIRED;
+
+    mki_row_open(run, id, false);
+    mki_buf_f(&run->line,
+              ",\"response\":null,\"error\":{\"code\":\"%s\",\"message\":"
+              "\"This request could not be executed before the %s.\"}}\n",
+              expired ? "batch_expired" : "batch_cancelled",
+              expired ? "completion window expired" : "batch was cancelled");
+    mki_spool_add(&run->err, &run->line);
+}
+
+static uint64_t mki_bill_key(const char *endpoint, mki_str body)
+{
+    while (body.len > 0 && mki_blank(mki_s(body.ptr + body.len - 1, 1))) {
+        body.len--;
+    }
+    return mki_hash(mki_hash(5, endpoint, strlen(endpoint)), body.ptr,
+                    body.len);
+}
+
+/* Counts what the row cost, and remembers its body. */
+static void mki_row_bill(mki_run *run, mki_row *row, mki_bill *bill)
+{
+    int repeats = run->s->opt.expect_repeats;
+    mki_batch *b = run->b;
+    bool answered = row->status == 200 && row->lies.main == NULL &&
+                    (b->lies & MKI_L_NULL_OUTPUT) == 0;
+    uint64_t key;
+    int i;
+
+    repeats = repeats == 0 ? 1 : repeats;
+    if (row->status == 200) {
+        b->completed++;
+        b->billed++;
+    } else {
+        b->failed++;
+    }
+    if (bill == NULL) {
+        return;
+    }
+    if (row->status == 200 && repeats > 0 &&
+        bill->answers >= (uint32_t)repeats &&
+        (repeats > 1 || bill->by != b->serial)) {
+        b->billed_again++;
+    }
+    bill->runs++;
+    if (answered) {
+        bill->answers++;
+        bill->by = b->serial;
+    }
+    key = bill->key | (answered ? 1 : 0);
+    for (i = 0; i < 8; i++) {
+        mki_buf_c(&run->keys, (char)(unsigned char)(key >> (8 * i)));
+    }
+}
+
+/* One request of the input. */
+static void mki_run_row(mki_run *run, const mki_json *json)
+{
+    mock_server *s = run->s;
+    mki_row row;
+    mki_bill *bill;
+    uint64_t key;
+    mki_kind kind;
+
+    memset(&row, 0, sizeof row);
+    row.id = mki_get_text(json, "custom_id");
+    row.body = mki_get(json, "body");
+    /* Of those that are left, each is as likely to be among the done ones. */
+    run->random = mki_mix(run->random);
+    if ((double)run->left <=
+        mki_unit(run->random) * (double)(run->b->total - run->seen++)) {
+        mki_row_left(run, row.id);
+        return;
+    }
+    run->left--;
+    key = mki_bill_key(run->b->endpoint, row.body->text);
+    bill = mki_bill_get(&s->store, key);
+    mki_faults_row(&s->faults, mki_hash(key, row.id.ptr, row.id.len),
+                   bill != NULL ? bill->runs : 0, &row.lies);
+    kind = row.lies.main != NULL ? row.lies.main->kind : MKI_F_NONE;
+    if (row.lies.main != NULL) {
+        mki_account_fault(&s->account, row.lies.main->label);
+    }
+    mki_row_run(run, &row);
+    if (kind != MKI_F_ROW_DROP) {
+        mki_row_write(run, &row, row.id);
+    }
+    if (kind == MKI_F_ROW_DUPLICATE) {
+        mki_row_write(run, &row, row.id);
+    } else if (kind == MKI_F_ROW_STRANGER) {
+        mki_row_write(run, &row, mki_sc("stranger-nobody-asked-for"));
+    }
+    mki_row_bill(run, &row, bill);
+}
+
+/* Runs the lines, as far as they are done. */
+static void mki_run_lines(mki_run *run)
+{
+    mock_server *s = run->s;
+    mki_arena saved = s->arena;
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+
+    memset(&s->arena, 0, sizeof s->arena);
+    while (run->in != NULL && (n = getline(&line, &cap, run->in)) >= 0) {
+        const mki_json *json;
+
+        if (mki_blank(mki_s(line, (size_t)n))) {
+            continue;
+        }
+        json = mki_json_parse(&s->arena, mki_s(line, (size_t)n));
+        if (json != NULL && mki_get(json, "body") != NULL) {
+            mki_run_row(run, json);
+        }
+        mki_arena_reset(&s->arena, false);
+    }
+    free(line);
+    mki_arena_reset(&s->arena, true);
+    s->arena = saved;
+}
+
+/* The files of a batch that is over, and then the batch itself. */
+static bool mki_run_keep(mki_run *run, int64_t end_ms)
+{
+    mki_store *t = &run->s->store;
+    mki_batch *b = run->b;
+    char path[1200];
+    bool ok;
+
+    if ((b->lies & MKI_L_NULL_OUTPUT) != 0) {
+        run->out.n = 0;
+    }
+    mki_store_path(t, b->id, ".keys", path);
+    ok = !run->keys.failed &&
+         mki_file_write(path, run->keys.data, run->keys.len) &&
+         mki_spool_keep(run, &run->out, "output", end_ms / 1000, b->output) &&
+         mki_spool_keep(run, &run->err, "error", end_ms / 1000, b->error);
+    b->end = ok ? run->as : MKI_B_FAILED;
+    b->end_ms = end_ms;
+    return mki_store_save_batch(t, b) && ok;
+}
+
+/* The time of a batch has come: what it did is done now. */
+static void mki_batch_end(mock_server *s, mki_batch *b, int64_t end_ms,
+                          mki_phase as)
+{
+    char path[1200];
+    mki_run run;
+
+    memset(&run, 0, sizeof run);
+    run.s = s;
+    run.b = b;
+    run.as = as;
+    run.random = mki_hash(s->opt.seed, b->input, strlen(b->input));
+    run.left = as == MKI_B_COMPLETED   ? b->total
+               : as == MKI_B_CANCELLED ? mki_batch_done(b, b->cancel_ms)
+                                       : mki_batch_done(b, end_ms);
+    mki_store_path(&s->store, b->id, ".out.tmp", run.out.tmp);
+    mki_store_path(&s->store, b->id, ".err.tmp", run.err.tmp);
+    mki_store_path(&s->store, b->id, ".in", path);
+    if (as != MKI_B_FAILED && b->errors == NULL) {
+        run.in = fopen(path, "rb");
+        mki_run_lines(&run);
+    }
+    mki_run_keep(&run, end_ms);
+    unlink(path);
+    if (run.in != NULL) {
+        fclose(run.in);
+    }
+    mki_spool_free(&run.out);
+    mki_spool_free(&run.err);
+    mki_buf_free(&run.line);
+    mki_buf_free(&run.keys);
+}
+
+/* Brings files and batches up to now. */
+static void mki_store_advance(mock_server *s)
+{
+    int64_t now = mki_unix(s);
+    size_t i;
+
+    for (i = 0; i < s->store.n_batches; i++) {
+        mki_batch *b = s->store.batches[i];
+        mki_phase as;
+        int64_t over;
+
+        if (b->end_ms == 0) {
+            over = mki_batch_over(b, &as);
+            if (now >= over) {
+                mki_batch_end(s, b, over > 0 ? over : 1, as);
+            }
+        }
+    }
+    mki_store_expire(&s->store, now / 1000);
+}
+
+/* ---- batch objects ---- */
+
+static void mki_js_stamp(mki_buf *b, const char *name, int64_t ms)
+{
+    mki_js_key(b, name);
+    if (ms > 0) {
+        mki_buf_i64(b, ms / 1000);
+    } else {
+        mki_buf_s(b, "null");
+    }
+}
+
+static void mki_js_stamps(mki_buf *b, const mki_batch *o, mki_phase phase,
+                          int64_t t)
+{
+    bool over = o->end_ms > 0;
+    int64_t ran = mki_batch_at(o, 3);
+    int64_t final = mki_batch_at(o, 97);
+    int64_t until = o->cancel_ms > 0 ? o->cancel_ms : t;
+
+    mki_js_stamp(b, "created_at", o->created_ms);
+    mki_js_stamp(b, "in_progress_at",
+                 o->errors == NULL && phase != MKI_B_VALIDATING && until >= ran
+                     ? ran
+                     : 0);
+    mki_js_stamp(b, "expires_at", o->created_ms + MKI_DAY_MS);
+    mki_js_stamp(b, "finalizing_at",
+                 phase == MKI_B_FINALIZING || phase == MKI_B_COMPLETED ? final
+                                                                       : 0);
+    mki_js_stamp(b, "completed_at", phase == MKI_B_COMPLETED ? o->end_ms : 0);
+    mki_js_stamp(b, "failed_at", over && phase == MKI_B_FAILED ? o->end_ms : 0);
+    mki_js_stamp(b, "expired_at", phase == MKI_B_EXPIRED ? o->end_ms : 0);
+    mki_js_stamp(b, "cancelling_at", o->cancel_ms);
+    mki_js_stamp(b, "cancelled_at", phase == MKI_B_CANCELLED ? o->end_ms : 0);
+}
+
+static void mki_js_result(mki_buf *b, const mki_batch *o, const char *name,
+                          const char *id)
+{
+    if (id[0] != '\0' || (o->lies & MKI_L_NO_IDS) == 0) {
+        mki_js_maybe(b, name, id[0] != '\0' ? id : NULL);
+    }
+}
+
+static void mki_js_counts(mki_buf *b, const mki_batch *o, mki_phase phase,
+                          int64_t t)
+{
+    bool early = phase == MKI_B_VALIDATING || o->errors != NULL;
+    bool lie = (o->lies & MKI_L_COUNTS) != 0 && o->end_ms > 0;
+    int64_t done = o->end_ms > 0      ? o->completed
+                   : o->cancel_ms > 0 ? mki_batch_done(o, o->cancel_ms)
+                                      : mki_batch_done(o, t);
+
+    mki_js_key(b, "request_counts");
+    mki_buf_c(b, '{');
+    mki_js_int(b, "total", early ? 0 : o->total);
+    mki_js_int(b, "completed", early ? 0 : lie ? o->total : done);
+    mki_js_int(b, "failed", early || lie ? 0 : o->failed);
+    mki_buf_c(b, '}');
+    mki_js_key(b, "usage");
+    mki_buf_s(b, "{\"input_tokens\":");
+    mki_buf_i64(b, o->tokens_in);
+    mki_buf_s(b, ",\"input_tokens_details\":{\"cached_tokens\":0},"
+                 "\"output_tokens\":");
+    mki_buf_i64(b, o->tokens_out);
+    mki_buf_s(b, ",\"output_tokens_details\":{\"reasoning_tokens\":0},"
+                 "\"total_tokens\":");
+    mki_buf_i64(b, o->tokens_in + o->tokens_out);
+    mki_buf_c(b, '}');
+}
+
+static void mki_js_batch(mki_buf *b, const mki_batch *o, int64_t t)
+{
+    static const char *const names[] = {
+        "validating", "failed",     "in_progress", "finalizing", "completed",
+        "expired",    "cancelling", "cancelled",   "paused"};
+    mki_phase phase = mki_batch_phase(o, t);
+    bool failed = phase == MKI_B_FAILED && o->errors != NULL;
+
+    mki_buf_c(b, '{');
+    mki_js_str(b, "id", mki_sc(o->id));
+    mki_js_str(b, "object", mki_sc("batch"));
+    mki_js_str(b, "endpoint", mki_sc(o->endpoint));
+    if (phase != MKI_B_VALIDATING && o->model[0] != '\0') {
+        mki_js_model(b, mki_sc(o->model));
+    }
+    mki_js_key(b, "errors");
+    if (failed) {
+        mki_buf_s(b, "{\"object\":\"list\",\"data\":");
+        mki_buf_s(b, o->errors);
+        mki_buf_c(b, '}');
+    } else {
+        mki_buf_s(b, "null");
+    }
+    mki_js_str(b, "input_file_id", mki_sc(o->input));
+    mki_js_str(b, "completion_window", mki_sc("24h"));
+    mki_js_str(b, "status", mki_sc(names[phase]));
+    mki_js_result(b, o, "output_file_id", o->output);
+    mki_js_result(b, o, "error_file_id", o->error);
+    mki_js_stamps(b, o, phase, t);
+    mki_js_counts(b, o, phase, t);
+    mki_js_key(b, "metadata");
+    mki_buf_s(b, o->metadata != NULL ? o->metadata : "null");
+    mki_buf_c(b, '}');
+}
+
+static void mki_respond_batch(mki_call *call, const mki_batch *o)
+{
+    mki_buf *b = &call->s->body;
+
+    b->len = 0;
+    mki_js_batch(b, o, mki_unix(call->s));
+    mki_buf_c(b, '\n');
+    mki_respond(call, 200, "application/json", mki_buf_str(b));
+}
+
+/* ---- creation ---- */
+
+/* All errors as a JSON list, to be freed; NULL: no memory. */
+static char *mki_vet_list(const mki_vet *v)
+{
+    mki_buf all = MKI_ZERO;
+
+    mki_buf_c(&all, '[');
+    mki_buf_add(&all, v->errors.data, v->errors.len);
+    mki_buf_add(&all, "]", 2); /* with its NUL */
+    if (all.failed || v->errors.failed) {
+        mki_buf_free(&all);
+    }
+    return all.data;
+}
+
+/* Reads and checks the input; what is wrong becomes o->errors. */
+static bool mki_batch_vet(mock_server *s, mki_batch *o)
+{
+    char path[1200];
+    FILE *f;
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    mki_vet v;
+    const mki_model *model = mki_model_find(mki_s("", 0));
+
+    memset(&v, 0, sizeof v);
+    v.endpoint = o->endpoint;
+    mki_store_path(&s->store, o->id, ".in", path);
+    f = fopen(path, "rb");
+    while (f != NULL && (n = getline(&line, &cap, f)) >= 0) {
+        mki_vet_line(&v, mki_s(line, (size_t)n));
+    }
+    free(line);
+    v.failed = v.failed || f == NULL;
+    if (f != NULL) {
+        fclose(f);
+    }
+    mki_vet_end(&v);
+    if (v.model[0] != '\0' && s->opt.model_profiles) {
+        model = mki_model_find(mki_sc(v.model));
+        if (model == NULL || (model->shutdown != 0 &&
+                              mki_today(mki_unix(s)) >= model->shutdown)) {
+            mki_vet_bad(&v, 0, "model_not_found", "body.model",
+                        "The model '%s' does not exist or is not supported by "
+                        "the Batch API.",
+                        v.model);
+        }
+    }
+    mki_copy(o->model, sizeof o->model, mki_sc(v.model));
+    o->total = v.total;
+    o->prompt_tokens = v.tokens;
+    o->content = v.content;
+    if (v.n_errors > 0) {
+        o->errors = mki_vet_list(&v);
+        v.failed = v.failed || o->errors == NULL;
+    }
+    mki_vet_free(&v);
+    return !v.failed;
+}
+
+/* A failure that has nothing to do with a line; false: no memory. */
+static bool mki_batch_doom(mki_batch *o, const char *code, const char *message)
+{
+    mki_vet v;
+
+    memset(&v, 0, sizeof v);
+    mki_vet_bad(&v, 0, code, NULL, "%s", message);
+    o->errors = mki_vet_list(&v);
+    mki_vet_free(&v);
+    return o->errors != NULL;
+}
+
+/* The limit of enqueued tokens; false: no memory. */
+static bool mki_batch_queue(mock_server *s, mki_batch *o)
+{
+    int64_t sum = o->prompt_tokens;
+    char message[384];
+    size_t i;
+
+    if (s->opt.enqueued_tokens <= 0 || o->errors != NULL) {
+        return true;
+    }
+    for (i = 0; i < s->store.n_batches; i++) {
+        const mki_batch *other = s->store.batches[i];
+
+        if (other->end_ms == 0 && other->errors == NULL) {
+            sum += other->prompt_tokens;
+        }
+    }
+    if (sum <= s->opt.enqueued_tokens) {
+        return true;
+    }
+    snprintf(message, sizeof message,
+             "Enqueued token limit reached for %.100s in organization org-mock."
+             " Limit: %" PRId64 " enqueued tokens. Please try again once some "
+             "in_progress batches have been completed.",
+             o->model, s->opt.enqueued_tokens);
+    return mki_batch_doom(o, "token_limit_exceeded", message);
+}
+
+/* The same job, the same input, and an earlier batch that is or was good. */
+static void mki_batch_twice(mock_server *s, const mki_batch *o)
+{
+    size_t i;
+
+    for (i = 0; o->job != NULL && i < s->store.n_batches; i++) {
+        const mki_batch *other = s->store.batches[i];
+        bool over = other->end_ms > 0;
+
+        if (other->job == NULL || strcmp(other->job, o->job) != 0 ||
+            other->content != o->content || other->errors != NULL ||
+            other->cancel_ms > 0 ||
+            (over && (other->end != MKI_B_COMPLETED || other->completed == 0 ||
+                      (other->lies & MKI_L_NULL_OUTPUT) != 0))) {
+            continue;
+        }
+        mki_finding(&s->account, MKI_R_TWICE,
+                    "a second batch for job %.60s: %s", o->job, other->id);
+        return;
+    }
+}
+
+/* What this batch will lie about. */
+static bool mki_batch_lies(mock_server *s, mki_batch *o)
+{
+    static const struct {
+        mki_kind kind;
+        int64_t bit;
+    } table[] = {{MKI_F_BATCH_EXPIRES, MKI_L_EXPIRES},
+                 {MKI_F_NULL_OUTPUT, MKI_L_NULL_OUTPUT},
+                 {MKI_F_NULL_IDS, MKI_L_NO_IDS},
+                 {MKI_F_UNKNOWN_STATUS, MKI_L_UNKNOWN},
+                 {MKI_F_COUNTS_LIE, MKI_L_COUNTS},
+                 {MKI_F_ROWS_IN_ORDER, MKI_L_IN_ORDER}};
+    const mki_fault *f;
+    size_t i;
+
+    for (i = 0; i < MKI_COUNT(table); i++) {
+        f = mki_faults_event(&s->faults, table[i].kind, MKI_BATCH_NEW,
+                             mki_mix(o->serial + i * 1000003));
+        if (f != NULL) {
+            o->lies |= table[i].bit;
+            o->permille = table[i].bit == MKI_L_EXPIRES
+                              ? (int64_t)(f->share * 1000 + 0.5)
+                              : o->permille;
+            mki_account_fault(&s->account, f->label);
+        }
+    }
+    f = mki_faults_event(&s->faults, MKI_F_BATCH_FAILS, MKI_BATCH_NEW,
+                         mki_mix(o->serial + 7));
+    if (f != NULL && o->errors == NULL) {
+        mki_account_fault(&s->account, f->label);
+        return mki_batch_doom(o, "server_error",
+                              "The batch could not be processed.");
+    }
+    return true;
+}
+
+/* Checks the members; false: p says what is wrong. */
+static bool mki_batch_fields(mki_call *call, mki_problem *p)
+{
+    static const char *const required[] = {"input_file_id", "endpoint",
+                                           "completion_window"};
+    static const mki_rule meta = {"metadata", MKI_W_META, 0, -1, NULL};
+    const mki_json *after = mki_get_set(call->body, "output_expires_after");
+    const mki_json *metadata = mki_get_set(call->body, "metadata");
+    const mki_json *v;
+    int64_t seconds = mki_get_int(after, "seconds", -1);
+    size_t i;
+
+    for (i = 0; i < 3; i++) {
+        v = mki_get_set(call->body, required[i]);
+        if (v == NULL) {
+            return mki_bad_missing(p, required[i]);
+        }
+        if (v->type != MKI_STRING) {
+            return mki_bad_type(p, required[i], "a string", v);
+        }
+    }
+    if (!mki_batch_endpoint(mki_get_text(call->body, "endpoint"))) {
+        return mki_bad(p, "endpoint", "invalid_value",
+                       "Invalid value for 'endpoint': it is not supported by "
+                       "the Batch API.");
+    }
+    if (!mki_eq(mki_get_text(call->body, "completion_window"), "24h")) {
+        return mki_bad(p, "completion_window", "invalid_value",
+                       "Invalid value for 'completion_window': expected "
+                       "'24h'.");
+    }
+    if (metadata != NULL && !mki_check_map(&meta, metadata, p)) {
+        return false;
+    }
+    if (after != NULL &&
+        (!mki_eq(mki_get_text(after, "anchor"), "created_at") ||
+         seconds < 3600 || seconds > 2592000)) {
+        return mki_bad(p, "output_expires_after", "invalid_value",
+                       "Invalid 'output_expires_after': expected an anchor "
+                       "'created_at' and seconds from 3600 to 2592000.");
+    }
+    return true;
+}
+
+/* The input of a batch to be; NULL: answered. */
+static mki_file *mki_batch_input(mki_call *call)
+{
+    mock_server *s = call->s;
+    mki_str id = mki_get_text(call->body, "input_file_id");
+    mki_file *f = mki_store_file(&s->store, id);
+    const mki_fault *late;
+    char shown[64];
+
+    if (f == NULL) {
+        mki_not_found(call, id);
+        return NULL;
+    }
+    late = mki_faults_event(&s->faults, MKI_F_LATE_UPLOAD, MKI_BATCH_NEW,
+                            mki_hash(4, f->id, strlen(f->id)));
+    if (late != NULL && f->unseen < (late->first > 0 ? late->first : 2)) {
+        f->unseen++;
+        mki_account_fault(&s->account, late->label);
+        mki_bad(&call->problem, "file_id", NULL,
+                "Cannot find file %s, or "
+                "organization org-mock does not have access to it.",
+                mki_quote(id, shown));
+    } else if (strcmp(f->purpose, "batch") != 0) {
+        mki_bad(&call->problem, "input_file_id", "invalid_value",
+                "Invalid purpose of the input file: expected 'batch'.");
+    } else {
+        return f;
+    }
+    mki_respond_problem(call, &call->problem);
+    return NULL;
+}
+
+/* "batch_" and 32 hexadecimal digits, the first 8 of them the time. */
+static void mki_batch_new_id(mock_server *s, mki_batch *o)
+{
+    mki_buf id = MKI_ZERO;
+
+    o->serial = ++s->store.serial;
+    o->created_ms = mki_unix(s);
+    mki_buf_f(&id, "batch_%08x", (unsigned)(o->created_ms / 1000));
+    mki_js_random(&id, s, true, 24);
+    mki_copy(o->id, sizeof o->id, mki_buf_str(&id));
+    mki_buf_free(&id);
+}
+
+static mki_batch *mki_batch_make(mki_call *call, const mki_file *input)
+{
+    mock_server *s = call->s;
+    const mki_json *metadata = mki_get_set(call->body, "metadata");
+    mki_batch *o = (mki_batch *)calloc(1, sizeof *o);
+    char from[1200], to[1200];
+
+    if (o == NULL) {
+        return NULL;
+    }
+    mki_batch_new_id(s, o);
+    memcpy(o->input, input->id, sizeof o->input);
+    mki_copy(o->endpoint, sizeof o->endpoint,
+             mki_get_text(call->body, "endpoint"));
+    o->length_ms = s->batch_ms;
+    o->output_seconds =
+        mki_get_int(mki_get_set(call->body, "output_expires_after"), "seconds",
+                    (int64_t)MKI_FILE_DAYS * 86400);
+    o->metadata = metadata != NULL ? mki_str_dup(metadata->text) : NULL;
+    o->job = mki_str_dup(mki_get_text(metadata, "gptner_job"));
+    mki_store_path(&s->store, o->input, ".data", from);
+    mki_store_path(&s->store, o->id, ".in", to);
+    if ((metadata == NULL || o->metadata != NULL) && link(from, to) == 0) {
+        if (mki_batch_vet(s, o) && mki_batch_queue(s, o) &&
+            mki_batch_lies(s, o) && mki_store_save_batch(&s->store, o)) {
+            mki_batch_twice(s, o);
+            if (mki_store_add_batch(&s->store, o)) {
+                return o;
+            }
+        }
+        unlink(to);
+    }
+    mki_batch_free(o);
+    return NULL;
+}
+
+static void mki_batch_create(mki_call *call)
+{
+    mki_file *input;
+    mki_batch *o;
+
+    if (!mki_body_json(call) || !mki_batch_fields(call, &call->problem)) {
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    input = mki_batch_input(call);
+    if (input == NULL) {
+        return;
+    }
+    o = mki_batch_make(call, input);
+    if (o == NULL) {
+        mki_out_of_room(call);
+        return;
+    }
+    mki_respond_batch(call, o);
+}
+
+/* ---- the other calls ---- */
+
+static void mki_batches_list(mki_call *call)
+{
+    mki_store *t = &call->s->store;
+    mki_buf *b = &call->s->body;
+    size_t i = t->n_batches;
+    mki_page page;
+    const char *first = NULL;
+    const char *last = NULL;
+    uint64_t count = 0;
+
+    if (!mki_page_read(call, 100, 20, &page)) {
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (page.after.len > 0) {
+        i = mki_store_batch_at(t, page.after);
+        if (i == 0) {
+            mki_page_after(call);
+            return;
+        }
+        i--;
+    }
+    b->len = 0;
+    mki_buf_s(b, "{\"object\":\"list\",\"data\":[");
+    for (; i > 0 && count < page.limit; i--, count++) {
+        mki_buf_s(b, count > 0 ? "," : "");
+        mki_js_batch(b, t->batches[i - 1], mki_unix(call->s));
+        first = first == NULL ? t->batches[i - 1]->id : first;
+        last = t->batches[i - 1]->id;
+    }
+    mki_page_end(call, first, last, i > 0);
+}
+
+static void mki_batch_cancel(mki_call *call, mki_batch *o)
+{
+    if (o->end_ms > 0) {
+        static const char *const names[] = {
+            "validating", "failed",  "in_progress", "finalizing",
+            "completed",  "expired", "cancelling",  "cancelled"};
+
+        mki_bad(&call->problem, NULL, NULL,
+                "Cannot cancel a batch with status '%s'.", names[o->end]);
+        call->problem.status = 409;
+        mki_respond_problem(call, &call->problem);
+        return;
+    }
+    if (o->cancel_ms == 0) {
+        o->cancel_ms = mki_unix(call->s);
+        mki_store_save_batch(&call->s->store, o);
+    }
+    mki_respond_batch(call, o);
+}
+
+/* Polls of a batch that is not over: how fast, on the whole? */
+static void mki_batch_polled(mki_call *call, mki_batch *o)
+{
+    int64_t now = mki_unix(call->s);
+    int64_t least = o->length_ms >= 60000 ? 2000 : o->length_ms / 50;
+
+    if (o->end_ms > 0 || call->choice.main != NULL) {
+        return;
+    }
+    if (o->polls++ == 0) {
+        o->first_poll = now;
+    }
+    if (o->polls >= 5 && !o->hurried &&
+        (now - o->first_poll) < least * (o->polls - 1)) {
+        o->hurried = true;
+        mki_finding(&call->s->account, MKI_R_POLLS,
+                    "%s was polled %d times within %d ms", o->id, (int)o->polls,
+                    (int)(now - o->first_poll));
+    }
+}
+
+static void mki_batches_endpoint(mki_call *call)
+{
+    mki_str id = mki_unescape(call, call->model_id);
+    size_t at = mki_store_batch_at(&call->s->store, id);
+    mki_batch *o = at > 0 ? call->s->store.batches[at - 1] : NULL;
+    char shown[64];
+
+    if (call->route == MKI_BATCH_NEW) {
+        mki_batch_create(call);
+    } else if (call->route == MKI_BATCHES) {
+        mki_batches_list(call);
+    } else if (o == NULL) {
+        mki_bad(&call->problem, NULL, "batch_not_found",
+                "No batch found with id '%s'.", mki_quote(id, shown));
+        call->problem.status = 404;
+        mki_respond_problem(call, &call->problem);
+    } else if (call->route == MKI_CANCEL) {
+        mki_batch_cancel(call, o);
+    } else {
+        mki_batch_polled(call, o);
+        mki_respond_batch(call, o);
+    }
+}
+
+/* ---- counters ---- */
+
+static void mki_stats(mock_server *s, mki_buf *b)
+{
+    const mki_store *t = &s->store;
+    int64_t sums[3] = {0, 0, 0};
+    size_t i, k;
+
+    mki_account_stats(&s->account, b);
+    for (i = 0; i < t->n_batches; i++) {
+        const mki_batch *o = t->batches[i];
+
+        if (o->serial >= t->counted_from) {
+            sums[0]++;
+            sums[1] += o->billed;
+            sums[2] += o->billed_again;
+        }
+    }
+    mki_js_int(b, "batches_created", sums[0]);
+    mki_js_key(b, "batches_by_job");
+    mki_buf_c(b, '{');
+    for (i = 0; i < t->n_batches; i++) {
+        const char *job = t->batches[i]->job;
+        int64_t n = 0;
+        bool seen = false;
+
+        for (k = 0; job != NULL && k < t->n_batches && !seen; k++) {
+            const mki_batch *o = t->batches[k];
+            bool same = o->serial >= t->counted_from && o->job != NULL &&
+                        strcmp(o->job, job) == 0;
+
+            seen = same && k < i;
+            n += same ? 1 : 0;
+        }
+        if (n > 0 && !seen && t->batches[i]->serial >= t->counted_from) {
+            mki_js_int(b, job, n);
+        }
+    }
+    mki_buf_c(b, '}');
+    mki_js_int(b, "batch_lines_billed", sums[1]);
+    mki_js_int(b, "batch_lines_billed_again", sums[2]);
+    mki_js_int(b, "files_stored", (int64_t)t->n_files);
+    mki_buf_s(b, "}\n");
+}
+
+/* Findings that depend on how things stand when they are asked for. */
+static void mki_report_now(mock_server *s)
+{
+    mki_account *a = &s->account;
+    int64_t n = s->opt.expect_clean_files ? (int64_t)s->store.n_files : 0;
+
+    mki_account_habits(a);
+    a->findings[MKI_R_LEAKED] = n;
+    snprintf(a->details[MKI_R_LEAKED], sizeof a->details[MKI_R_LEAKED],
+             "%d files have not been deleted, the first is %s", (int)n,
+             n > 0 ? s->store.files[0]->id : "none");
+}
+
+static void mki_reset(mock_server *s)
+{
+    size_t i;
+
+    mki_account_reset(&s->account);
+    free(s->store.bills);
+    s->store.bills = NULL;
+    s->store.n_bills = 0;
+    s->store.cap_bills = 0;
+    s->store.counted_from = s->store.serial + 1;
+    for (i = 0; i < s->store.n_files; i++) {
+        s->store.files[i]->delivered = 0;
+    }
+}
+
+/* ===========================================================================
+ * >>route      from the request to the endpoint
+ * calls: >>http >>fault >>account >>api >>batch
+ * ======================================================================== */
 
 static mki_str mki_key_of(const mki_request *q)
 {
@@ -6747,28 +10156,62 @@ static bool mki_host_ours(const mock_server *s, const mki_request *q)
     return false;
 }
 
-/* The answers to /mock/stats, /mock/report and /mock/reset. */
+/* {"advance_seconds":N} moves the date on. false: answered with a problem. */
+static bool mki_mock_clock(mki_call *call)
+{
+    mock_server *s = call->s;
+    const mki_json *body = mki_json_parse(&s->arena, call->q->body);
+    const mki_json *v = mki_get(body, "advance_seconds");
+
+    if (v == NULL || (v->type != MKI_INT && v->type != MKI_NUMBER) ||
+        v->d < 0 || v->d > 1e9) {
+        mki_bad(&call->problem, "advance_seconds", "invalid_value",
+                "Expected {\"advance_seconds\":N}.");
+        mki_respond_problem(call, &call->problem);
+        return false;
+    }
+    s->skew_ms += (int64_t)(v->d * 1000);
+    mki_store_advance(s);
+    s->body.len = 0;
+    mki_buf_c(&s->body, '{');
+    mki_js_int(&s->body, "unix_ms", mki_unix(s));
+    mki_buf_s(&s->body, "}\n");
+    return true;
+}
+
+/* The answers to /mock/stats, /mock/report and so on. */
 static void mki_mock_get(mki_call *call)
 {
     mock_server *s = call->s;
     mki_str path = call->q->path;
+    mki_file *file = mki_store_file(
+        &s->store, path.len > 14 ? mki_s(path.ptr + 14, path.len - 14) : path);
 
-    s->body.len = 0;
     if (mki_key_of(call->q).len > 0) {
         mki_finding(&s->account, MKI_R_KEY, "a key was sent to %.*s",
                     (int)(path.len < 60 ? path.len : 60), path.ptr);
     }
+    mki_store_advance(s);
+    s->body.len = 0;
     if (mki_eq(path, "/mock/stats")) {
-        mki_account_stats(&s->account, &s->body);
+        mki_stats(s, &s->body);
     } else if (mki_eq(path, "/mock/report")) {
+        mki_report_now(s);
         mki_account_report(&s->account, &s->body);
     } else if (mki_eq(path, "/mock/reset") && mki_eq(call->q->method, "POST")) {
-        mki_account_reset(&s->account);
+        mki_reset(s);
         mki_buf_s(&s->body, "{\"reset\":true}\n");
+    } else if (mki_eq(path, "/mock/clock") && mki_eq(call->q->method, "POST")) {
+        if (!mki_mock_clock(call)) {
+            return;
+        }
+    } else if (mki_starts(path, "/mock/content/") && file != NULL) {
+        mki_file_send(call, file);
+        return;
     } else {
         mki_bad(&call->problem, NULL, NULL,
-                "The mock has GET /mock/stats, GET /mock/report and POST "
-                "/mock/reset.");
+                "The mock has GET /mock/stats, GET /mock/report, POST "
+                "/mock/reset and POST /mock/clock.");
         call->problem.status = 404;
         mki_respond_problem(call, &call->problem);
         return;
@@ -6845,45 +10288,19 @@ static bool mki_admitted(mki_call *call)
     return false;
 }
 
-/* Parses and checks the body; false: answered with what is wrong. */
-static bool mki_body_ok(mki_call *call)
-{
-    mock_server *s = call->s;
-    mki_str type = mki_header(call->q, "content-type");
-    mki_check how;
-
-    type = type.ptr == NULL ? mki_s("", 0) : type;
-    if (type.len < 16 || !mki_ieq(mki_s(type.ptr, 16), "application/json")) {
-        mki_bad(&call->problem, NULL, NULL,
-                "Unsupported content type: '%.*s'. This API method only "
-                "accepts 'application/json' requests.",
-                (int)(type.len < 60 ? type.len : 60), type.ptr);
-        call->problem.status = 415;
-        return false;
-    }
-    call->body = mki_json_parse(&s->arena, call->q->body);
-    if (call->body == NULL || call->body->type != MKI_OBJECT) {
-        return mki_bad(&call->problem, NULL, NULL,
-                       "We could not parse the JSON body of your request. "
-                       "(HINT: This likely means you aren't using your HTTP "
-                       "library correctly. The OpenAI API expects a JSON "
-                       "payload, but what was sent was not valid JSON.)");
-    }
-    call->model = call->deployment.len > 0 ? call->deployment
-                                           : mki_get_text(call->body, "model");
-    how.route = call->route;
-    how.profiles = s->opt.model_profiles;
-    how.today = mki_today(mki_unix(s));
-    how.deployment = call->deployment;
-    return mki_check_body(&how, call->body, &call->problem);
-}
-
 static void mki_endpoint(mki_call *call)
 {
-    const mki_json *options;
-
     if (call->route == MKI_MODELS || call->route == MKI_MODEL) {
         mki_models_get(call);
+        return;
+    }
+    if (call->route >= MKI_UPLOAD && call->route <= MKI_CANCEL) {
+        mki_store_advance(call->s);
+        if (call->route <= MKI_CONTENT) {
+            mki_files_endpoint(call);
+        } else {
+            mki_batches_endpoint(call);
+        }
         return;
     }
     if (!mki_body_ok(call)) {
@@ -6893,20 +10310,7 @@ static void mki_endpoint(mki_call *call)
     if (!mki_admitted(call)) {
         return;
     }
-    options = mki_get_set(call->body, "stream_options");
-    call->stream = mki_get_true(call->body, "stream");
-    call->usage = mki_get_true(options, "include_usage");
-    call->obfuscate = call->route == MKI_CHAT &&
-                      (mki_get(options, "include_obfuscation") == NULL ||
-                       mki_get_true(options, "include_obfuscation"));
-    call->logprobs = mki_get_true(call->body, "logprobs");
-    if (call->route == MKI_CHAT) {
-        mki_chat(call);
-    } else if (call->route == MKI_COMPLETIONS) {
-        mki_text(call);
-    } else {
-        mki_embeddings(call);
-    }
+    mki_model_answer(call);
     call->c->plan.tokens_in = call->tokens_in;
 }
 
@@ -6996,7 +10400,16 @@ static mki_body *mki_note_request(mki_call *call)
                     (int)mki_header(call->q, "host").len,
                     mki_header(call->q, "host").ptr);
     }
-    if (mki_eq(call->q->method, "POST")) {
+    if (c->upload != NULL) {
+        a->bytes_in += c->upload->total;
+    }
+    if (call->route <= MKI_EMBEDDINGS && call->deployment.len == 0) {
+        c->plan.bill_key =
+            mki_bill_key(mki_route_name(call->route) + 5, call->q->body);
+    }
+    /* Files and batches have rules of their own. */
+    if (mki_eq(call->q->method, "POST") &&
+        (call->route < MKI_UPLOAD || call->route > MKI_CANCEL)) {
         uint64_t h = mki_hash(id, call->q->path.ptr, call->q->path.len);
 
         h = mki_hash(h, call->q->body.ptr, call->q->body.len);
@@ -7022,7 +10435,7 @@ static void mki_plan_finish(mki_call *call)
     const mki_fault *f = call->choice.main;
     const mki_fault *const *way = call->choice.way;
     size_t head_end = call->head_end;
-    size_t len = call->c->out.len;
+    size_t len = call->c->out.len + call->c->content_left;
     size_t cut = plan->cut;
 
     plan->cut = len;
@@ -7075,7 +10488,7 @@ static void mki_count_faults(mki_call *call)
     if (call->choice.main != NULL) {
         mki_account_fault(&call->s->account, call->choice.main->label);
     }
-    for (k = MKI_F_SLOW; k < MKI_F_LAST; k++) {
+    for (k = MKI_F_SLOW; k < MKI_F_WAYS; k++) {
         if (call->choice.way[k] != NULL) {
             mki_account_fault(&call->s->account, call->choice.way[k]->label);
         }
@@ -7127,6 +10540,7 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
     if (call.route == MKI_MOCK) {
         mki_mock_get(&call);
         mki_plan_finish(&call);
+        mki_arena_reset(&s->arena, false);
         return;
     }
     c->plan.api = true;
@@ -7139,7 +10553,7 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
                           (uint64_t)(s->opt.latency_jitter_ms + 1));
         }
         mki_faults_choose(
-            &s->faults, q->path,
+            &s->faults, call.route, q->path,
             c->plan.body_key != 0 ? c->plan.body_key
                                   : mki_hash(2, q->path.ptr, q->path.len),
             body != NULL ? body->came : (uint32_t)call.id, &call.choice);
@@ -7159,7 +10573,7 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
 
 /* ===========================================================================
  * >>server     connections, timers, the loop, the public functions
- * calls: >>platform >>tls >>http >>api
+ * calls: >>platform >>tls >>http >>batch >>route
  *
  * A connection is in one of these states, and mki_conn_drive() moves it on as
  * far as it goes without waiting:
@@ -7269,6 +10683,44 @@ static void mki_log(mock_server *s, const mki_conn *c, int64_t now, bool done)
 
 /* ---- the life of a request on its connection ---- */
 
+/* A file has gone out as a whole. */
+static void mki_conn_delivered(mock_server *s, const mki_plan *p)
+{
+    mki_file *f = p->content[0] != '\0'
+                      ? mki_store_file(&s->store, mki_sc(p->content))
+                      : NULL;
+
+    if (f != NULL && p->whole && !p->excused && p->status == 200 &&
+        ++f->delivered > 1) {
+        mki_finding(&s->account, MKI_R_DOWNLOADS,
+                    "%s was downloaded %d times as a whole", f->id,
+                    (int)f->delivered);
+    }
+}
+
+/* The client may never have read it. */
+static void mki_conn_unread(mock_server *s, const mki_plan *p)
+{
+    mki_file *f = p->content[0] != '\0'
+                      ? mki_store_file(&s->store, mki_sc(p->content))
+                      : NULL;
+
+    if (f != NULL && f->delivered > 0) {
+        f->delivered--;
+    }
+}
+
+/* What belonged to the request alone. */
+static void mki_conn_let_go(mki_conn *c)
+{
+    if (c->content_fd >= 0) {
+        close(c->content_fd);
+        c->content_fd = -1;
+    }
+    c->content_left = 0;
+    mki_upload_free(c);
+}
+
 /* The request is over; done: the answer went out as planned. */
 static void mki_conn_settle(mock_server *s, mki_conn *c, int64_t now, bool done)
 {
@@ -7290,6 +10742,7 @@ static void mki_conn_settle(mock_server *s, mki_conn *c, int64_t now, bool done)
     if (!done || (!p->whole && !p->lost)) {
         return;
     }
+    mki_conn_delivered(s, p);
     a->responses[p->status]++;
     if (p->whole && c->counted) {
         mki_account_pause(&a->clients[c->client], body, now, p->pause_ms);
@@ -7303,10 +10756,17 @@ static void mki_conn_settle(mock_server *s, mki_conn *c, int64_t now, bool done)
     a->tokens_in += p->tokens_in;
     a->tokens_out += p->tokens_out;
     if (body != NULL) {
-        if (body->answers > 0) {
+        mki_bill *bill =
+            p->bill_key != 0 ? mki_bill_get(&s->store, p->bill_key) : NULL;
+
+        /* what a batch has answered was answered before, too */
+        if (body->answers > 0 || (bill != NULL && bill->by != 0)) {
             a->answered_again++;
         } else {
             a->answered++;
+        }
+        if (bill != NULL) {
+            bill->answers++;
         }
         body->answers++;
         body->delivered += p->excused ? 0 : 1;
@@ -7329,6 +10789,7 @@ static void mki_conn_end(mock_server *s, mki_conn *c, int64_t now, bool notify,
         client->open--;
         client->short_lived += c->n_requests == 1 && c->client_left ? 1 : 0;
     }
+    mki_conn_let_go(c);
     mki_timer(s, c, INT64_MAX);
     if (c->interest >= 0) {
         mki_poller_set(&s->poller, c->chan.fd, -1, NULL);
@@ -7375,7 +10836,7 @@ static int64_t mki_conn_fill(mki_conn *c)
 {
     int64_t n;
 
-    if (!mki_buf_reserve(&c->in, 4096)) {
+    if (!mki_buf_reserve(&c->in, c->upload != NULL ? 131072 : 4096)) {
         return -2;
     }
     n = mki_chan_recv(&c->chan, c->in.data + c->in.len, c->in.cap - c->in.len);
@@ -7391,6 +10852,7 @@ static void mki_conn_begin(mock_server *s, mki_conn *c, int64_t now)
     mki_plan *p = &c->plan;
 
     c->sent = 0;
+    c->out_base = 0;
     c->allowed = p->slice > 0 ? p->slice : SIZE_MAX;
     c->state = MKI_S_SENDING;
     if (p->delay_ms > 0) {
@@ -7410,6 +10872,7 @@ static void mki_conn_request(mock_server *s, mki_conn *c, size_t used,
     c->rest_since = -1;
     mki_timer(s, c, INT64_MAX);
     mki_api_answer(s, c, &s->request, now);
+    mki_upload_free(c);
     mki_buf_drop(&c->in, used);
     memset(&c->incoming, 0, sizeof c->incoming);
     c->first_byte = now;
@@ -7463,6 +10926,25 @@ static int mki_step_shake(mock_server *s, mki_conn *c)
     return rc == -1 ? MKI_STOP : MKI_END;
 }
 
+/* Passes on what has come of an upload; as mki_incoming_next, or -2: reset. */
+static int mki_conn_upload(mock_server *s, mki_conn *c, size_t *used)
+{
+    int rc;
+
+    if (c->upload == NULL) {
+        mki_request_head(&s->request, mki_s(c->in.data, c->incoming.head_len));
+        if (!mki_upload_begin(s, c, &s->request)) {
+            return -2;
+        }
+    }
+    rc = mki_incoming_stream(&c->incoming, &c->in, mki_upload_feed, c->upload);
+    if (rc == 1) {
+        mki_request_head(&s->request, mki_s(c->in.data, c->incoming.head_len));
+        *used = c->incoming.head_len;
+    }
+    return rc;
+}
+
 static int mki_step_read(mock_server *s, mki_conn *c, int64_t now)
 {
     size_t used = 0;
@@ -7475,6 +10957,12 @@ static int mki_step_read(mock_server *s, mki_conn *c, int64_t now)
         }
         rc = mki_incoming_next(&c->incoming, &c->in, s->opt.max_body_bytes,
                                &s->request, &used);
+        if (rc == 0 && c->incoming.upload) {
+            rc = mki_conn_upload(s, c, &used);
+            if (rc < -1) {
+                return MKI_END_RESET;
+            }
+        }
         if (rc > 0) {
             mki_conn_request(s, c, used, now);
             return MKI_GO_ON;
@@ -7499,6 +10987,7 @@ static int mki_step_read(mock_server *s, mki_conn *c, int64_t now)
     c->client_left = n != -1;
     if (n == -2) {
         mki_account_unread(&s->account, c->plan.body_key);
+        mki_conn_unread(s, &c->plan);
     }
     return n == -1 ? MKI_STOP : n == 0 ? MKI_END_NOTIFY : MKI_END;
 }
@@ -7516,6 +11005,7 @@ static int mki_step_sent(mock_server *s, mki_conn *c, int64_t now)
         return MKI_GO_ON;
     }
     mki_conn_settle(s, c, now, !c->eof);
+    mki_conn_let_go(c);
     c->state = MKI_S_READING;
     if (p->after == MKI_RESET) {
         return MKI_END_RESET;
@@ -7553,6 +11043,26 @@ static int mki_step_sent(mock_server *s, mki_conn *c, int64_t now)
     return MKI_GO_ON;
 }
 
+/* The next piece of the file that goes out. */
+static bool mki_conn_refill(mki_conn *c)
+{
+    size_t want = c->content_left < 65536 ? c->content_left : 65536;
+    ssize_t n;
+
+    c->out_base += c->out.len;
+    c->out.len = 0;
+    if (c->content_fd < 0 || want == 0 || !mki_buf_reserve(&c->out, want)) {
+        return false;
+    }
+    n = read(c->content_fd, c->out.data, want);
+    if (n <= 0) {
+        return false;
+    }
+    c->out.len = (size_t)n;
+    c->content_left -= (size_t)n;
+    return true;
+}
+
 static int mki_step_send(mock_server *s, mki_conn *c, int64_t now)
 {
     size_t limit = c->plan.cut < c->allowed ? c->plan.cut : c->allowed;
@@ -7562,7 +11072,16 @@ static int mki_step_send(mock_server *s, mki_conn *c, int64_t now)
         return MKI_END_RESET; /* no memory */
     }
     while (c->sent < limit) {
-        n = mki_chan_send(&c->chan, c->out.data + c->sent, limit - c->sent);
+        size_t at = c->sent - c->out_base;
+        size_t left;
+
+        if (at == c->out.len && !mki_conn_refill(c)) {
+            return MKI_END_RESET; /* a file has shrunk, or memory has */
+        }
+        at = c->sent - c->out_base;
+        left = c->out.len - at < limit - c->sent ? c->out.len - at
+                                                 : limit - c->sent;
+        n = mki_chan_send(&c->chan, c->out.data + at, left);
         if (n < 0) {
             c->blocked = n == -1;
             return n == -1 ? MKI_STOP : MKI_END;
@@ -7680,6 +11199,7 @@ static void mki_accept(mock_server *s, int64_t now)
         c->peer = peer;
         c->heap_at = SIZE_MAX;
         c->interest = -1;
+        c->content_fd = -1;
         c->rest_since = -1;
         c->plan.stale_ms = -1;
         c->state = s->tls != NULL ? MKI_S_SHAKING : MKI_S_READING;
@@ -7853,10 +11373,35 @@ static bool mki_start_reply(mock_server *s, char *err, size_t cap)
     return text == NULL || mki_script_parse(&s->script, text, err, cap);
 }
 
+/* Takes up what an earlier server left, and never goes back in time. */
+static bool mki_start_store(mock_server *s)
+{
+    int64_t newest = 0;
+    size_t i;
+
+    if (!mki_store_load(&s->store, s->opt.data_dir)) {
+        return false;
+    }
+    for (i = 0; i < s->store.n_batches; i++) {
+        const mki_batch *b = s->store.batches[i];
+
+        newest = b->created_ms > newest ? b->created_ms : newest;
+        newest = b->end_ms > newest ? b->end_ms : newest;
+    }
+    if (s->opt.unix_ms_fn == NULL && mki_unix(s) < newest) {
+        s->unix_offset += newest - mki_unix(s);
+    }
+    return true;
+}
+
 static bool mki_start_files(mock_server *s, char *err, size_t cap)
 {
     if (s->opt.data_dir != NULL && !mki_dir_make(s->opt.data_dir)) {
         mki_err(err, cap, "cannot make directory %s", s->opt.data_dir);
+        return false;
+    }
+    if (s->opt.data_dir != NULL && !mki_start_store(s)) {
+        mki_err(err, cap, "cannot read directory %s", s->opt.data_dir);
         return false;
     }
     if (s->opt.log_file != NULL) {
@@ -7907,6 +11452,15 @@ static bool mki_start(mock_server *s, char *err, size_t cap)
     s->account.expect_repeats = s->opt.expect_repeats;
     s->faults.seed = s->opt.seed;
     s->unix_offset = mki_os_unix_ms() - mki_now(s);
+    s->id_state = mki_mix(s->opt.seed ^ (uint64_t)mki_unix(s));
+    s->row.content_fd = -1;
+    s->store.limit_batch = MKI_BATCH_BYTES;
+    s->store.limit_file = MKI_FILE_BYTES;
+    s->batch_ms = s->opt.batch_seconds < 0     ? 0
+                  : s->opt.batch_seconds > 1e9 ? (int64_t)1000000000000
+                  : s->opt.batch_seconds > 0
+                      ? (int64_t)(s->opt.batch_seconds * 1000 + 0.5)
+                      : 1000;
     s->requests.limit = s->opt.rpm;
     s->requests.level = s->opt.rpm;
     s->requests.at = mki_now(s);
@@ -7969,6 +11523,8 @@ MOCK_API void mock_server_stop(mock_server *s)
     if (s->log != NULL) {
         fclose(s->log);
     }
+    mki_store_free(&s->store);
+    mki_buf_free(&s->row.out);
     mki_tls_free(s->tls);
     mki_script_free(&s->script);
     mki_arena_reset(&s->arena, true);
@@ -8051,7 +11607,8 @@ MOCK_API char *mock_server_stats(mock_server *s)
     mki_buf b = MKI_ZERO;
 
     pthread_mutex_lock(&s->mutex);
-    mki_account_stats(&s->account, &b);
+    mki_store_advance(s);
+    mki_stats(s, &b);
     pthread_mutex_unlock(&s->mutex);
     return mki_buf_text(&b);
 }
@@ -8061,6 +11618,8 @@ MOCK_API char *mock_server_report(mock_server *s)
     mki_buf b = MKI_ZERO;
 
     pthread_mutex_lock(&s->mutex);
+    mki_store_advance(s);
+    mki_report_now(s);
     mki_account_report(&s->account, &b);
     pthread_mutex_unlock(&s->mutex);
     return mki_buf_text(&b);
@@ -8098,7 +11657,8 @@ MOCK_API int64_t mock_server_findings(mock_server *s, const char *code)
     size_t i;
 
     pthread_mutex_lock(&s->mutex);
-    mki_account_habits(&s->account);
+    mki_store_advance(s);
+    mki_report_now(s);
     for (i = 0; i < MKI_R_LAST; i++) {
         if (code == NULL || strcmp(code, mki_code_name(i)) == 0) {
             n += s->account.findings[i];
@@ -8111,7 +11671,15 @@ MOCK_API int64_t mock_server_findings(mock_server *s, const char *code)
 MOCK_API void mock_server_reset(mock_server *s)
 {
     pthread_mutex_lock(&s->mutex);
-    mki_account_reset(&s->account);
+    mki_store_advance(s);
+    mki_reset(s);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+MOCK_API void mock_server_advance(mock_server *s, int64_t ms)
+{
+    pthread_mutex_lock(&s->mutex);
+    s->skew_ms += ms > 0 ? ms : 0;
     pthread_mutex_unlock(&s->mutex);
 }
 
