@@ -1756,6 +1756,7 @@ GPTNER_API const char *gptner_status_name(gptner_status status)
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -1790,6 +1791,7 @@ typedef size_t gpn_text_len; /* what inet_ntop takes */
 #define GPN_E_IO     ERROR_WRITE_FAULT
 #define GPN_E_MEMORY ERROR_NOT_ENOUGH_MEMORY
 #define GPN_E_NAME   ERROR_INVALID_NAME
+#define GPN_E_ABSENT ERROR_FILE_NOT_FOUND
 #define GPN_E_RESET  WSAECONNRESET
 #else
 typedef int gpn_fd;
@@ -1798,6 +1800,7 @@ typedef socklen_t gpn_text_len; /* what inet_ntop takes */
 #define GPN_E_IO     EIO
 #define GPN_E_MEMORY ENOMEM
 #define GPN_E_NAME   ENAMETOOLONG
+#define GPN_E_ABSENT ENOENT
 #define GPN_E_RESET  ECONNRESET
 #endif
 
@@ -3308,7 +3311,8 @@ static bool gpn_path_wide(const char *path, WCHAR out[GPN_PATH_MAX])
 typedef enum gpn_file_mode {
     GPN_FILE_READ,
     GPN_FILE_TRUNCATE, /* create or empty */
-    GPN_FILE_FRESH     /* create; fails if it exists */
+    GPN_FILE_FRESH,    /* create; fails if it exists */
+    GPN_FILE_APPEND    /* create or go on at its end */
 } gpn_file_mode;
 
 static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
@@ -3333,8 +3337,13 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             how = OPEN_EXISTING;
         } else if (mode == GPN_FILE_FRESH) {
             how = CREATE_NEW;
+        } else if (mode == GPN_FILE_APPEND) {
+            how = OPEN_ALWAYS;
         }
-        f->handle = CreateFileW(wide, reads ? GENERIC_READ : GENERIC_WRITE,
+        f->handle = CreateFileW(wide,
+                                reads                     ? GENERIC_READ
+                                : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
+                                                          : GENERIC_WRITE,
                                 FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how,
                                 FILE_ATTRIBUTE_NORMAL, NULL);
         f->is_open = f->handle != INVALID_HANDLE_VALUE;
@@ -3347,6 +3356,8 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             flags = O_RDONLY;
         } else if (mode == GPN_FILE_FRESH) {
             flags = O_WRONLY | O_CREAT | O_EXCL;
+        } else if (mode == GPN_FILE_APPEND) {
+            flags = O_WRONLY | O_CREAT | O_APPEND;
         }
         do {
             f->fd = open(path, flags | O_CLOEXEC, 0666);
@@ -3619,6 +3630,72 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
+/* A file that one process at a time can hold, made if it is not there. false
+ * with *busy: another has it. It ends with the process that holds it; a file
+ * that was removed meanwhile holds nobody off, so its name is looked at. */
+static bool gpn_lock_take(gpn_file *f, const char *path, bool *busy, int *oserr)
+{
+    memset(f, 0, sizeof *f);
+    *busy = false;
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide[GPN_PATH_MAX];
+
+        if (!gpn_path_wide(path, wide)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        f->handle = CreateFileW(wide, GENERIC_WRITE, 0, NULL, OPEN_ALWAYS,
+                                FILE_ATTRIBUTE_NORMAL, NULL);
+        f->is_open = f->handle != INVALID_HANDLE_VALUE;
+        *oserr = f->is_open ? 0 : gpn_file_error();
+        *busy = *oserr == ERROR_SHARING_VIOLATION;
+        return f->is_open;
+    }
+#else
+    for (;;) {
+        struct stat held, named;
+        int ignored;
+
+        if (!gpn_file_open(f, path, GPN_FILE_APPEND, oserr)) {
+            return false;
+        }
+        if (flock(f->fd, LOCK_EX | LOCK_NB) != 0) {
+            *oserr = errno;
+            *busy = errno == EWOULDBLOCK;
+            gpn_file_close(f, &ignored);
+            return false;
+        }
+        if (fstat(f->fd, &held) == 0 && stat(path, &named) == 0 &&
+            held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+            return true;
+        }
+        gpn_file_close(f, &ignored);
+    }
+#endif
+}
+
+/* Gives it back, and removes the file. */
+static void gpn_lock_give(gpn_file *f, const char *path)
+{
+    int ignored;
+
+    if (!f->is_open) {
+        return;
+    }
+#ifdef _WIN32
+    gpn_file_close(f, &ignored);
+    gpn_file_remove(path);
+#else
+    gpn_file_remove(path);
+    gpn_file_close(f, &ignored);
+#endif
+}
+
 /* ---- files that appear whole or not at all ---- */
 
 #define GPN_WHOLE_BUFFER 16384 /* bytes */
@@ -3745,13 +3822,18 @@ static bool gpn_whole_flush(gpn_whole *w)
     return ok;
 }
 
-/* The first failure stays: later calls fail the same way. */
+/* The first failure stays: later calls fail the same way. What is longer than
+ * the buffer does not go through it. */
 static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
                             int *oserr)
 {
     while (len > 0 && w->oserr == 0) {
         size_t part = GPN_WHOLE_BUFFER - w->len;
 
+        if (w->len == 0 && len >= GPN_WHOLE_BUFFER) {
+            gpn_file_write(&w->file, data, len, &w->oserr);
+            break;
+        }
         if (part > len) {
             part = len;
         }
@@ -3767,17 +3849,27 @@ static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
     return w->oserr == 0;
 }
 
-#ifndef _WIN32
-/* So that the new name survives a power cut as well. Not all can: no error. */
-static void gpn_whole_sync_folder(const char *path)
+/* So that names in the folder of path survive a power cut, too. true where that
+ * cannot be done. */
+static bool gpn_folder_sync(const char *path, int *oserr)
 {
+#ifdef _WIN32
+    GPN_UNUSED(path);
+    GPN_UNUSED(oserr);
+    return true;
+#else
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     size_t len = slash == NULL ? 0 : (size_t)(slash - path);
+    bool ok = true;
     int fd;
 
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
     if (len >= sizeof folder) {
-        return;
+        return true;
     }
     memcpy(folder, path, len);
     folder[len] = '\0';
@@ -3786,27 +3878,54 @@ static void gpn_whole_sync_folder(const char *path)
     }
     fd = open(folder, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        fsync(fd);
+        ok = fsync(fd) == 0 || (errno != EIO && errno != ENOSPC);
+        *oserr = ok ? 0 : errno;
         close(fd);
     }
-}
+    return ok;
 #endif
+}
+
+/* Everything is on the disk, and the file is closed. */
+static bool gpn_whole_finish(gpn_whole *w)
+{
+    return w->oserr == 0 &&
+           (!w->file.is_open ||
+            (gpn_whole_flush(w) && gpn_file_sync(&w->file, &w->oserr) &&
+             gpn_file_close(&w->file, &w->oserr)));
+}
+
+/* Writes no more, but still has to be put in its place, or aborted; what is
+ * held until then are the names. */
+static bool gpn_whole_seal(gpn_whole *w, int *oserr)
+{
+    bool ok = gpn_whole_finish(w);
+    size_t part = w->part != NULL ? (size_t)(w->part - w->path) : 0;
+    char *names =
+        (char *)gpn_mem_realloc(w->env, w->path, (size_t)(w->buffer - w->path));
+
+    if (names != NULL) { /* else they stay where they are */
+        w->path = names;
+        w->part = w->part != NULL ? names + part : NULL;
+        w->buffer = NULL;
+    }
+    *oserr = w->oserr;
+    return ok;
+}
 
 /* Puts the file in its place. Ends the writer in either case; false: path is
  * as it was before. */
 static bool gpn_whole_commit(gpn_whole *w, int *oserr)
 {
-    bool ok = w->oserr == 0 && gpn_whole_flush(w) &&
-              gpn_file_sync(&w->file, &w->oserr) &&
-              gpn_file_close(&w->file, &w->oserr);
+    bool ok = gpn_whole_finish(w);
 
     if (ok && w->part != NULL) {
         ok = gpn_file_rename(w->part, w->path, &w->oserr);
         if (ok) {
+            int ignored; /* the file is in its place */
+
             w->part = NULL;
-#ifndef _WIN32
-            gpn_whole_sync_folder(w->path);
-#endif
+            gpn_folder_sync(w->path, &ignored);
         }
     }
     *oserr = w->oserr;
@@ -5385,26 +5504,37 @@ enum {
 
 /* --- bytes of text ------------------------------------------------------ */
 
-/* The first byte from p on that is not plain: plain is what stands for itself
- * in a string and is ASCII. Eight bytes a step: a byte minus 0x20, or minus 1
- * once quote and backslash are made 0, borrows into its top bit, and a borrow
+/* The top bits of those of the eight bytes at p that are not plain: plain is
+ * what stands for itself in a string and is ASCII. A byte minus 0x20, or minus
+ * 1 once quote and backslash are made 0, borrows into its top bit, and a borrow
  * crosses only from a byte that is a hit itself, so the lowest hit is exact. */
+static uint64_t gpn_json_hits(const char *p)
+{
+    const unsigned char *b = (const unsigned char *)p;
+    uint64_t x = (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 |
+                 (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 |
+                 (uint64_t)b[5] << 40 | (uint64_t)b[6] << 48 |
+                 (uint64_t)b[7] << 56;
+    uint64_t quote = (x ^ GPN_JSON_ONES * '"') - GPN_JSON_ONES;
+    uint64_t slash = (x ^ GPN_JSON_ONES * '\\') - GPN_JSON_ONES;
+    uint64_t low = x - GPN_JSON_ONES * 0x20;
+    return (x | quote | slash | low) & GPN_JSON_ONES * 0x80;
+}
+
+/* How many bytes stand before the lowest hit, of which there is one. */
+static size_t gpn_json_first(uint64_t hits)
+{
+    uint64_t below = (hits & (~hits + 1)) - 1;
+    return (size_t)((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1;
+}
+
+/* The first byte from p on that is not plain. */
 static const char *gpn_json_plain(const char *p, const char *end)
 {
     while (end - p >= 8) {
-        const unsigned char *b = (const unsigned char *)p;
-        uint64_t x = (uint64_t)b[0] | (uint64_t)b[1] << 8 |
-                     (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 |
-                     (uint64_t)b[4] << 32 | (uint64_t)b[5] << 40 |
-                     (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
-        uint64_t quote = (x ^ GPN_JSON_ONES * '"') - GPN_JSON_ONES;
-        uint64_t slash = (x ^ GPN_JSON_ONES * '\\') - GPN_JSON_ONES;
-        uint64_t low = x - GPN_JSON_ONES * 0x20;
-        uint64_t hits = (x | quote | slash | low) & GPN_JSON_ONES * 0x80;
-        if (hits != 0) {
-            uint64_t below = (hits & (~hits + 1)) - 1;
-            return p + (((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1);
-        }
+        uint64_t hits = gpn_json_hits(p);
+        if (hits != 0)
+            return p + gpn_json_first(hits);
         p += 8;
     }
     while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 &&
@@ -5413,13 +5543,35 @@ static const char *gpn_json_plain(const char *p, const char *end)
     return p;
 }
 
+/* The length of the character beyond ASCII at text; 0: none, or cut off. As
+ * gpn_utf8_scan() sees it, but quicker. */
+static size_t gpn_json_multi(const char *text, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned lead = p[0];
+    if (len < 2 || lead < 0xc2 || (p[1] & 0xc0) != 0x80)
+        return 0;
+    if (lead < 0xe0)
+        return 2;
+    if (len < 3 || (p[2] & 0xc0) != 0x80)
+        return 0;
+    if (lead < 0xf0)
+        return (lead == 0xe0 && p[1] < 0xa0) || (lead == 0xed && p[1] >= 0xa0)
+                   ? 0
+                   : 3;
+    if (len < 4 || (p[3] & 0xc0) != 0x80 || lead > 0xf4)
+        return 0;
+    return (lead == 0xf0 && p[1] < 0x90) || (lead == 0xf4 && p[1] >= 0x90) ? 0
+                                                                           : 4;
+}
+
 /* Past characters beyond ASCII: to the first byte that is ASCII, or is at
  * least 0x80 and no UTF-8. */
 static const char *gpn_json_beyond(const char *p, const char *end)
 {
     while (p < end && (unsigned char)*p >= 0x80) {
-        size_t need = 0, n = gpn_utf8_scan(p, (size_t)(end - p), &need);
-        if (n != need)
+        size_t n = gpn_json_multi(p, (size_t)(end - p));
+        if (n == 0)
             break;
         p += n;
     }
@@ -6558,10 +6710,80 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
+/* A piece of text from p up to stop, or a little beyond it but not to end, to
+ * *at, which has room. Stops early at what is no whole character. */
+static const char *gpn_json_w_piece(const char *p, const char *stop,
+                                    const char *end, char **at)
+{
+    /* behind the backslash; 'u': no short form, 0: needs none */
+    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu\0\0\"";
+    char *to = *at;
+    while (p < stop) {
+        unsigned c;
+        size_t n;
+        if (end - p >= 8) {
+            uint64_t hits = gpn_json_hits(p);
+            memcpy(to, p, 8);
+            n = hits != 0 ? gpn_json_first(hits) : 8;
+            p += n;
+            to += n;
+            if (n == 8)
+                continue;
+        }
+        c = (unsigned char)*p;
+        if (c >= 0x80) {
+            do {
+                n = gpn_json_multi(p, (size_t)(end - p));
+                memcpy(to, p, n);
+                p += n;
+                to += n;
+            } while (n > 0 && p < stop && (unsigned char)*p >= 0x80);
+            if (n == 0)
+                break;
+        } else if (c != '\\' && (c >= sizeof form - 1 || form[c] == '\0')) {
+            *to++ = *p++;
+        } else if (c >= 0x20 || form[c] != 'u') {
+            *to++ = '\\';
+            *to++ = c == '\\' ? '\\' : form[c];
+            p++;
+        } else {
+            to = gpn_json_w_unit(to, c);
+            p++;
+        }
+    }
+    *at = to;
+    return p;
+}
+
+/* The quick way into memory for most of a text, if not all: a piece at a time,
+ * for which there is room whatever it holds. Returns where it stopped. */
+static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
+                                    const char *end)
+{
+    gpn_buf *out = w->out;
+    const char *stop;
+    do {
+        size_t len = (size_t)(end - p), room;
+        char *to;
+        len = len < 2048 ? len : 2048;
+        room = 6 * len + 16; /* \u00xx; and a word, or a character, beyond */
+        if (out->max - out->len < room || !gpn_buf_reserve(out, room))
+            break;
+        stop = p + len;
+        to = out->data + out->len;
+        p = gpn_json_w_piece(p, stop, end, &to);
+        out->len = (size_t)(to - out->data);
+    } while (p < end && p >= stop);
+    return p;
+}
+
 /* Text inside a string; a character cut off by its end is carried over. */
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
-    const char *end = p + len, *run = p;
+    const char *end = p + len, *run;
+    if (w->write_fn == NULL && !w->ascii_only)
+        p = gpn_json_w_quick(w, p, end);
+    run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
         size_t need = 1, n = 1;
         uint32_t cp = (unsigned char)*p;
@@ -17150,6 +17372,7 @@ enum {
 typedef struct gpn_task {
     gptner_client *client;
     const gptner_run_config *cfg;
+    bool keep_raw;            /* as in the client's configuration */
     const gptner_prompt *one; /* instead of cfg: a single prompt */
     gpn_live *live;           /* its stream */
     /* the source */
@@ -17316,7 +17539,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_class cls;
     char *raw = NULL;
     size_t raw_len = reply->body_len;
-    if (t->client->cfg.keep_raw && raw_len > 0) {
+    if ((t->keep_raw || t->client->cfg.keep_raw) && raw_len > 0) {
         raw = gpn_str_dup(env, gpn_str(reply->body, raw_len));
         if (raw != NULL && reply->http_status / 100 != 2)
             gpn_secret_mask(t->client, raw, raw_len);
@@ -18192,10 +18415,10 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
     return status;
 }
 
-GPTNER_API gptner_status gptner_run(gptner_client *client,
-                                    const gptner_run_config *run,
-                                    gptner_run_summary *summary,
-                                    gptner_error *err)
+static gptner_status gpn_run_prompts(gptner_client *client,
+                                     const gptner_run_config *run,
+                                     bool keep_raw, gptner_run_summary *summary,
+                                     gptner_error *err)
 {
     gpn_task t;
     gpn_run_spec spec;
@@ -18214,6 +18437,7 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
     memset(&t, 0, sizeof t);
     t.client = client;
     t.cfg = run;
+    t.keep_raw = keep_raw;
     if (!gpn_mutex_init(&t.lock))
         return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
     status = gpn_task_open(&t, err);
@@ -18228,6 +18452,14 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
     }
     gpn_task_close(&t);
     return status;
+}
+
+GPTNER_API gptner_status gptner_run(gptner_client *client,
+                                    const gptner_run_config *run,
+                                    gptner_run_summary *summary,
+                                    gptner_error *err)
+{
+    return gpn_run_prompts(client, run, false, summary, err);
 }
 
 GPTNER_API void gptner_results_free(gptner_result **results, size_t n)
@@ -19022,6 +19254,1279 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 #ifndef GPTNER_NO_BATCH
 
 /* --- batch files --- */
+
+/* Endpoints that batches support (openai-api.md 5.3). The first three are
+ * those that the library writes bodies for, in the order of gptner_endpoint. */
+static const char gpn_batch_urls[][24] = {
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings",
+    "/v1/responses",        "/v1/moderations", "/v1/images/generations",
+    "/v1/images/edits",     "/v1/videos"};
+
+/* The one of these that url is; NULL: none. */
+static const char *gpn_batch_url(gptner_str url)
+{
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_batch_urls); i++)
+        if (gpn_str_eq_c(url, gpn_batch_urls[i]))
+            return gpn_batch_urls[i];
+    return NULL;
+}
+
+/* Ids that a file has, by seeded hashes of 64 bits in an open table, 16 to 32
+ * bytes for each. That two of 50,000 different ids have one hash happens in
+ * one of 10^10 files. */
+typedef struct gpn_marks {
+    const gpn_env *env;
+    uint64_t *slots; /* 0: free */
+    size_t mask;
+    size_t used;
+    uint64_t seed;
+} gpn_marks;
+
+/* For up to n ids. */
+static bool gpn_marks_init(gpn_marks *m, const gpn_env *env, size_t n)
+{
+    size_t room = 64;
+    while (room < 2 * n)
+        room *= 2;
+    m->env = env;
+    m->mask = room - 1;
+    m->used = 0;
+    m->seed = gpn_random_u64(env);
+    m->slots = (uint64_t *)gpn_mem_zalloc(env, room * sizeof *m->slots);
+    return m->slots != NULL;
+}
+
+static void gpn_marks_deinit(gpn_marks *m)
+{
+    gpn_mem_free(m->env, m->slots);
+    m->slots = NULL;
+}
+
+static void gpn_marks_clear(gpn_marks *m)
+{
+    memset(m->slots, 0, (m->mask + 1) * sizeof *m->slots);
+    m->used = 0;
+}
+
+/* splitmix64 over eight bytes at a time. */
+static uint64_t gpn_marks_hash(const gpn_marks *m, gptner_str id)
+{
+    uint64_t h = m->seed ^ id.len;
+    do {
+        size_t n = id.len < 8 ? id.len : 8;
+        uint64_t word = 0;
+        if (n > 0)
+            memcpy(&word, id.ptr, n);
+        h = (h ^ word) + UINT64_C(0x9e3779b97f4a7c15);
+        h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+        h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+        h ^= h >> 31;
+        id.ptr += n;
+        id.len -= n;
+    } while (id.len > 0);
+    return h != 0 ? h : 1;
+}
+
+/* false: it is there already. Beyond three quarters nothing is added, for then
+ * the file is too long in any case. */
+static bool gpn_marks_add(gpn_marks *m, gptner_str id)
+{
+    uint64_t hash = gpn_marks_hash(m, id);
+    size_t at = (size_t)hash & m->mask;
+    while (m->slots[at] != 0 && m->slots[at] != hash)
+        at = (at + 1) & m->mask;
+    if (m->slots[at] == hash)
+        return false;
+    if (m->used < m->mask - m->mask / 4) {
+        m->slots[at] = hash;
+        m->used++;
+    }
+    return true;
+}
+
+enum { GPN_LINES_PIECE = 65536, GPN_LINE_MODEL = 256 };
+
+/* A line on its way into a file. */
+typedef struct gpn_line {
+    char id[GPTNER_BATCH_ID_MAX + 1];
+    size_t id_len;
+    const char *url;  /* one of gpn_batch_urls */
+    int64_t inputs;   /* to be embedded; 0 elsewhere */
+    int64_t tokens;   /* as estimated */
+    size_t model_len; /* of model */
+    char model[GPN_LINE_MODEL];
+} gpn_line;
+
+/* A file that is full. */
+typedef struct gpn_lines_file {
+    gpn_whole whole; /* sealed; its path NULL: in its place, or not written */
+    size_t name;     /* where in names its path is */
+    int64_t requests, bytes, tokens;
+} gpn_lines_file;
+
+/* Turns prompts into the lines of batch files. Used by
+ * gptner_batch_create_file() and by the durable job: fill in the first part,
+ * the rest being zero, call gpn_lines_write() once, look at the second part,
+ * call gpn_lines_commit() to put the files in their places, and end it with
+ * gpn_lines_deinit(), after which files not committed are gone. */
+typedef struct gpn_lines {
+    /* what the caller sets */
+    gptner_client *client;
+    const gptner_batch_create_config *cfg; /* but for its output_path */
+    const char *path; /* of the first file; its name ends in .jsonl */
+    bool number_all;  /* the first file's name has a number, too: X-1.jsonl */
+    bool each;        /* a file takes its place as soon as it is full; else all
+                         do by gpn_lines_commit() */
+    bool dry;         /* no file at all: only counts and digest */
+    bool digest;
+    size_t first; /* files before this number are only counted; from 1, or 0 */
+    /* A prompt that makes no line (why->status is INVALID_ARGUMENT or LIMIT) is
+     * left out, and told here; its index is not given to another. false ends
+     * all with CANCELLED. bad_fn NULL: such a prompt ends all, with its own
+     * status. */
+    bool (*bad_fn)(void *ctx, size_t index, const gptner_error *why);
+    /* A file is full, and with each it is in its place. May be NULL. number is
+     * from 1. Another status than OK ends all. */
+    gptner_status (*file_fn)(void *ctx, size_t number,
+                             const gptner_batch_file *file, gptner_error *err);
+    void *ctx;
+    /* what came of it */
+    int64_t requests; /* lines in all files */
+    int64_t bad;      /* prompts left out; both together: prompts read */
+    size_t n_files;
+    const char *url;          /* of all lines; NULL: there was none */
+    unsigned char sha256[32]; /* over all lines, if digest */
+    /* private */
+    int64_t max_requests, max_bytes, max_tokens;
+    gpn_task task;
+    gptner_run_config run;
+    gpn_marks marks;
+    gpn_buf files; /* of gpn_lines_file */
+    gpn_buf names; /* their paths, each with a NUL */
+    gpn_buf out;   /* lines not written yet */
+    gpn_sha256_state sha;
+    /* the file that is being filled */
+    gpn_lines_file now;
+    int64_t inputs;
+    /* what all lines share */
+    size_t model_len;
+    char model[GPN_LINE_MODEL];
+    /* The shape of a line that holds nothing but a text: what stands around
+     * that is the same for all prompts with these options and this system
+     * message. Made when a second one comes. */
+    const gptner_options *shape_options;
+    gptner_options shape_copy; /* for a caller that fills them in anew */
+    gpn_buf shape_system;
+    bool shape_has_system;
+    bool shape_tried;
+    bool shape_good;
+    gpn_buf shape_head;   /* from the end of the id to the text */
+    gpn_buf shape_tail;   /* from its end to the end of the line */
+    size_t shape_outside; /* bytes of the head before the body */
+    gpn_line shape_line;
+} gpn_lines;
+
+/* The texts in an "input": one, or those of an array. An array of numbers is
+ * one text in tokens. */
+static int64_t gpn_line_inputs(gptner_json_reader *r)
+{
+    int64_t n = 0;
+    if (gptner_json_peek(r) != GPTNER_JSON_ARRAY) {
+        gptner_json_skip(r);
+        return 1;
+    }
+    gptner_json_enter_array(r);
+    while (gptner_json_next_item(r))
+        if (gptner_json_peek(r) != GPTNER_JSON_NUMBER || n == 0)
+            n++;
+    return n;
+}
+
+/* What a body says of itself: its model, whether it asks for a stream, and how
+ * many texts it wants embedded. */
+static gptner_status gpn_line_inspect(gpn_line *l, gptner_str body,
+                                      gptner_error *err)
+{
+    static const char *const names[] = {"model", "stream", "input", NULL};
+    char scratch[GPN_LINE_MODEL];
+    gptner_json_reader r;
+    gptner_json_error why;
+    gptner_str model = GPN_ZERO;
+    bool stream = false;
+    size_t which;
+    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
+    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    l->inputs = 1;
+    l->model_len = GPN_LINE_MODEL + 1;
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, names, &which)) {
+        if (which == 0) {
+            gptner_json_read_str(&r, &model);
+            l->model_len = model.ptr != NULL ? model.len : GPN_LINE_MODEL + 1;
+            if (l->model_len <= GPN_LINE_MODEL && model.len > 0)
+                memcpy(l->model, model.ptr, model.len);
+        } else if (which == 1) {
+            gptner_json_read_bool(&r, &stream);
+        } else {
+            l->inputs = gpn_line_inputs(&r);
+        }
+    }
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "request body: %s",
+                        why.message);
+    if (stream)
+        return gpn_refuse(err, "request body: asks for a stream, which a "
+                               "batch cannot have");
+    if (l->model_len > GPN_LINE_MODEL)
+        return gpn_refuse(err, "request body: has no text \"model\", or one "
+                               "over 256 bytes");
+    return GPTNER_OK;
+}
+
+/* White space between the tokens goes, for a line must not break inside. */
+static void gpn_line_join(gpn_buf *out, size_t from)
+{
+    const char *p = out->data + from, *end = out->data + out->len;
+    char *to = out->data + from;
+    bool inside = false;
+    if (memchr(p, '\n', (size_t)(end - p)) == NULL &&
+        memchr(p, '\r', (size_t)(end - p)) == NULL)
+        return;
+    for (; p < end; p++) {
+        if (*p == '"')
+            inside = !inside;
+        else if (!inside && (unsigned char)*p <= ' ')
+            continue;
+        else if (*p == '\\')
+            *to++ = *p++; /* only ever inside a string, not its last byte */
+        *to++ = *p;
+    }
+    out->len = (size_t)(to - out->data);
+}
+
+/* A text to be embedded. */
+static gptner_status gpn_line_embed(gpn_ask *ask, gpn_buf *out,
+                                    gptner_error *err)
+{
+    static const gpn_body_member model = {"model", 0, 0, 0, GPN_PART_MODEL};
+    const gptner_prompt *p = ask->prompt;
+    gpn_body b;
+    gptner_status status = gpn_ask_check(ask, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (p->n_messages > 0 || p->messages_json.ptr != NULL)
+        return gpn_refuse(err, "embeddings are made of a text, not of a "
+                               "conversation");
+    b.ask = ask;
+    b.o = ask->options;
+    b.flags = 0;
+    b.chat = true; /* a key stands for itself */
+    gpn_json_writer_init(&b.w, out);
+    b.w.refuse_invalid = true;
+    b.w.trust_raw = true; /* gpn_ask_check() has seen it */
+    gptner_json_write_object(&b.w);
+    if (!gpn_body_replaced(&b, &model))
+        gpn_body_put(&b, &model);
+    if (!gpn_json_has(b.o->extra_body_json, "input"))
+        gptner_json_put_str(&b.w, "input", p->text);
+    if (b.o->extra_body_json != NULL)
+        gpn_body_extra(&b);
+    gptner_json_write_end(&b.w);
+    status = gptner_json_writer_finish(&b.w, NULL);
+    if (status == GPTNER_OK)
+        return GPTNER_OK;
+    return gpn_fail(err, status, "request body: %s",
+                    gptner_json_writer_message(&b.w));
+}
+
+/* The endpoint of a prompt that we write the body of, if the job has one. */
+static gptner_status gpn_lines_direct(const gpn_lines *j, gptner_options *o,
+                                      gptner_error *err)
+{
+    static const gptner_endpoint kinds[] = {GPTNER_ENDPOINT_CHAT,
+                                            GPTNER_ENDPOINT_COMPLETIONS,
+                                            GPTNER_ENDPOINT_EMBEDDINGS};
+    size_t i = 0;
+    if (j->cfg->endpoint == NULL)
+        return GPTNER_OK;
+    while (i < GPN_COUNT(kinds) &&
+           strcmp(j->cfg->endpoint, gpn_batch_urls[i]) != 0)
+        i++;
+    if (i == GPN_COUNT(kinds))
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "a prompt for %s needs body_json", j->cfg->endpoint);
+    if (o->endpoint != GPTNER_ENDPOINT_AUTO && o->endpoint != kinds[i])
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "options.endpoint is not %s", j->cfg->endpoint);
+    if (kinds[i] == GPTNER_ENDPOINT_EMBEDDINGS && o->endpoint != kinds[i] &&
+        (gpn_model_flags(gpn_model_of(o)) & GPN_MODEL_EMBEDDINGS) == 0)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "model %s is not known to make embeddings; if it does, "
+                        "set options.endpoint",
+                        gpn_model_of(o));
+    o->endpoint = kinds[i];
+    return GPTNER_OK;
+}
+
+/* Append the body of a request to out, as it stands in a line, and note what
+ * the line has to know of it. */
+static gptner_status gpn_lines_body(gpn_lines *j, const gptner_prompt *prompt,
+                                    const gptner_options *options, gpn_buf *out,
+                                    gpn_line *l, gptner_error *err)
+{
+    gptner_prompt p = *prompt;
+    gptner_options o = *options;
+    size_t from = out->len;
+    gpn_ask ask;
+    gptner_status status = GPTNER_OK;
+    bool own = p.body_json.ptr != NULL;
+    memset(&ask, 0, sizeof ask);
+    ask.client = j->client;
+    ask.prompt = &p;
+    ask.options = options;
+    if (own && (int64_t)p.body_json.len > j->max_bytes)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "body_json: alone over the limits of a file");
+    if (own && gpn_str_starts(p.body_json, "\xEF\xBB\xBF"))
+        p.body_json = gpn_str(p.body_json.ptr + 3, p.body_json.len - 3);
+    if (!own) {
+        status = gpn_lines_direct(j, &o, err);
+        if (status == GPTNER_OK && o.endpoint != options->endpoint)
+            ask.options = &o;
+        ask.endpoint =
+            gpn_model_endpoint(&o, gpn_model_flags(gpn_model_of(&o)));
+    }
+    if (status != GPTNER_OK)
+        return status;
+    status = ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS
+                 ? gpn_line_embed(&ask, out, err)
+                 : gpn_body_write(&ask, out, err);
+    if (status != GPTNER_OK)
+        return status;
+    gpn_line_join(out, from);
+    l->url = j->cfg->endpoint != NULL
+                 ? gpn_batch_url(gpn_str_c(j->cfg->endpoint))
+                 : gpn_batch_urls[(int)ask.endpoint - 1];
+    status =
+        gpn_line_inspect(l, gpn_str(out->data + from, out->len - from), err);
+    if (l->url != gpn_batch_urls[2])
+        l->inputs = 0;
+    return status;
+}
+
+static bool gpn_str_same(gptner_str a, gptner_str b)
+{
+    return (a.ptr == NULL) == (b.ptr == NULL) && gpn_str_eq(a, b);
+}
+
+/* Find out the shape of lines with these options and this system message: the
+ * bodies of two texts differ from where the text stands. */
+static gptner_status gpn_lines_shape(gpn_lines *j, const gptner_prompt *prompt,
+                                     const gptner_options *options)
+{
+    gptner_prompt p = GPN_ZERO;
+    gpn_buf *one = &j->shape_tail, *other = &j->shape_head;
+    gptner_status status;
+    size_t n = 0;
+    j->shape_tried = true;
+    gpn_buf_clear(one);
+    gpn_buf_clear(other);
+    p.system = prompt->system;
+    p.text = gpn_str("", 0);
+    status = gpn_lines_body(j, &p, options, one, &j->shape_line, NULL);
+    p.text = gpn_str("a", 1);
+    if (status == GPTNER_OK)
+        status = gpn_lines_body(j, &p, options, other, &j->shape_line, NULL);
+    if (status != GPTNER_OK)
+        return status;
+    while (n < one->len && one->data[n] == other->data[n])
+        n++;
+    if (n == one->len)
+        return GPTNER_OK; /* what we write was replaced by the caller's */
+    gpn_buf_clear(other);
+    gpn_buf_add_s(other, "\",\"method\":\"POST\",\"url\":\"");
+    gpn_buf_add_s(other, j->shape_line.url);
+    gpn_buf_add_s(other, "\",\"body\":");
+    j->shape_outside = other->len;
+    gpn_buf_add(other, one->data, n);
+    gpn_buf_drop(one, n);
+    gpn_buf_add_s(one, "}\n");
+    j->shape_good = other->status == GPTNER_OK && one->status == GPTNER_OK;
+    return GPTNER_OK;
+}
+
+/* Is the shape good for this prompt? */
+static bool gpn_lines_fits(gpn_lines *j, const gptner_prompt *p,
+                           const gptner_options *options)
+{
+    gptner_str system = gpn_str(j->shape_has_system ? "" : NULL, 0);
+    if (p->body_json.ptr != NULL || p->messages_json.ptr != NULL ||
+        p->n_messages > 0 || p->text.ptr == NULL)
+        return false;
+    if (j->shape_system.len > 0)
+        system = gpn_str(j->shape_system.data, j->shape_system.len);
+    if (j->shape_options == options && gpn_str_same(p->system, system) &&
+        memcmp(&j->shape_copy, options, sizeof *options) == 0) {
+        if (!j->shape_tried)
+            gpn_lines_shape(j, p, options);
+        return j->shape_good;
+    }
+    gpn_buf_clear(&j->shape_system);
+    gpn_buf_add_str(&j->shape_system, p->system);
+    j->shape_has_system = p->system.ptr != NULL;
+    j->shape_options = j->shape_system.status == GPTNER_OK ? options : NULL;
+    memcpy(&j->shape_copy, options, sizeof *options);
+    j->shape_tried = j->shape_good = false;
+    return false;
+}
+
+/* The line's id: the prompt's own, or one made of its index. */
+static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
+                                   gptner_error *err)
+{
+    gptner_str id = it->prompt.custom_id;
+    size_t i;
+    if (id.ptr == NULL) {
+        memcpy(l->id, "request-", 8);
+        l->id_len = 8 + gpn_fmt_u64(it->index, l->id + 8);
+        return GPTNER_OK;
+    }
+    if (id.len < 1 || id.len > GPTNER_BATCH_ID_MAX)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "custom_id: %s; 1 to 64 bytes are allowed",
+                        id.len < 1 ? "empty" : "too long");
+    for (i = 0; i < id.len; i++)
+        if (id.ptr[i] < 0x21 || id.ptr[i] > 0x7e)
+            return gpn_refuse(err, "custom_id: printable ASCII without "
+                                   "spaces is allowed, nothing else");
+    memcpy(l->id, id.ptr, id.len);
+    l->id_len = id.len;
+    return GPTNER_OK;
+}
+
+static void gpn_line_begin(const gpn_line *l, gpn_buf *out)
+{
+    size_t i;
+    gpn_buf_add(out, "{\"custom_id\":\"", 14);
+    if (memchr(l->id, '"', l->id_len) == NULL &&
+        memchr(l->id, '\\', l->id_len) == NULL) {
+        gpn_buf_add(out, l->id, l->id_len);
+        return;
+    }
+    for (i = 0; i < l->id_len; i++) {
+        if (l->id[i] == '"' || l->id[i] == '\\')
+            gpn_buf_add_c(out, '\\');
+        gpn_buf_add_c(out, l->id[i]);
+    }
+}
+
+/* Append the line of a prompt whose shape is known; false: something is wrong
+ * with its text. */
+static bool gpn_lines_quick(gpn_lines *j, gptner_str text, gpn_line *l)
+{
+    gptner_json_writer w;
+    size_t from;
+    gpn_line_begin(l, &j->out);
+    from = j->out.len + j->shape_outside;
+    gpn_buf_add(&j->out, j->shape_head.data, j->shape_head.len);
+    gpn_json_writer_init(&w, &j->out);
+    w.refuse_invalid = true;
+    gpn_json_w_text(&w, text.ptr, text.len);
+    gpn_buf_add(&j->out, j->shape_tail.data, j->shape_tail.len);
+    if (w.carried > 0 || gptner_json_writer_status(&w) != GPTNER_OK)
+        return false;
+    l->url = j->shape_line.url;
+    l->inputs = j->shape_line.inputs;
+    l->model_len = j->shape_line.model_len;
+    memcpy(l->model, j->shape_line.model, l->model_len);
+    l->tokens = (int64_t)(j->out.len - 2 - from + 2) / 3;
+    return true;
+}
+
+/* Append the line of a prompt. */
+static gptner_status gpn_lines_compose(gpn_lines *j, const gpn_item *it,
+                                       gpn_line *l, gptner_error *err)
+{
+    gpn_buf *out = &j->out;
+    size_t from = out->len, at, url;
+    gptner_status status;
+    if (it->bad != NULL)
+        return gpn_refuse(err, it->bad);
+    status = gpn_line_name(l, it, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (gpn_lines_fits(j, &it->prompt, it->options)) {
+        if (gpn_lines_quick(j, it->prompt.text, l))
+            return GPTNER_OK;
+        out->len = from; /* the long way says what is wrong */
+    }
+    gpn_line_begin(l, out);
+    gpn_buf_add_s(out, "\",\"method\":\"POST\",\"url\":\"");
+    url = out->len; /* known when the body is */
+    gpn_buf_add_s(out, "\",\"body\":");
+    at = out->len;
+    status = gpn_lines_body(j, &it->prompt, it->options, out, l, err);
+    if (status != GPTNER_OK)
+        return status;
+    l->tokens = (int64_t)(out->len - at + 2) / 3;
+    at = strlen(l->url);
+    if (gpn_buf_reserve(out, at + 2)) {
+        memmove(out->data + url + at, out->data + url, out->len - url);
+        memcpy(out->data + url, l->url, at);
+        out->len += at;
+        gpn_buf_add(out, "}\n", 2);
+    }
+    return out->status == GPTNER_OK ? GPTNER_OK
+                                    : gpn_fail(err, out->status, "line: %s",
+                                               gptner_status_text(out->status));
+}
+
+/* The path of file number n, behind those that are there. */
+static gptner_status gpn_lines_add_name(gpn_lines *j, size_t n,
+                                        gptner_error *err)
+{
+    gpn_buf *b = &j->names;
+    size_t stem = strlen(j->path) - 6; /* .jsonl */
+    gpn_buf_add(b, j->path, stem);
+    if (n > 1 || j->number_all) {
+        gpn_buf_add_c(b, '-');
+        gpn_buf_add_u64(b, n);
+    }
+    gpn_buf_add(b, j->path + stem, 7); /* and its NUL */
+    return b->status == GPTNER_OK ? GPTNER_OK : gpn_no_memory(err, j->path);
+}
+
+static bool gpn_lines_writes(const gpn_lines *j)
+{
+    return !j->dry && j->n_files + 1 >= j->first;
+}
+
+static const char *gpn_lines_path(const gpn_lines *j, size_t name)
+{
+    return j->names.data + name;
+}
+
+/* A file is begun with its first line. */
+static gptner_status gpn_lines_begin_file(gpn_lines *j, gptner_error *err)
+{
+    int oserr = 0;
+    const char *path;
+    gptner_status status;
+    memset(&j->now, 0, sizeof j->now);
+    j->inputs = 0;
+    j->now.name = j->names.len;
+    status = gpn_lines_add_name(j, j->n_files + 1, err);
+    if (status != GPTNER_OK || !gpn_lines_writes(j))
+        return status;
+    path = gpn_lines_path(j, j->now.name);
+    if (!gpn_whole_begin(&j->now.whole, &j->client->env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be created", oserr);
+    return GPTNER_OK;
+}
+
+/* The first len bytes of out go to the file. */
+static gptner_status gpn_lines_flush(gpn_lines *j, size_t len,
+                                     gptner_error *err)
+{
+    int oserr = 0;
+    if (j->digest)
+        gpn_sha256_update(&j->sha, j->out.data, len);
+    if (j->now.whole.path != NULL &&
+        !gpn_whole_write(&j->now.whole, j->out.data, len, &oserr))
+        return gpn_file_fail(err, gpn_lines_path(j, j->now.name),
+                             "writing failed", oserr);
+    gpn_buf_drop(&j->out, len);
+    return GPTNER_OK;
+}
+
+/* What is handed out about a file. */
+static void gpn_lines_describe(const gpn_lines *j, const gpn_lines_file *f,
+                               gptner_batch_file *file)
+{
+    file->path = gpn_lines_path(j, f->name);
+    file->requests = f->requests;
+    file->bytes = f->bytes;
+    file->tokens = f->tokens;
+}
+
+/* The file ends with the first len bytes of out; what follows is of the next.
+ */
+static gptner_status gpn_lines_end_file(gpn_lines *j, size_t len,
+                                        gptner_error *err)
+{
+    gptner_batch_file file;
+    gptner_status status = gpn_lines_flush(j, len, err);
+    int oserr = 0;
+    bool ok = true;
+    if (status != GPTNER_OK)
+        return status;
+    if (!gpn_buf_reserve(&j->files, sizeof j->now))
+        return gpn_no_memory(err, "list of files");
+    if (j->now.whole.path != NULL && j->each)
+        ok = gpn_whole_commit(&j->now.whole, &oserr);
+    else if (j->now.whole.path != NULL)
+        ok = gpn_whole_seal(&j->now.whole, &oserr);
+    gpn_lines_describe(j, &j->now, &file);
+    if (!ok)
+        return gpn_file_fail(err, file.path, "writing failed", oserr);
+    gpn_buf_add(&j->files, (const char *)&j->now, sizeof j->now);
+    memset(&j->now, 0, sizeof j->now);
+    j->n_files++;
+    gpn_marks_clear(&j->marks);
+    if (j->file_fn != NULL)
+        return j->file_fn(j->ctx, j->n_files, &file, err);
+    return GPTNER_OK;
+}
+
+/* Would the file be too large with this line? */
+static bool gpn_lines_full(const gpn_lines *j, const gpn_line *l, int64_t bytes)
+{
+    const gpn_lines_file *f = &j->now;
+    return f->requests + 1 > j->max_requests ||
+           f->bytes + bytes > j->max_bytes ||
+           f->tokens + l->tokens > j->max_tokens ||
+           j->inputs + l->inputs > GPTNER_BATCH_REQUESTS_MAX;
+}
+
+/* What stands against a line: it differs from the first, or fits no file. */
+static gptner_status gpn_lines_check(const gpn_lines *j, const gpn_line *l,
+                                     int64_t bytes, gptner_error *err)
+{
+    if (bytes > j->max_bytes || l->tokens > j->max_tokens ||
+        l->inputs > GPTNER_BATCH_REQUESTS_MAX)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "alone over the limits of a file: %lld bytes, about "
+                        "%lld tokens",
+                        (long long)bytes, (long long)l->tokens);
+    if (j->url == NULL)
+        return GPTNER_OK;
+    if (j->url != l->url)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "is for %s, the first one for %s; a batch has one "
+                        "endpoint",
+                        l->url, j->url);
+    if (j->model_len != l->model_len ||
+        memcmp(j->model, l->model, l->model_len) != 0)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "is for the model %.*s, the first one for %.*s; a "
+                        "batch has one model",
+                        (int)l->model_len, l->model, (int)j->model_len,
+                        j->model);
+    return GPTNER_OK;
+}
+
+/* The line at the end of out, from from on, into this file or the next. *why:
+ * what stands against it; *err: what ends all. */
+static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
+                                     size_t from, gptner_error *why,
+                                     gptner_error *err)
+{
+    int64_t bytes = (int64_t)(j->out.len - from);
+    gptner_status status = gpn_lines_check(j, l, bytes, why);
+    if (status != GPTNER_OK)
+        return status;
+    if (j->now.requests > 0 && gpn_lines_full(j, l, bytes)) {
+        status = gpn_lines_end_file(j, from, err);
+        if (status != GPTNER_OK)
+            return status;
+    }
+    if (!gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
+        return gpn_fail(why, GPTNER_ERR_INVALID_ARGUMENT,
+                        "custom_id %.*s is used twice", (int)l->id_len, l->id);
+    if (j->now.requests == 0)
+        status = gpn_lines_begin_file(j, err);
+    if (status != GPTNER_OK)
+        return status;
+    j->now.requests++;
+    j->now.bytes += bytes;
+    j->now.tokens += l->tokens;
+    j->inputs += l->inputs;
+    j->requests++;
+    if (j->url == NULL) {
+        j->url = l->url;
+        j->model_len = l->model_len;
+        memcpy(j->model, l->model, l->model_len);
+    }
+    return j->out.len >= GPN_LINES_PIECE ? gpn_lines_flush(j, j->out.len, err)
+                                         : GPTNER_OK;
+}
+
+/* Take a prompt in. */
+static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
+                                    gptner_error *err)
+{
+    gptner_error why = GPN_ZERO;
+    gpn_line l;
+    size_t from = j->out.len;
+    gptner_status status = gpn_lines_compose(j, it, &l, &why);
+    if (status == GPTNER_OK)
+        status = gpn_lines_admit(j, &l, from, &why, err);
+    if (status == GPTNER_OK || why.status == GPTNER_OK)
+        return status;
+    if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
+        *err = why;
+        return status;
+    }
+    if (it->line != 0)
+        gpn_fail(&why, status, "%s, line %lld: %s", j->cfg->input_path,
+                 (long long)it->line, why.message);
+    else
+        gpn_fail(&why, status, "prompt %lld: %s", (long long)it->index,
+                 why.message);
+    if (j->bad_fn == NULL) {
+        *err = why;
+        return status;
+    }
+    j->out.len = from;
+    j->out.status = GPTNER_OK;
+    j->bad++;
+    return j->bad_fn(j->ctx, it->index, &why)
+               ? GPTNER_OK
+               : gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
+}
+
+static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
+{
+    const gptner_batch_create_config *cfg = j->cfg;
+    const gpn_env *env = &j->client->env;
+    int64_t most;
+    j->max_requests =
+        cfg->max_requests != 0 ? cfg->max_requests : GPTNER_BATCH_REQUESTS_MAX;
+    j->max_bytes =
+        cfg->max_bytes != 0 ? cfg->max_bytes : GPTNER_BATCH_BYTES_MAX;
+    j->max_tokens = cfg->max_tokens != 0 ? cfg->max_tokens : INT64_MAX / 2;
+    if (j->max_requests < 0 || j->max_requests > GPTNER_BATCH_REQUESTS_MAX ||
+        j->max_bytes < 0 || j->max_bytes > GPTNER_BATCH_BYTES_MAX ||
+        j->max_tokens < 0 || j->max_tokens > INT64_MAX / 2)
+        return gpn_refuse(err, "batch: max_requests, max_bytes or max_tokens "
+                               "out of range (0: as many as are allowed)");
+    if (j->path == NULL || !gpn_path_is_jsonl(j->path))
+        return gpn_refuse(err, "batch: the name of a batch file must end in "
+                               ".jsonl, or the server refuses it");
+    if (cfg->endpoint != NULL &&
+        gpn_batch_url(gpn_str_c(cfg->endpoint)) == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "batch: %s is no endpoint of batches", cfg->endpoint);
+    if (!gpn_mutex_init(&j->task.lock))
+        return gpn_fail(err, GPTNER_ERR_THREAD, "batch: no mutex");
+    gpn_buf_init(&j->files, env, SIZE_MAX / 2);
+    gpn_buf_init(&j->names, env, SIZE_MAX / 2);
+    gpn_buf_init(&j->out, env, (size_t)j->max_bytes + 2 * GPN_LINES_PIECE);
+    gpn_buf_init(&j->shape_system, env, (size_t)j->max_bytes);
+    gpn_buf_init(&j->shape_head, env, (size_t)j->max_bytes);
+    gpn_buf_init(&j->shape_tail, env, (size_t)j->max_bytes);
+    gpn_sha256_init(&j->sha);
+    j->run.prompts = cfg->prompts;
+    j->run.texts = cfg->texts;
+    j->run.n_prompts = cfg->n_prompts;
+    j->run.input_path = cfg->input_path;
+    j->run.next_fn = cfg->next_fn;
+    j->run.next_user = cfg->next_user;
+    j->task.client = j->client;
+    j->task.cfg = &j->run;
+    most = j->max_requests;
+    if ((cfg->prompts != NULL || cfg->texts != NULL) &&
+        cfg->n_prompts < (size_t)most)
+        most = (int64_t)cfg->n_prompts;
+    if (!gpn_marks_init(&j->marks, env, (size_t)most))
+        return gpn_no_memory(err, "batch");
+    return gpn_task_open(&j->task, err);
+}
+
+static gpn_lines_file *gpn_lines_at(gpn_lines *j, size_t i)
+{
+    return (gpn_lines_file *)(void *)j->files.data + i;
+}
+
+/* All files that wait for it take their places, or none does. */
+static gptner_status gpn_lines_commit(gpn_lines *j, gptner_error *err)
+{
+    size_t i;
+    int oserr = 0;
+    for (i = 0; i < j->n_files; i++) {
+        gpn_lines_file *f = gpn_lines_at(j, i);
+        if (f->whole.path == NULL || gpn_whole_commit(&f->whole, &oserr))
+            continue;
+        gpn_file_fail(err, gpn_lines_path(j, f->name), "cannot be put there",
+                      oserr);
+        while (i-- > 0)
+            gpn_file_remove(gpn_lines_path(j, gpn_lines_at(j, i)->name));
+        return err->status;
+    }
+    return GPTNER_OK;
+}
+
+/* What was not committed goes. */
+static void gpn_lines_deinit(gpn_lines *j)
+{
+    size_t i;
+    gpn_whole_abort(&j->now.whole);
+    for (i = 0; i < j->n_files; i++)
+        gpn_whole_abort(&gpn_lines_at(j, i)->whole);
+    j->n_files = 0;
+    if (j->out.env == NULL) /* nothing was begun */
+        return;
+    gpn_task_close(&j->task);
+    gpn_marks_deinit(&j->marks);
+    gpn_buf_deinit(&j->files);
+    gpn_buf_deinit(&j->names);
+    gpn_buf_deinit(&j->out);
+    gpn_buf_deinit(&j->shape_system);
+    gpn_buf_deinit(&j->shape_head);
+    gpn_buf_deinit(&j->shape_tail);
+}
+
+/* Write all prompts into files, as j says, which still have to be committed.
+ * err may not be NULL. */
+static gptner_status gpn_lines_write(gpn_lines *j, gptner_error *err)
+{
+    gpn_item *it = NULL;
+    gptner_status status;
+    int got = 1;
+    memset(err, 0, sizeof *err);
+    status = gpn_lines_begin(j, err);
+    while (status == GPTNER_OK && got > 0) {
+        if (gpn_atomic_get(&j->client->pool->cancelled) != 0)
+            return gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
+        got = gpn_task_read(&j->task, &it, err);
+        if (got > 0) {
+            status = gpn_lines_take(j, it, err);
+            gpn_item_free(&j->client->env, it);
+        } else if (got < 0) {
+            status = err->status;
+        }
+    }
+    if (status == GPTNER_OK && j->now.requests > 0)
+        status = gpn_lines_end_file(j, j->out.len, err);
+    if (status == GPTNER_OK && j->digest)
+        gpn_sha256_final(&j->sha, j->sha256);
+    return status;
+}
+
+/* The list of files, to be handed out. */
+static gptner_batch_files *gpn_lines_list(gpn_lines *j)
+{
+    size_t size = j->n_files * sizeof(gptner_batch_file);
+    gptner_batch_files *list = (gptner_batch_files *)gpn_owned_new(
+        &j->client->env, sizeof *list + size + j->names.len);
+    gptner_batch_file *items;
+    char *names;
+    size_t i;
+    if (list == NULL)
+        return NULL;
+    items = (gptner_batch_file *)(void *)(list + 1);
+    names = (char *)(items + j->n_files);
+    memcpy(names, j->names.data, j->names.len);
+    for (i = 0; i < j->n_files; i++) {
+        const gpn_lines_file *f = gpn_lines_at(j, i);
+        gpn_lines_describe(j, f, &items[i]);
+        items[i].path = names + f->name;
+    }
+    list->items = items;
+    list->count = j->n_files;
+    list->requests = j->requests;
+    list->endpoint = j->url;
+    return list;
+}
+
+GPTNER_API gptner_status gptner_batch_create_file(
+    gptner_client *client, const gptner_batch_create_config *cfg,
+    gptner_batch_files **out, gptner_error *err)
+{
+    gptner_error why = GPN_ZERO;
+    gptner_batch_files *list = NULL;
+    gptner_status status;
+    gpn_lines j;
+    if (out != NULL)
+        *out = NULL;
+    if (client == NULL || cfg == NULL)
+        return gpn_refuse(err, "batch: client or configuration is NULL");
+    memset(&j, 0, sizeof j);
+    j.client = client;
+    j.cfg = cfg;
+    j.path = cfg->output_path;
+    status = gpn_lines_write(&j, &why);
+    if (status == GPTNER_OK && j.requests == 0)
+        status = gpn_refuse(&why, "batch: there is no prompt");
+    if (status == GPTNER_OK) { /* before anything takes its place */
+        list = gpn_lines_list(&j);
+        status = list != NULL ? gpn_lines_commit(&j, &why)
+                              : gpn_no_memory(&why, "batch");
+    }
+    gpn_lines_deinit(&j);
+    if (status == GPTNER_OK && out != NULL) {
+        *out = list;
+        list = NULL;
+    }
+    gptner_batch_files_free(list);
+    if (status != GPTNER_OK && err != NULL)
+        *err = why;
+    return status;
+}
+
+GPTNER_API void gptner_batch_files_free(gptner_batch_files *files)
+{
+    gpn_owned_free(files);
+}
+
+/* --- the check of a batch file --- */
+
+enum {
+    GPN_CHECK_KEPT = 100,
+    GPN_CHECK_TEXT = 160,
+    GPN_CHECK_WHOLE = 4, /* findings about the file as a whole, at most */
+    GPN_CHECK_LINE = 64 << 20
+};
+
+/* The report with all that it points to, in one block. Findings about the
+ * whole file are known last and stand first, so lines wait in a list. */
+typedef struct gpn_check {
+    gptner_batch_report report;
+    gptner_batch_issue items[GPN_CHECK_KEPT + GPN_CHECK_WHOLE];
+    char texts[GPN_CHECK_KEPT + GPN_CHECK_WHOLE][GPN_CHECK_TEXT];
+    char model[GPN_LINE_MODEL];
+    size_t n_whole;
+    size_t n_lines;
+    const char *url; /* of the batch */
+    uint64_t model_hash;
+    bool has_model;
+    int64_t inputs;
+    gpn_marks marks;
+} gpn_check;
+
+/* The members of a line: ptr NULL if there is none. */
+typedef struct gpn_check_line {
+    gptner_str id;
+    gptner_str method;
+    gptner_str url;
+    gptner_str model;
+    bool has_body;
+    bool stream;
+    int64_t inputs;
+} gpn_check_line;
+
+/* Note a finding; line 0: of the whole file. */
+GPN_PRINTF(5, 6)
+static void gpn_check_note(gpn_check *c, const char *code, const char *param,
+                           int64_t line, const char *fmt, ...)
+{
+    size_t at = line == 0 ? c->n_whole++ : GPN_CHECK_WHOLE + c->n_lines;
+    gptner_batch_issue *issue;
+    va_list args;
+    c->report.found++;
+    if (at == GPN_COUNT(c->items))
+        return;
+    c->n_lines += line != 0;
+    issue = &c->items[at];
+    issue->code = gpn_str_c(code);
+    issue->param = gpn_str_c(param);
+    issue->line = line;
+    va_start(args, fmt);
+    gpn_vformat_line(c->texts[at], GPN_CHECK_TEXT, fmt, args);
+    va_end(args);
+    issue->message = gpn_str_c(c->texts[at]);
+}
+
+/* A text, or none. */
+static gptner_str gpn_check_string(gptner_json_reader *r)
+{
+    gptner_str text;
+    gptner_json_read_str(r, &text);
+    return text;
+}
+
+/* A text; what else is there has length 0, but null is none at all. */
+static gptner_str gpn_check_text(gptner_json_reader *r)
+{
+    gptner_str text = GPN_ZERO;
+    bool null = gptner_json_peek(r) == GPTNER_JSON_NULL;
+    if (!gptner_json_read_str(r, &text))
+        text = gpn_str(null ? NULL : "", 0);
+    return text;
+}
+
+static void gpn_check_body(gptner_json_reader *r, gpn_check_line *l)
+{
+    static const char *const names[] = {"model", "stream", "input", NULL};
+    size_t which;
+    l->model = gpn_str(NULL, 0);
+    l->stream = false;
+    l->inputs = 1;
+    l->has_body = gptner_json_enter_object(r);
+    while (l->has_body && gptner_json_next_member(r, names, &which)) {
+        if (which == 0)
+            l->model = gpn_check_string(r);
+        else if (which == 1)
+            gptner_json_read_bool(r, &l->stream);
+        else
+            l->inputs = gpn_line_inputs(r);
+    }
+}
+
+/* Take a line apart where it stands; the last of equal members counts. NULL,
+ * or why it is no JSON object. */
+static const char *gpn_check_parse(char *text, size_t len, gpn_check_line *l)
+{
+    static const char *const names[] = {"custom_id", "method", "url", "body",
+                                        NULL};
+    gptner_json_options opt = GPN_ZERO;
+    gptner_json_reader r;
+    gptner_json_error why;
+    size_t which;
+    bool object;
+    memset(l, 0, sizeof *l);
+    if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+        return "begins with a byte order mark";
+    opt.max_depth = GPTNER_JSON_DEPTH_MAX;
+    gptner_json_reader_init_in_place(&r, text, len, &opt);
+    object = gptner_json_enter_object(&r);
+    while (object && gptner_json_next_member(&r, names, &which)) {
+        if (which == 0)
+            l->id = gpn_check_string(&r);
+        else if (which == 1)
+            l->method = gpn_check_text(&r);
+        else if (which == 2)
+            l->url = gpn_check_text(&r);
+        else
+            gpn_check_body(&r, l);
+    }
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return why.message;
+    return object ? NULL : "not an object";
+}
+
+/* The model of the first line is that of all. */
+static bool gpn_check_model(gpn_check *c, gptner_str model)
+{
+    uint64_t hash = gpn_marks_hash(&c->marks, model);
+    size_t len = model.len;
+    if (c->has_model)
+        return c->model_hash == hash;
+    c->has_model = true;
+    c->model_hash = hash;
+    if (len > sizeof c->model)
+        len = gpn_utf8_cut(model.ptr, sizeof c->model);
+    if (len > 0)
+        memcpy(c->model, model.ptr, len);
+    c->report.model = gpn_str(c->model, len);
+    return true;
+}
+
+/* What the server would say of a line first, as a code; NULL: nothing. *param
+ * is the member that it is about, *value what that holds. */
+static const char *gpn_check_judge(gpn_check *c, const gpn_check_line *l,
+                                   const char **param, gptner_str *value)
+{
+    static const char missing[] = "missing_required_parameter";
+    const char *url = gpn_batch_url(l->url);
+    *param = "custom_id";
+    *value = l->id;
+    if (l->id.ptr == NULL)
+        return missing;
+    if (!gpn_marks_add(&c->marks, l->id))
+        return "duplicate_custom_id";
+    *param = "method";
+    *value = l->method;
+    if (l->method.ptr == NULL)
+        return missing;
+    if (!gpn_str_eq_c(l->method, "POST"))
+        return "invalid_method";
+    *param = "url";
+    *value = l->url;
+    if (l->url.ptr == NULL)
+        return missing;
+    if (url == NULL)
+        return "invalid_url";
+    if (c->report.endpoint.ptr == NULL)
+        c->report.endpoint = gpn_str_c(url);
+    if (c->url == NULL)
+        c->url = url;
+    if (c->url != url)
+        return "url_mismatch";
+    *param = "body";
+    *value = gpn_str(NULL, 0);
+    if (!l->has_body)
+        return missing;
+    *param = "body.model";
+    *value = l->model;
+    if (l->model.ptr == NULL)
+        return missing;
+    if (!gpn_check_model(c, l->model))
+        return "model_mismatch";
+    *param = "body.stream";
+    *value = gpn_str("true", 4);
+    return l->stream ? "invalid_request" : NULL;
+}
+
+static const char *gpn_check_explain(const char *code)
+{
+    static const char *const texts[][2] = {
+        {"duplicate_custom_id", "was used before"},
+        {"invalid_method", "is not \"POST\""},
+        {"invalid_url", "is no endpoint of batches"},
+        {"url_mismatch", "is not the batch's endpoint"},
+        {"model_mismatch", "is not the model of the first line"},
+        {"invalid_request", "a batch cannot stream"},
+        {"missing_required_parameter", "is missing"}};
+    size_t i = 0;
+    while (i < GPN_COUNT(texts) - 1 && strcmp(code, texts[i][0]) != 0)
+        i++;
+    return texts[i][1];
+}
+
+/* A line that is not blank. */
+static void gpn_check_take(gpn_check *c, char *text, size_t len, bool marked,
+                           int64_t n)
+{
+    const char *code, *param;
+    gptner_str value;
+    gpn_check_line l;
+    const char *bad = marked ? "begins with a byte order mark"
+                             : gpn_check_parse(text, len, &l);
+    c->report.requests++;
+    if (bad != NULL) {
+        gpn_check_note(c, "invalid_json_line", NULL, n, "not a JSON object: %s",
+                       bad);
+        return;
+    }
+    code = gpn_check_judge(c, &l, &param, &value);
+    if (code != NULL && value.ptr != NULL)
+        gpn_check_note(c, code, param, n, "%s \"%.*s\": %s", param,
+                       value.len < 64 ? (int)value.len : 64, value.ptr,
+                       gpn_check_explain(code));
+    else if (code != NULL)
+        gpn_check_note(c, code, param, n, "%s %s", param,
+                       gpn_check_explain(code));
+    else if (c->url == gpn_batch_urls[2])
+        c->inputs += l.inputs;
+}
+
+static bool gpn_check_blank(gptner_str line)
+{
+    return gpn_skip_space(line).len == 0;
+}
+
+/* All lines of a file that is open. */
+static gptner_status gpn_check_lines(gpn_check *c, gpn_task *t,
+                                     gptner_error *err)
+{
+    gptner_str line;
+    int got;
+    while ((got = gpn_task_line(t, &line, err)) > 0) {
+        char *text = t->lines.data + (line.ptr - t->lines.data);
+        /* what stands before the first line is a mark that was passed over */
+        size_t mark = t->line == 1 ? (size_t)(text - t->lines.data) : 0;
+        c->report.bytes +=
+            (int64_t)((size_t)(t->lines.data + t->lines_at - text) + mark);
+        if (mark > 0 || !gpn_check_blank(line))
+            gpn_check_take(c, text, line.len, mark > 0, (int64_t)t->line);
+    }
+    if (got < 0 && err->status == GPTNER_ERR_LIMIT)
+        gpn_fail(err, GPTNER_ERR_LIMIT, "%s, line %lld: longer than 64 MiB",
+                 t->cfg->input_path, (long long)(t->line + 1));
+    return got < 0 ? err->status : GPTNER_OK;
+}
+
+/* What can be said when all lines are known. */
+static void gpn_check_end(gpn_check *c)
+{
+    gptner_batch_report *r = &c->report;
+    if (r->bytes > GPTNER_BATCH_BYTES_MAX)
+        gpn_check_note(c, "file_too_large", NULL, 0,
+                       "%lld bytes; at most 200,000,000 are allowed",
+                       (long long)r->bytes);
+    if (r->requests > GPTNER_BATCH_REQUESTS_MAX ||
+        c->inputs > GPTNER_BATCH_REQUESTS_MAX)
+        gpn_check_note(c, "too_many_tasks", NULL, 0,
+                       "%lld requests, %lld texts to be embedded; at most "
+                       "50,000 are allowed",
+                       (long long)r->requests, (long long)c->inputs);
+    if (r->requests == 0)
+        gpn_check_note(c, "empty_file", NULL, 0, "there is no request");
+    r->items = &c->items[GPN_CHECK_WHOLE - c->n_whole];
+    memmove(&c->items[GPN_CHECK_WHOLE - c->n_whole], c->items,
+            c->n_whole * sizeof *c->items);
+    r->count = c->n_whole + c->n_lines;
+    if (r->count > GPN_CHECK_KEPT)
+        r->count = GPN_CHECK_KEPT;
+}
+
+static gptner_status gpn_check_file(gpn_check *c, const gpn_env *env,
+                                    const char *path, gptner_error *err)
+{
+    gptner_run_config run = GPN_ZERO;
+    gptner_status status;
+    size_t most = GPTNER_BATCH_REQUESTS_MAX;
+    int64_t size;
+    int oserr = 0;
+    gpn_task t;
+    memset(&t, 0, sizeof t);
+    run.input_path = path;
+    t.cfg = &run;
+    if (!gpn_file_open_read(&t.input, env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    size = gpn_file_size(&t.input);
+    if (size >= 0 && size / 16 < (int64_t)most) /* no line is shorter */
+        most = (size_t)(size / 16) + 1;
+    gpn_buf_init(&t.lines, env, GPN_CHECK_LINE + GPN_LINE_READ);
+    if (!gpn_text_ends(path, ".jsonl"))
+        gpn_check_note(c, "invalid_file_format", NULL, 0,
+                       "the name does not end in .jsonl");
+    if (gpn_marks_init(&c->marks, env, most))
+        status = gpn_check_lines(c, &t, err);
+    else
+        status = gpn_no_memory(err, path);
+    gpn_marks_deinit(&c->marks);
+    gpn_file_close(&t.input, &oserr); /* was only read */
+    gpn_buf_deinit(&t.lines);
+    if (status == GPTNER_OK)
+        gpn_check_end(c);
+    return status;
+}
+
+GPTNER_API gptner_status gptner_batch_validate_file(
+    const char *path, const char *endpoint, const gptner_allocator *allocator,
+    gptner_batch_report **out, gptner_error *err)
+{
+    const gptner_batch_issue *first;
+    gptner_error why = GPN_ZERO;
+    gpn_env env;
+    gpn_check *c;
+    gptner_status status;
+    if (out != NULL)
+        *out = NULL;
+    if (path == NULL || !gpn_env_init(&env, allocator, NULL))
+        return gpn_refuse(err, "batch: path is NULL, or a function of the "
+                               "allocator is missing");
+    if (endpoint != NULL && gpn_batch_url(gpn_str_c(endpoint)) == NULL)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "batch: %s is no endpoint of batches", endpoint);
+    c = (gpn_check *)gpn_owned_new(&env, sizeof *c);
+    if (c == NULL)
+        return gpn_no_memory(err, path);
+    c->url = gpn_batch_url(gpn_str_c(endpoint));
+    status = gpn_check_file(c, &env, path, &why);
+    if (status == GPTNER_OK && c->report.found > 0) {
+        first = c->report.items;
+        status = gpn_fail(&why, GPTNER_ERR_BATCH_INVALID,
+                          "%s, line %lld: %s: %s", path, (long long)first->line,
+                          first->code.ptr, first->message.ptr);
+    }
+    if (status != GPTNER_OK && err != NULL)
+        *err = why;
+    if (out != NULL &&
+        (status == GPTNER_OK || status == GPTNER_ERR_BATCH_INVALID))
+        *out = &c->report; /* stands first in the block */
+    else
+        gpn_owned_free(c);
+    return status;
+}
+
+GPTNER_API void gptner_batch_report_free(gptner_batch_report *report)
+{
+    gpn_owned_free(report);
+}
 
 /* --- the server's side --- */
 
