@@ -20703,10 +20703,11 @@ static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
 {
     static const char *const names[] = {"data", NULL};
     size_t which;
-    bool object = gptner_json_enter_object(r);
-    if (object && !gptner_json_next_member(r, names, &which))
-        return;
+    bool object = gptner_json_peek(r) == GPTNER_JSON_OBJECT;
     l->n_issues = 0;
+    if (object && (!gptner_json_enter_object(r) ||
+                   !gptner_json_next_member(r, names, &which)))
+        return;
     if (gptner_json_enter_array(r))
         while (gptner_json_next_item(r)) {
             if (l->issues != NULL) {
@@ -21730,7 +21731,7 @@ typedef enum gpn_fate {
 } gpn_fate;
 
 /* Lines of a file, one after the other. */
-typedef struct gpn_lines {
+typedef struct gpn_feed {
     gpn_file *file;
     const char *path;
     size_t max; /* bytes of a line; of a longer one only the head is given */
@@ -21744,10 +21745,10 @@ typedef struct gpn_lines {
     int64_t line_at; /* in the file */
     int64_t number;  /* from 1 */
     bool cut;
-} gpn_lines;
+} gpn_feed;
 
-static void gpn_lines_init(gpn_lines *l, const gpn_env *env, gpn_file *file,
-                           const char *path, size_t max)
+static void gpn_feed_init(gpn_feed *l, const gpn_env *env, gpn_file *file,
+                          const char *path, size_t max)
 {
     memset(l, 0, sizeof *l);
     l->file = file;
@@ -21759,7 +21760,7 @@ static void gpn_lines_init(gpn_lines *l, const gpn_env *env, gpn_file *file,
 }
 
 /* Read on, behind what is left in buf. */
-static bool gpn_lines_fill(gpn_lines *l, gptner_error *err)
+static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 {
     gpn_buf *b = &l->buf;
     bool first = l->offset == 0 && b->cap == 0;
@@ -21789,7 +21790,7 @@ static bool gpn_lines_fill(gpn_lines *l, gptner_error *err)
 }
 
 /* The next line that is not blank. 1, 0 or -1. */
-static int gpn_lines_next(gpn_lines *l, gptner_error *err)
+static int gpn_feed_next(gpn_feed *l, gptner_error *err)
 {
     size_t seen = 0; /* bytes without an LF */
     for (;;) {
@@ -21815,7 +21816,7 @@ static int gpn_lines_next(gpn_lines *l, gptner_error *err)
         if (l->ended)
             return 0;
         seen = have;
-        if (!gpn_lines_fill(l, err))
+        if (!gpn_feed_fill(l, err))
             return -1;
     }
 }
@@ -21973,7 +21974,7 @@ typedef struct gpn_join {
     gptner_status lost; /* of requests without a row; 0: _MISSING */
     bool raw;           /* keep bodies */
     bool foreign;       /* the last one was of an endpoint without choices */
-    gpn_lines lines;
+    gpn_feed lines;
     size_t lines_read; /* requests, lines is behind */
     /* a part of a file of rows, read ahead */
     gpn_buf ahead;
@@ -22024,7 +22025,7 @@ static gptner_status gpn_join_open(gpn_join *j, gptner_client *c,
     j->raw = c->cfg.keep_raw;
     j->lost = GPTNER_ERR_MISSING;
     gpn_fields_init(&j->fields, &c->env, NULL);
-    gpn_lines_init(&j->lines, &c->env, NULL, NULL, max);
+    gpn_feed_init(&j->lines, &c->env, NULL, NULL, max);
     gpn_buf_init(&j->ahead, &c->env, j->lines.buf.max);
     gpn_buf_init(&j->body, &c->env, j->lines.buf.max);
     if (requests != NULL &&
@@ -22054,8 +22055,8 @@ static gptner_status gpn_join_add(gpn_join *j, const char *path, int round,
 static void gpn_join_read(gpn_join *j, gpn_file *file, const char *path)
 {
     gpn_buf kept = j->lines.buf;
-    gpn_lines_init(&j->lines, &j->client->env, file, path,
-                   j->client->cfg.max_body_bytes);
+    gpn_feed_init(&j->lines, &j->client->env, file, path,
+                  j->client->cfg.max_body_bytes);
     gpn_buf_clear(&kept);
     j->lines.buf = kept;
 }
@@ -22181,7 +22182,7 @@ static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
     *twice = 0;
     j->count = 0;
     gpn_join_read(j, &j->file, j->requests);
-    while ((got = gpn_lines_next(&j->lines, err)) > 0) {
+    while ((got = gpn_feed_next(&j->lines, err)) > 0) {
         gptner_str id;
         uint64_t tag;
         uint64_t *slot;
@@ -22216,7 +22217,7 @@ static gptner_status gpn_join_estimate(gpn_join *j, size_t *n,
     int got;
     gpn_join_read(j, &j->file, j->requests);
     do
-        got = gpn_lines_next(&j->lines, err);
+        got = gpn_feed_next(&j->lines, err);
     while (got > 0 && (size_t)j->lines.number < 64);
     if (got < 0)
         return err->status;
@@ -22963,7 +22964,7 @@ static gptner_status gpn_join_scan(gpn_join *j,
         int got = 1;
         gpn_join_read(j, &j->files[i].file, j->files[i].path);
         while (status == GPTNER_OK) {
-            got = gpn_lines_next(&j->lines, err);
+            got = gpn_feed_next(&j->lines, err);
             if (got <= 0)
                 break;
             if (j->lines.line_at >= GPN_PLACE_MAX)
@@ -23024,7 +23025,7 @@ static gptner_status gpn_join_request(gpn_join *j, gptner_str *line,
                                       gptner_error *err)
 {
     while (j->lines_read < j->next) {
-        int got = gpn_lines_next(&j->lines, err);
+        int got = gpn_feed_next(&j->lines, err);
         if (got < 0)
             return err->status;
         if (got == 0)
