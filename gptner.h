@@ -1270,7 +1270,7 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 #else
 #define GPN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #endif
-/* For small functions with many callers, which -Os would still copy. */
+/* For functions which -Os would copy or merge into others, to be larger. */
 #define GPN_NOINLINE __attribute__((noinline))
 #else
 #define GPN_PRINTF(fmt, args)
@@ -1320,36 +1320,40 @@ GPTNER_API const char *gptner_version(void)
     return GPTNER_VERSION;
 }
 
+/* The status of each line in the texts below. */
+static const unsigned char gpn_status_values[] = {
+#define GPTNER_X(name, value, text) value,
+    GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+        GPTNER_OK};
+
+/* Of texts that stand one behind the other, with a NUL after each, the one
+ * that belongs to status; the last is for all others. */
+static const char *gpn_status_find(const char *texts, gptner_status status)
+{
+    size_t i = 0;
+    while (i < GPN_COUNT(gpn_status_values) &&
+           gpn_status_values[i] != (unsigned)status) {
+        texts += strlen(texts) + 1;
+        i++;
+    }
+    return texts;
+}
+
 GPTNER_API const char *gptner_status_text(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return text;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) text "\0"
+    return gpn_status_find(GPTNER_ERROR_LIST(GPTNER_X) "ok\0unknown status",
+                           status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "ok";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "unknown status";
 }
 
 GPTNER_API const char *gptner_status_name(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return "GPTNER_ERR_" #name;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) "GPTNER_ERR_" #name "\0"
+    return gpn_status_find(
+        GPTNER_ERROR_LIST(GPTNER_X) "GPTNER_OK\0GPTNER_ERR_UNKNOWN", status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "GPTNER_OK";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "GPTNER_ERR_UNKNOWN";
 }
 
 /* ===========================================================================
@@ -2996,7 +3000,7 @@ static bool gpn_file_open_read(gpn_file *f, const gpn_env *env,
 }
 
 /* 0, 1, 2: the standard streams. */
-static void gpn_file_std(gpn_file *f, int number)
+static GPN_NOINLINE void gpn_file_std(gpn_file *f, int number)
 {
     memset(f, 0, sizeof *f);
 #ifdef _WIN32
@@ -3319,7 +3323,7 @@ static bool gpn_whole_begin(gpn_whole *w, const gpn_env *env, const char *path,
     return true;
 }
 
-static bool gpn_whole_flush(gpn_whole *w)
+static GPN_NOINLINE bool gpn_whole_flush(gpn_whole *w)
 {
     bool ok = gpn_file_write(&w->file, w->buffer, w->len, &w->oserr);
 
@@ -3660,7 +3664,7 @@ static bool gpn_str_starts(gptner_str a, const char *text)
     return gpn_str_begins(a, text, false);
 }
 
-static bool gpn_str_istarts(gptner_str a, const char *text)
+static GPN_NOINLINE bool gpn_str_istarts(gptner_str a, const char *text)
 {
     return gpn_str_begins(a, text, true);
 }
@@ -3866,7 +3870,7 @@ typedef struct gpn_big {
     uint32_t w[GPN_BIG_WORDS];
 } gpn_big;
 
-static void gpn_big_set(gpn_big *a, uint64_t value)
+static GPN_NOINLINE void gpn_big_set(gpn_big *a, uint64_t value)
 {
     a->n = 0;
     while (value > 0) {
@@ -4335,7 +4339,7 @@ static uint64_t gpn_double_exact(uint64_t fraction, int exp2, int *power)
 }
 
 /* Whether digits * 10^power reads back as value. */
-static bool gpn_double_is(double value, uint64_t digits, int power)
+static GPN_NOINLINE bool gpn_double_is(double value, uint64_t digits, int power)
 {
     char text[24];
     gpn_number number;
@@ -4466,7 +4470,7 @@ static void gpn_buf_deinit(gpn_buf *b)
 }
 
 /* Empty again; the memory is kept. */
-static void gpn_buf_clear(gpn_buf *b)
+static GPN_NOINLINE void gpn_buf_clear(gpn_buf *b)
 {
     b->len = 0;
     b->status = GPTNER_OK;
@@ -4786,8 +4790,8 @@ static size_t gpn_format(char *out, size_t cap, const char *fmt, ...)
 }
 
 GPN_PRINTF(3, 0)
-static void gpn_vformat_line(char *out, size_t cap, const char *fmt,
-                             va_list args)
+static GPN_NOINLINE void gpn_vformat_line(char *out, size_t cap,
+                                          const char *fmt, va_list args)
 {
     gpn_text_clean(out, gpn_vformat(out, cap, fmt, args));
 }
@@ -8294,7 +8298,8 @@ static const char *gpn_tls_code_text(int code, gptner_status *status)
 
 /* --- TLS: handshake --- */
 
-static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
+static GPN_NOINLINE bool gpn_ascii_same(const unsigned char *a, const char *b,
+                                        size_t len)
 {
     size_t i;
     for (i = 0; i < len; i++) {
@@ -8995,7 +9000,7 @@ static int gpn_hex_value(char c)
 }
 
 /* A number of exactly n digits; -1: it is none. */
-static int gpn_digits_fixed(const char *p, int n)
+static GPN_NOINLINE int gpn_digits_fixed(const char *p, int n)
 {
     int value = 0;
     for (; n > 0; n--, p++) {
@@ -9527,7 +9532,7 @@ static void gpn_http_deinit(gpn_http *h)
     gpn_buf_deinit(&h->fields);
 }
 
-static void gpn_http_clear_head(gpn_http *h)
+static GPN_NOINLINE void gpn_http_clear_head(gpn_http *h)
 {
     gpn_buf_clear(&h->head);
     gpn_buf_clear(&h->fields);
@@ -9538,7 +9543,8 @@ static void gpn_http_clear_head(gpn_http *h)
 }
 
 /* value, or the default for 0, but not more than most. */
-static size_t gpn_http_limit(size_t value, size_t otherwise, size_t most)
+static GPN_NOINLINE size_t gpn_http_limit(size_t value, size_t otherwise,
+                                          size_t most)
 {
     value = value > 0 ? value : otherwise;
     return value < most ? value : most;
@@ -10111,7 +10117,7 @@ static void gpn_sse_init(gpn_sse *s, const gpn_env *env, size_t max_event)
     }
 }
 
-static void gpn_sse_reset(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_reset(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10121,7 +10127,7 @@ static void gpn_sse_reset(gpn_sse *s)
     s->begun = s->after_cr = s->skipping = s->handed_out = false;
 }
 
-static void gpn_sse_deinit(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_deinit(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10411,8 +10417,9 @@ static gptner_status gpn_multipart_size(gpn_multipart *m,
 }
 
 /* The body becomes n bytes longer. */
-static gptner_status gpn_multipart_grow(gpn_multipart *m, int64_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_grow(gpn_multipart *m,
+                                                     int64_t n,
+                                                     gptner_error *err)
 {
     if (n > INT64_MAX - m->length) {
         return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
@@ -11399,7 +11406,7 @@ static gpn_io gpn_conn_step_handshake(gpn_conn *c, int64_t now)
     return gpn_conn_start_send(c, now) ? GPN_IO_DONE : GPN_IO_FAILED;
 }
 
-static gptner_status gpn_conn_body_too_long(gpn_conn *c)
+static GPN_NOINLINE gptner_status gpn_conn_body_too_long(gpn_conn *c)
 {
     return gpn_fail(&c->error, GPTNER_ERR_LIMIT,
                     "response of %s: body longer than max_body_bytes (%zu)",
@@ -11656,8 +11663,8 @@ static gpn_io gpn_conn_step_phase(gpn_conn *c, int64_t now, unsigned ready,
 /* Move the exchange as far as it goes. true: it ended, c->reply tells how.
  * Data that has arrived is always taken before a deadline is looked at, so a
  * thread that comes late does not fail what was in time. */
-static bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
-                          gpn_scratch *scratch)
+static GPN_NOINLINE bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
+                                       gpn_scratch *scratch)
 {
     const char *what = "";
     int64_t deadline;
@@ -13870,7 +13877,7 @@ static unsigned gpn_model_flags(const char *model)
     return 0;
 }
 
-static const char *gpn_model_of(const gptner_options *o)
+static GPN_NOINLINE const char *gpn_model_of(const gptner_options *o)
 {
     return o->model != NULL ? o->model : "gpt-4o-mini";
 }
@@ -14223,7 +14230,7 @@ static gptner_status gpn_origin_init(gptner_client *c, gpn_origin *o,
 }
 
 /* What stands before the target of a request there. */
-static void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
+static GPN_NOINLINE void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
 {
     if (o->plain_proxy) {
         gpn_buf_add_s(target, "http://");
@@ -14528,11 +14535,11 @@ typedef struct gpn_pass {
     uint16_t size;
 } gpn_pass;
 
-#define GPN_PASS(from, to)                                            \
-    {                                                                 \
-        offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
-            sizeof((gpn_pool_config *)NULL)->to                       \
-    }
+/* clang-format off */
+#define GPN_PASS(from, to)                                         \
+    {offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
+     sizeof((gpn_pool_config *)NULL)->to}
+/* clang-format on */
 static const gpn_pass gpn_passes[] = {
     GPN_PASS(max_threads, max_threads),
     GPN_PASS(max_head_bytes, http.max_head),
@@ -15626,8 +15633,8 @@ static void gpn_read_json(gptner_json_reader *r, gptner_str *out)
         memset(out, 0, sizeof *out);
 }
 
-static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
-                           void *to)
+static GPN_NOINLINE void gpn_read_value(gpn_fields *f, gptner_json_reader *r,
+                                        unsigned kind, void *to)
 {
     static const gpn_member *const nested[] = {
         gpn_usage_members, gpn_cached_members, gpn_reasoning_members,
@@ -16543,7 +16550,8 @@ static const uint16_t gpn_prompt_texts[] = {
     offsetof(gptner_prompt, system), offsetof(gptner_prompt, messages_json),
     offsetof(gptner_prompt, body_json)};
 
-static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
+static GPN_NOINLINE size_t gpn_messages_pack(gptner_message *list, size_t n,
+                                             char *at)
 {
     size_t size = 0;
     size_t i;
@@ -16595,7 +16603,8 @@ static void gpn_item_free(const gpn_env *env, gpn_item *it)
 }
 
 /* What every result says about its prompt. */
-static void gpn_item_describe(const gpn_item *it, int64_t now, gptner_result *r)
+static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
+                                           gptner_result *r)
 {
     r->index = it->index;
     r->custom_id = it->prompt.custom_id;
@@ -16634,7 +16643,8 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
 }
 
 /* Put an error into a view of a result. */
-static void gpn_result_fail(gptner_result *view, const gptner_error *err)
+static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
+                                         const gptner_error *err)
 {
     view->status = err->status;
     view->message = err->message;
@@ -17089,7 +17099,8 @@ static int gpn_task_read(gpn_task *t, gpn_item **out, gptner_error *err)
 
 /* --- places --- */
 
-static bool gpn_out_direct(gpn_out *o, const char *data, size_t len)
+static GPN_NOINLINE bool gpn_out_direct(gpn_out *o, const char *data,
+                                        size_t len)
 {
     return gpn_file_write(&o->std, data, len, &o->oserr);
 }
@@ -17181,7 +17192,7 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
     gpn_out_write(o, "\n", 1);
 }
 
-static bool gpn_path_is_jsonl(const char *path)
+static GPN_NOINLINE bool gpn_path_is_jsonl(const char *path)
 {
     return gpn_text_ends(path, ".jsonl");
 }
@@ -17220,7 +17231,7 @@ static bool gpn_out_close(gpn_out *o, bool keep)
     return ok;
 }
 
-static void gpn_task_write_failed(gpn_task *t)
+static GPN_NOINLINE void gpn_task_write_failed(gpn_task *t)
 {
     gpn_file_fail(&t->failure, t->cfg->output_path, "writing failed",
                   t->out.oserr);
@@ -17245,7 +17256,7 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 
 /* --- equal prompts --- */
 
-static size_t gpn_twin_bytes(const gptner_result *r)
+static GPN_NOINLINE size_t gpn_twin_bytes(const gptner_result *r)
 {
     return GPN_TWIN_BYTES_EACH + r->text.len + r->raw.len;
 }
@@ -17502,8 +17513,9 @@ static const gpn_work_ops gpn_live_ops = {
     gpn_item_judge, gpn_item_settle, gpn_task_deliver};
 
 /* One work, in the calling thread. */
-static gptner_status gpn_run_single(gptner_client *c, const gpn_work_ops *ops,
-                                    void *ctx, gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
+                                                 const gpn_work_ops *ops,
+                                                 void *ctx, gptner_error *err)
 {
     gpn_run_spec spec;
     memset(&spec, 0, sizeof spec);
