@@ -10928,10 +10928,9 @@ typedef struct gpn_scratch {
     char data[GPN_RECORD];
 } gpn_scratch;
 
-typedef struct gpn_conn {
-    const gpn_link *link;
-    gpn_stream stream;
+typedef struct gpn_conn { /* what is used most is within a short offset */
     const gpn_peer *peer; /* of the open connection; NULL: closed */
+    const gpn_link *link;
     gpn_phase phase;
     int reopened;    /* within this attempt */
     unsigned served; /* exchanges over this connection */
@@ -10946,26 +10945,27 @@ typedef struct gpn_conn {
     size_t out_len;
     size_t body_sent;
     /* times: gpn_clock_ms() */
-    int64_t started_ms;
     int64_t phase_ms;    /* when the phase began */
     int64_t progress_ms; /* last byte that moved */
     int64_t sent_ms;     /* first byte of the request */
     int64_t received;    /* bytes of this exchange's response */
-    int64_t idle_ms;     /* since when it is idle */
     int64_t until;       /* step at the latest then; INT64_MAX: never */
-    int64_t hard_ms;     /* caller's limit */
+    gptner_error error;
+    gpn_request request;
+    gpn_stream stream;
+    gpn_reply reply;
+    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
+    gpn_buf body;
+    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
+    gpn_http http;
+    int64_t started_ms;
+    int64_t hard_ms; /* caller's limit */
+    int64_t idle_ms; /* since when it is idle */
     int64_t idle_limit_ms;
     /* counted for the run's summary, cleared by the pool */
     unsigned opened;
     unsigned resumed;
     unsigned resent;
-    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
-    gpn_request request;
-    gpn_reply reply;
-    gpn_buf body;
-    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
-    gpn_http http;
-    gptner_error error;
 } gpn_conn;
 
 static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
@@ -12370,16 +12370,16 @@ typedef struct gpn_run_spec {
 
 typedef struct gpn_driver gpn_driver;
 
-typedef struct gpn_pool {
+typedef struct gpn_pool { /* the large members last: short offsets */
     const gpn_env *env;
-    gpn_pool_config config;
-    gpn_link link;
-    gpn_gate gate;
     gpn_atomic cancelled;
-    gpn_flag cancel_flag; /* wakes every driver's poller */
-    gpn_mutex lock;       /* guards idle */
+    int made;       /* parts that are to be unmade: lock, gate, flag */
+    gpn_mutex lock; /* guards idle */
     gpn_driver *idle;
-    int made; /* parts that are to be unmade: lock, gate, flag */
+    gpn_gate gate;
+    gpn_flag cancel_flag; /* wakes every driver's poller */
+    gpn_link link;
+    gpn_pool_config config;
 } gpn_pool;
 
 enum {
@@ -12390,15 +12390,10 @@ enum {
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
-typedef struct gpn_run {
-    gpn_pool *pool;
+typedef struct gpn_run { /* what is used most is within a short offset */
     const gpn_run_spec *spec;
-    int64_t started_ms;
-    int64_t deadline_ms;
-    size_t max_ahead;
-    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
-    size_t n_drivers;
-    gpn_mutex lock; /* guards all below */
+    gpn_pool *pool;
+    gpn_mutex lock; /* guards all below, up to why */
     gpn_work **ring;
     gpn_work **parked; /* a heap by due_ms, room for max_ahead */
     size_t n_parked;
@@ -12412,11 +12407,17 @@ typedef struct gpn_run {
     gpn_stop stop;
     gptner_run_summary sum;
     gptner_error why; /* of the stop */
+    /* these do not change while drivers run */
+    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
+    size_t max_ahead;
+    int64_t started_ms;
+    int64_t deadline_ms;
+    size_t n_drivers;
+    gpn_driver *drivers[GPN_DRIVERS_MAX];
     /* used by the calling thread alone */
     int64_t progress_ms;
     int64_t progress_done;
     gptner_progress progress;
-    gpn_driver *drivers[GPN_DRIVERS_MAX]; /* does not change meanwhile */
 } gpn_run;
 
 typedef struct gpn_slot {
@@ -12706,8 +12707,9 @@ static gpn_work *gpn_run_read_locked(gpn_run *run)
 }
 
 /* A work for a free slot, or NULL; *again is then when to ask next. After a
- * stop it hands out what there is, whatever its time, to be settled. */
-static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
+ * stop (*stop) it hands out what there is, whatever its time, to be settled. */
+static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again,
+                              gpn_stop *stop)
 {
     gpn_work *work = NULL;
     *again = INT64_MAX;
@@ -12730,6 +12732,7 @@ static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
     } else if (run->n_parked > 0) {
         *again = run->parked[0]->due_ms;
     }
+    *stop = run->stop;
     gpn_mutex_unlock(&run->lock);
     return work;
 }
@@ -12979,12 +12982,12 @@ static gpn_stop gpn_run_stopped(gpn_run *run)
     return stop;
 }
 
-/* How the run is stopped, if it is: also by cancellation or its deadline. */
-static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now)
+/* How the run is stopped, if it is: as was seen in stop, or by cancellation or
+ * its deadline. */
+static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now, gpn_stop stop)
 {
     gpn_run *run = d->run;
     gptner_error why = GPN_ZERO;
-    gpn_stop stop = gpn_run_stopped(run);
     if (stop == GPN_STOP_HARD) {
         return stop;
     }
@@ -13027,15 +13030,16 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
     while (d->n_free > 0 && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;
+        gpn_stop stop;
         if (slot->work != NULL) {
             i++;
             continue;
         }
-        work = gpn_run_take(run, now, &again);
+        work = gpn_run_take(run, now, &again, &stop);
         if (work == NULL) {
             break;
         }
-        if (gpn_driver_check(d, now) != GPN_STOP_NONE) {
+        if (gpn_driver_check(d, now, stop) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
             continue;
         }
@@ -13184,13 +13188,12 @@ static void gpn_driver_loop(void *arg)
     gpn_run *run = d->run;
     gpn_event events[GPN_EVENTS];
     int blind = 0;
-    while (!gpn_run_over(run)) {
+    for (;;) {
         int64_t now = gpn_clock_ms(d->pool->env);
+        gpn_stop stop = gpn_driver_check(d, now, gpn_run_stopped(run));
         int64_t until;
-        gpn_stop stop;
         int n;
         int i;
-        stop = gpn_driver_check(d, now);
         if (stop != GPN_STOP_NONE) {
             gpn_driver_stop_slots(d, stop);
         }
@@ -14373,7 +14376,7 @@ static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
 
 /* What a head is made of. */
 typedef struct gpn_head {
-    const gptner_client *client;
+    gptner_client *client;
     const gpn_origin *origin;
     bool own; /* the client's own server: it gets the key */
     bool has_body;
@@ -15050,11 +15053,13 @@ static void gpn_body_format(gpn_body *b)
 
 static void gpn_body_stream_options(gpn_body *b)
 {
-    gptner_json_put_object(&b->w, "stream_options");
-    gptner_json_put_bool(&b->w, "include_usage", true);
-    if (b->ask->client->official) /* random padding, which costs bytes */
-        gptner_json_put_bool(&b->w, "include_obfuscation", false);
-    gptner_json_write_end(&b->w);
+    /* obfuscation is random padding, which costs bytes */
+    static const char official[] =
+        "{\"include_usage\":true,\"include_obfuscation\":false}";
+    gptner_json_put_raw(&b->w, "stream_options",
+                        gpn_str_c(b->ask->client->official
+                                      ? official
+                                      : "{\"include_usage\":true}"));
 }
 
 static const gpn_body_member gpn_body_members[] = {
@@ -16506,31 +16511,46 @@ typedef struct gpn_twin gpn_twin;
 
 typedef struct gpn_item {
     gpn_work work;         /* first: the pool's pointer is this item's */
-    struct gpn_item *next; /* in the queue of followers */
-    const gptner_options *options;
     gptner_result *result; /* what there is so far, or &spare */
+    const gptner_options *options;
     gpn_twin *twin;
-    size_t index;
     unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
     gptner_endpoint endpoint;
-    uint64_t line;   /* of the input; 0: not from a file */
-    const char *bad; /* why the line is no prompt; NULL: it is one */
+    size_t index;
     gptner_prompt prompt;
+    struct gpn_item *next; /* in the queue of followers; of those at hand */
+    size_t room;           /* for texts */
+    uint64_t line;         /* of the input; 0: not from a file */
+    const char *bad;       /* why the line is no prompt; NULL: it is one */
     char spare_text[128];
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
     /* texts follow */
 } gpn_item;
 
-static gpn_item *gpn_item_alloc(const gpn_env *env, size_t room)
+enum { GPN_ITEM_KEPT = 16384 /* bytes of texts; larger items are not kept */ };
+
+/* An item with room for texts: the first of those at hand, if that is large
+ * enough, else a new one. */
+static gpn_item *gpn_item_alloc(const gpn_env *env, gpn_item **at_hand,
+                                size_t room)
 {
-    gpn_item *it = NULL;
+    gpn_item *it = *at_hand;
     size_t size;
-    if (gpn_size_add(sizeof *it, room, &size))
+    if (it != NULL)
+        *at_hand = it->next;
+    if (it != NULL && it->room < room) {
+        gpn_mem_free(env, it);
+        it = NULL;
+    }
+    if (it != NULL)
+        room = it->room;
+    else if (gpn_size_add(sizeof *it, room, &size))
         it = (gpn_item *)gpn_mem_alloc(env, size);
     if (it == NULL)
         return NULL;
     memset(it, 0, sizeof *it);
+    it->room = room;
     gpn_owner_set(&it->spare, env, it);
     return it;
 }
@@ -16564,8 +16584,8 @@ static GPN_NOINLINE size_t gpn_messages_pack(gptner_message *list, size_t n,
 
 /* An item for a prompt, whose texts are copied if they will not last. The
  * custom_id is always, for the spare result may outlive the prompt. */
-static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
-                              bool copy)
+static gpn_item *gpn_item_new(const gpn_env *env, gpn_item **at_hand,
+                              const gptner_prompt *prompt, bool copy)
 {
     gptner_prompt p = *prompt;
     size_t n = copy ? GPN_COUNT(gpn_prompt_texts) : 1;
@@ -16580,7 +16600,7 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
         size += gpn_messages_pack((gptner_message *)(uintptr_t)p.messages,
                                   p.n_messages, NULL); /* only counts */
     }
-    it = gpn_item_alloc(env, list + size);
+    it = gpn_item_alloc(env, at_hand, list + size);
     if (it == NULL)
         return NULL;
     messages = (gptner_message *)(void *)gpn_item_room(it);
@@ -16593,13 +16613,6 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
     }
     it->prompt = p;
     return it;
-}
-
-/* The item ends. What its result is made of stays until that is freed. */
-static void gpn_item_free(const gpn_env *env, gpn_item *it)
-{
-    if (it->result != &it->spare)
-        gpn_mem_free(env, it);
 }
 
 /* What every result says about its prompt. */
@@ -16691,6 +16704,10 @@ typedef struct gpn_task {
     gpn_live *live;           /* its stream */
     /* the source */
     size_t read; /* prompts taken; the index of the next */
+    /* Items of prompts that are done, for the next ones: no more than were
+     * under way at one time. As the pool asks for a prompt, or delivers one,
+     * but one call at a time, no lock guards them. */
+    gpn_item *at_hand;
     bool jsonl;
     bool input_ended;
     bool input_failed;
@@ -16718,6 +16735,19 @@ typedef struct gpn_task {
     gpn_out out;
     gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
+
+/* An item ends. What its result is made of stays until that is freed. */
+static void gpn_task_put_item(gpn_task *t, gpn_item *it)
+{
+    if (it->result == &it->spare)
+        return;
+    if (it->room > GPN_ITEM_KEPT || t->one != NULL) {
+        gpn_mem_free(&t->client->env, it);
+    } else {
+        it->next = t->at_hand;
+        t->at_hand = it;
+    }
+}
 
 static const char *gpn_item_what(const gpn_item *it)
 {
@@ -16992,7 +17022,7 @@ static int gpn_task_read_file(gpn_task *t, gpn_item **out, gptner_error *err)
     } while (got > 0 && gpn_str_trim(line).len == 0);
     if (got <= 0)
         return got;
-    it = gpn_item_alloc(&t->client->env, line.len + 1);
+    it = gpn_item_alloc(&t->client->env, &t->at_hand, line.len + 1);
     if (it == NULL) {
         gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: line %lld: out of memory",
                  t->cfg->input_path, (long long)t->line);
@@ -17035,7 +17065,7 @@ static int gpn_task_read_given(gpn_task *t, gpn_item **out, gptner_error *err)
     } else {
         return 0;
     }
-    *out = gpn_item_new(&t->client->env, &p, copy);
+    *out = gpn_item_new(&t->client->env, &t->at_hand, &p, copy);
     if (*out != NULL)
         return 1;
     gpn_fail(err, GPTNER_ERR_NO_MEMORY, "prompt %lld: out of memory",
@@ -17381,7 +17411,7 @@ static void gpn_task_store(gpn_task *t, gpn_item *it)
         }
         gpn_mutex_unlock(&t->lock);
     }
-    gpn_item_free(&t->client->env, it); /* unless it is the result */
+    gpn_task_put_item(t, it); /* unless it is the result */
     if (!kept)
         gpn_owned_free(r);
 }
@@ -17434,7 +17464,7 @@ static bool gpn_task_share(gpn_task *t, gpn_item *it)
     if (it->result != NULL)
         gpn_task_store(t, it);
     else
-        gpn_mem_free(env, it);
+        gpn_task_put_item(t, it);
     return go_on;
 }
 
@@ -17653,6 +17683,11 @@ static void gpn_task_close(gpn_task *t)
 {
     int oserr;
     gpn_task_close_twins(t);
+    while (t->at_hand != NULL) {
+        gpn_item *it = t->at_hand;
+        t->at_hand = it->next;
+        gpn_mem_free(&t->client->env, it);
+    }
     if (t->input.is_open)
         gpn_file_close(&t->input, &oserr); /* was only read */
     gpn_buf_deinit(&t->lines);
@@ -17782,10 +17817,9 @@ typedef struct gpn_call gpn_call;
 /* A request that is no prompt. */
 struct gpn_call {
     gpn_work work; /* first: the pool's pointer is this call's */
-    gptner_client *client;
     const gptner_raw_request *raw;
-    const char *method;
     gpn_head head;
+    const char *method;
     gpn_buf target;
     gpn_multipart *parts; /* &form, if there are any */
     bool saving;          /* whole is open */
@@ -17874,7 +17908,7 @@ static gptner_status gpn_call_save(gpn_call *call, const char *data, size_t len,
 {
     int oserr = 0;
     if (!call->saving)
-        call->saving = gpn_whole_begin(&call->whole, &call->client->env,
+        call->saving = gpn_whole_begin(&call->whole, &call->head.client->env,
                                        call->raw->save_path, &oserr);
     if (!call->saving || !gpn_whole_write(&call->whole, data, len, &oserr))
         return gpn_call_file_error(call, oserr, err);
@@ -17983,7 +18017,7 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     if (reply->status != GPTNER_OK)
         return gpn_judge_transport(reply, err);
     if (call->decode_fn == NULL) {
-        call->response = gpn_response_new(call->client, reply);
+        call->response = gpn_response_new(call->head.client, reply);
         if (call->response == NULL) {
             gpn_no_memory(err, "response");
             return GPN_CLASS_FAIL;
@@ -18000,8 +18034,8 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     gpn_format(what, sizeof what, "%s %.*s", call->method,
                (int)(call->target.len < 120 ? call->target.len : 120),
                call->target.data);
-    gpn_fields_init(&f, &call->client->env, reply->body);
-    gpn_fields_read_error(&f, call->client, reply->body_len);
+    gpn_fields_init(&f, &call->head.client->env, reply->body);
+    gpn_fields_read_error(&f, call->head.client, reply->body_len);
     cls = gpn_judge_error(reply, &f, what, delay_ms, err);
     gpn_fields_deinit(&f);
     return cls;
@@ -18049,7 +18083,6 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
     bool form = raw->parts != NULL;
     size_t i;
     memset(call, 0, sizeof *call);
-    call->client = c;
     call->raw = raw;
     call->method = raw->method;
     if (call->method == NULL)
@@ -18106,7 +18139,8 @@ static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
     memset(&call->work, 0, sizeof call->work);
     call->taken = false;
     call->status = GPTNER_OK;
-    status = gpn_run_single(call->client, &gpn_call_ops, call, &call->error);
+    status =
+        gpn_run_single(call->head.client, &gpn_call_ops, call, &call->error);
     if (!call->taken)
         call->status = status;
     if (call->status != GPTNER_OK && err != NULL)
@@ -18134,7 +18168,7 @@ static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
                                        gptner_error *err)
 {
     const gpn_origin *from = call->head.origin;
-    gptner_client *c = call->client;
+    gptner_client *c = call->head.client;
     gptner_str to = gpn_str_trim(gptner_str_from(location));
     size_t hash = gpn_str_find(to, "#");
     gptner_status status;
@@ -18234,7 +18268,7 @@ static gptner_status gpn_call_read(gpn_call *call, gpn_fields *f, size_t len,
 {
     gptner_str text;
     gptner_status status =
-        gpn_fields_load(f, call->client, len, call->raw->path, err);
+        gpn_fields_load(f, call->head.client, len, call->raw->path, err);
     if (status != GPTNER_OK || !f->failed)
         return status;
     text = f->r.error_message;
@@ -18330,7 +18364,7 @@ static gptner_status gpn_embed_decode(gpn_call *call, char *body, size_t len,
     memset(rows->row, 0, rows->n * sizeof rows->row[0]);
     rows->position = 0;
     rows->wrong = false;
-    gpn_fields_init(&f, &call->client->env, body);
+    gpn_fields_init(&f, &call->head.client->env, body);
     f.item_fn = gpn_rows_add;
     f.items = rows;
     status = gpn_call_read(call, &f, len, err);
@@ -18462,7 +18496,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
 {
     size_t room = len / 10 + 1;
     gptner_models *m = (gptner_models *)gpn_owned_new(
-        &call->client->env, sizeof *m + room * sizeof *m->items + len + 1);
+        &call->head.client->env, sizeof *m + room * sizeof *m->items + len + 1);
     char *text;
     gpn_fields f;
     gptner_status status;
@@ -18471,7 +18505,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
     m->items = (gptner_model *)(m + 1);
     text = (char *)(m->items + room);
     memcpy(text, body, len);
-    gpn_fields_init(&f, &call->client->env, text);
+    gpn_fields_init(&f, &call->head.client->env, text);
     f.item_fn = gpn_models_add;
     f.items = m;
     status = gpn_call_read(call, &f, len, err);
