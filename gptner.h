@@ -4843,7 +4843,7 @@ typedef struct gpn_sha256_state {
     unsigned char block[64];
 } gpn_sha256_state;
 
-static void gpn_sha256_init(gpn_sha256_state *s)
+static GPN_NOINLINE void gpn_sha256_init(gpn_sha256_state *s)
 {
     static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u,
                                       0xa54ff53au, 0x510e527fu, 0x9b05688cu,
@@ -7479,7 +7479,7 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
 }
 #endif
 
-static void gpn_tls_init_contexts(gpn_tls *tls)
+static GPN_NOINLINE void gpn_tls_init_contexts(gpn_tls *tls)
 {
     mbedtls_ssl_config_init(&tls->conf);
 #ifdef GPN_TLS_13
@@ -8260,7 +8260,8 @@ static const char *gpn_tls_flags_text(const gpn_stream *s, uint32_t flags,
 
 /* Error codes that can be met; the first that fits. X.509 and ASN.1 codes come
  * from a certificate that cannot be parsed. */
-static const char *gpn_tls_code_text(int code, gptner_status *status)
+static GPN_NOINLINE const char *gpn_tls_code_text(int code,
+                                                  gptner_status *status)
 {
     static const gpn_tls_text texts[] = {
         {0x6600, "the server's parameters are not acceptable"},
@@ -8316,8 +8317,8 @@ static GPN_NOINLINE bool gpn_ascii_same(const unsigned char *a, const char *b,
 
 /* RFC 9525 6.3: the whole name, or '*' in place of its first label, and then
  * at least two more. name is in lower case. */
-static bool gpn_dns_matches(const unsigned char *san, size_t len,
-                            const char *name)
+static GPN_NOINLINE bool gpn_dns_matches(const unsigned char *san, size_t len,
+                                         const char *name)
 {
     size_t name_len = strlen(name);
     if (len > 2 && san[0] == '*' && san[1] == '.') {
@@ -9167,7 +9168,7 @@ static const char *gpn_url_split_authority(gptner_str text, gpn_url_view *v)
 }
 
 /* Splits what follows "scheme://"; NULL or what is wrong with it. */
-static const char *gpn_url_split(gptner_str text, gpn_url_view *v)
+static GPN_NOINLINE const char *gpn_url_split(gptner_str text, gpn_url_view *v)
 {
     const char *why;
     size_t i = 0;
@@ -10161,7 +10162,7 @@ static void gpn_sse_field(gpn_sse *s, gptner_str name, gptner_str value)
 }
 
 /* True when the line was empty and an event is to be handed out. */
-static bool gpn_sse_line(gpn_sse *s, gptner_str line)
+static GPN_NOINLINE bool gpn_sse_line(gpn_sse *s, gptner_str line)
 {
     const char *colon;
     gptner_str value = GPN_ZERO;
@@ -10458,9 +10459,11 @@ static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
 
 /* parts, their strings and values are borrowed until deinit. On success length
  * is what will be read, to the byte. */
-static gptner_status gpn_multipart_init(gpn_multipart *m, const gpn_env *env,
-                                        const gptner_part *parts, size_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_init(gpn_multipart *m,
+                                                     const gpn_env *env,
+                                                     const gptner_part *parts,
+                                                     size_t n,
+                                                     gptner_error *err)
 {
     enum { TEXT_MAX = 1 << 24 }; /* bytes of all heads; far above any use */
     uint64_t a = gpn_random_u64(env), b = gpn_random_u64(env);
@@ -10968,8 +10971,8 @@ typedef struct gpn_conn { /* what is used most is within a short offset */
     unsigned resent;
 } gpn_conn;
 
-static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
-                          void *tag)
+static GPN_NOINLINE void gpn_conn_init(gpn_conn *c, const gpn_link *link,
+                                       gpn_poller *poller, void *tag)
 {
     memset(c, 0, sizeof *c);
     c->link = link;
@@ -11864,7 +11867,7 @@ static bool gpn_reset_parse_ns(gptner_str text, int64_t *ns)
 }
 
 /* The same in milliseconds, rounded up. */
-static bool gpn_reset_parse(gptner_str text, int64_t *ms)
+static GPN_NOINLINE bool gpn_reset_parse(gptner_str text, int64_t *ms)
 {
     int64_t ns;
     bool ok = gpn_reset_parse_ns(gpn_str_trim(text), &ns);
@@ -11993,9 +11996,10 @@ static gptner_status gpn_pace_word(gptner_str word)
 }
 
 /* Client errors, by openai-api.md 6.2. */
-static gpn_class gpn_pace_client_error(int http_status, gptner_status word,
-                                       gptner_str message,
-                                       gptner_status *status)
+static GPN_NOINLINE gpn_class gpn_pace_client_error(int http_status,
+                                                    gptner_status word,
+                                                    gptner_str message,
+                                                    gptner_status *status)
 {
     static const struct {
         int http_status;
@@ -12217,7 +12221,8 @@ static void gpn_gate_deinit(gpn_gate *gate)
 
 /* 0: start now. Otherwise the time at which to ask again: each caller gets
  * another one. (It may be put off once more if another 429 came meanwhile.) */
-static int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env, int64_t now)
+static GPN_NOINLINE int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env,
+                                           int64_t now)
 {
     int64_t answer = 0, step;
     gpn_mutex_lock(&gate->mutex);
@@ -12258,7 +12263,8 @@ static bool gpn_gate_open(gpn_gate *gate, int64_t now)
 }
 
 /* The server asked for a pause of delay_ms: nobody starts before it is over. */
-static void gpn_gate_throttled(gpn_gate *gate, int64_t now, int64_t delay_ms)
+static GPN_NOINLINE void gpn_gate_throttled(gpn_gate *gate, int64_t now,
+                                            int64_t delay_ms)
 {
     int64_t step;
     delay_ms = gpn_clamp(delay_ms, 1, GPN_WAIT_MAX);
@@ -12532,7 +12538,7 @@ static bool gpn_driver_resize(gpn_driver *d, size_t n)
     return d->used == n;
 }
 
-static gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
+static GPN_NOINLINE gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
 {
     gpn_driver *d;
     gpn_mutex_lock(&pool->lock);
@@ -13319,7 +13325,7 @@ static size_t gpn_run_start_threads(gpn_run *run)
     return started;
 }
 
-static void gpn_run_disengage(gpn_run *run)
+static GPN_NOINLINE void gpn_run_disengage(gpn_run *run)
 {
     size_t k;
     for (k = run->n_drivers; k > 0; k--) {
@@ -13899,8 +13905,9 @@ static gptner_endpoint gpn_model_endpoint(const gptner_options *o,
 
 /* The flags as they stand with these options: GPN_MODEL_NO_SAMPLING,
  * NO_PENALTY and COMPLETIONS are decided. */
-static unsigned gpn_model_resolve(const gptner_options *o, unsigned flags,
-                                  gptner_endpoint endpoint)
+static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
+                                               unsigned flags,
+                                               gptner_endpoint endpoint)
 {
     unsigned both = GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_PENALTY;
     const char *effort = o->reasoning_effort;
@@ -16840,9 +16847,10 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
-static gpn_class gpn_item_decide(gpn_task *t, gpn_item *it, gpn_reply *reply,
-                                 gpn_fields *f, int64_t *delay_ms,
-                                 gptner_error *err)
+static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
+                                              gpn_reply *reply, gpn_fields *f,
+                                              int64_t *delay_ms,
+                                              gptner_error *err)
 {
     const char *what = gpn_item_what(it);
     gpn_live *live = t->live;
@@ -17679,7 +17687,7 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
     return status;
 }
 
-static void gpn_task_close(gpn_task *t)
+static GPN_NOINLINE void gpn_task_close(gpn_task *t)
 {
     int oserr;
     gpn_task_close_twins(t);
@@ -17954,8 +17962,8 @@ static gptner_str gpn_response_text(const gpn_http *http, size_t i)
 }
 
 /* The response as the caller sees it, in one block; NULL: no memory. */
-static gptner_response *gpn_response_new(const gptner_client *c,
-                                         const gpn_reply *reply)
+static GPN_NOINLINE gptner_response *gpn_response_new(const gptner_client *c,
+                                                      const gpn_reply *reply)
 {
     const gpn_http *http = reply->http;
     size_t n = http->n_headers;
@@ -18164,8 +18172,9 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 /* Point the call to where its redirect leads: a whole URL, or a path of the
  * server that it was at. Other references (RFC 3986 4.2) no API sends. Without
  * the key for another server, and never from https to http. */
-static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
-                                       gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_call_redirect(gpn_call *call,
+                                                    const char *location,
+                                                    gptner_error *err)
 {
     const gpn_origin *from = call->head.origin;
     gptner_client *c = call->head.client;
