@@ -4469,6 +4469,15 @@ static void gpn_buf_deinit(gpn_buf *b)
     b->len = b->cap = 0;
 }
 
+/* The same for what holds a secret. */
+static void gpn_buf_wipe(gpn_buf *b)
+{
+    if (b->data != NULL) {
+        gpn_mem_wipe(b->data, b->cap);
+    }
+    gpn_buf_deinit(b);
+}
+
 /* Empty again; the memory is kept. */
 static GPN_NOINLINE void gpn_buf_clear(gpn_buf *b)
 {
@@ -9412,6 +9421,12 @@ static void gpn_http_header(gpn_buf *out, const char *name, gptner_str value)
     gpn_buf_add(out, "\r\n", 2);
 }
 
+static GPN_NOINLINE void gpn_http_header_c(gpn_buf *out, const char *name,
+                                           const char *value)
+{
+    gpn_http_header(out, name, gpn_str_c(value));
+}
+
 static void gpn_http_end_head(gpn_buf *out)
 {
     gpn_buf_add(out, "\r\n", 2);
@@ -10368,7 +10383,7 @@ static void gpn_multipart_head(gpn_multipart *m, const gptner_part *part)
     }
     gpn_buf_add_s(out, "\r\n");
     if (type != NULL) {
-        gpn_http_header(out, "Content-Type", gpn_str_c(type));
+        gpn_http_header_c(out, "Content-Type", type);
     }
     gpn_buf_add_s(out, "\r\n");
 }
@@ -10999,16 +11014,10 @@ static void gpn_conn_deinit(gpn_conn *c)
 {
     gpn_conn_close(c);
     gpn_http_deinit(&c->http);
-    if (c->request.head.data != NULL) { /* it holds the key */
-        gpn_mem_wipe(c->request.head.data, c->request.head.cap);
-    }
-    gpn_buf_deinit(&c->request.head);
+    gpn_buf_wipe(&c->request.head); /* it holds the key */
     gpn_buf_deinit(&c->request.body);
     gpn_buf_deinit(&c->body);
-    if (c->upload.data != NULL) { /* it may hold the proxy's password */
-        gpn_mem_wipe(c->upload.data, c->upload.cap);
-    }
-    gpn_buf_deinit(&c->upload);
+    gpn_buf_wipe(&c->upload); /* it may hold the proxy's password */
 }
 
 /* Give back the memory of an unusually large exchange. */
@@ -11042,41 +11051,42 @@ static GPN_NOINLINE void gpn_conn_enter(gpn_conn *c, gpn_phase phase,
     c->progress_ms = now;
 }
 
+typedef struct gpn_phase_limit {
+    char what[55];
+    bool moves; /* from the last byte that moved, not from the phase's begin */
+    uint16_t time; /* in gpn_time_limits */
+} gpn_phase_limit;
+
+/* By gpn_phase; behind them that of a response which has begun. */
+static const gpn_phase_limit gpn_phase_limits[] = {
+    {"", false, 0},
+    {"connect (connect_timeout_ms)", false,
+     offsetof(gpn_time_limits, connect_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"TLS handshake (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"sending the request (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)},
+    {"waiting for the first byte (first_byte_timeout_ms)", false,
+     offsetof(gpn_time_limits, first_byte_ms)},
+    {"waiting for more of the response (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)}};
+
 /* The deadline of the present phase, and its name for the message. */
 static int64_t gpn_conn_deadline(const gpn_conn *c, const char **what)
 {
     const gpn_time_limits *t = &c->link->times;
-    int64_t own = INT64_MAX;
+    bool begun = c->phase == GPN_PHASE_RECEIVE && c->received > 0;
+    const gpn_phase_limit *limit = &gpn_phase_limits[c->phase + begun];
     int64_t all = gpn_time_add(c->started_ms, t->attempt_ms);
-    switch (c->phase) {
-    case GPN_PHASE_CONNECT:
-        *what = "connect (connect_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->connect_ms);
-        break;
-    case GPN_PHASE_TUNNEL_SEND:
-    case GPN_PHASE_TUNNEL_RECEIVE:
-        *what = "CONNECT to the proxy (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_HANDSHAKE:
-        *what = "TLS handshake (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_SEND:
-        *what = "sending the request (gap_timeout_ms)";
-        own = gpn_time_add(c->progress_ms, t->gap_ms);
-        break;
-    case GPN_PHASE_RECEIVE:
-        if (c->received == 0) {
-            *what = "waiting for the first byte (first_byte_timeout_ms)";
-            own = gpn_time_add(c->phase_ms, t->first_byte_ms);
-        } else {
-            *what = "waiting for more of the response (gap_timeout_ms)";
-            own = gpn_time_add(c->progress_ms, t->gap_ms);
-        }
-        break;
-    case GPN_PHASE_IDLE:
-        *what = "";
+    int64_t own =
+        gpn_time_add(limit->moves ? c->progress_ms : c->phase_ms,
+                     *(const int64_t *)((const char *)t + limit->time));
+    *what = limit->what;
+    if (c->phase == GPN_PHASE_IDLE) {
         return INT64_MAX;
     }
     if (all < own) {
@@ -11276,8 +11286,7 @@ static void gpn_conn_write_connect(gpn_buf *out, const gpn_peer *peer)
     gpn_http_begin(out, "CONNECT", target);
     gpn_http_header(out, "Host", target);
     if (peer->proxy_auth != NULL) {
-        gpn_http_header(out, "Proxy-Authorization",
-                        gpn_str_c(peer->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", peer->proxy_auth);
     }
     gpn_http_end_head(out);
 }
@@ -14403,7 +14412,7 @@ static void gpn_head_field(const gpn_head *h, gpn_buf *out, const char *name,
                            const char *value)
 {
     if (value != NULL && !gpn_head_replaced(h, name))
-        gpn_http_header(out, name, gptner_str_from(value));
+        gpn_http_header_c(out, name, value);
 }
 
 /* The key, in the field that the server reads. It was checked before. */
@@ -14425,13 +14434,12 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
 {
     const gptner_config *cfg = &h->client->cfg;
     size_t i;
-    gpn_http_header(out, "Host", gptner_str_from(h->origin->host));
+    gpn_http_header_c(out, "Host", h->origin->host);
     if (h->origin->plain_proxy && h->origin->peer.proxy_auth != NULL)
-        gpn_http_header(out, "Proxy-Authorization",
-                        gptner_str_from(h->origin->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", h->origin->proxy_auth);
     gpn_head_field(h, out, "User-Agent", "gptner/" GPTNER_VERSION);
     gpn_head_field(h, out, "Accept", "application/json");
-    gpn_http_header(out, "Accept-Encoding", gptner_str_from("identity"));
+    gpn_http_header_c(out, "Accept-Encoding", "identity");
     if (h->has_body)
         gpn_head_field(h, out, "Content-Type", h->content_type);
     if (!h->own)
@@ -14441,11 +14449,9 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
     gpn_head_field(h, out, "OpenAI-Project", cfg->project);
     for (i = 0; i < cfg->n_headers; i++)
         if (!gpn_header_in(h->headers, h->n_headers, cfg->headers[i].name))
-            gpn_http_header(out, cfg->headers[i].name,
-                            gptner_str_from(cfg->headers[i].value));
+            gpn_http_header_c(out, cfg->headers[i].name, cfg->headers[i].value);
     for (i = 0; i < h->n_headers; i++)
-        gpn_http_header(out, h->headers[i].name,
-                        gptner_str_from(h->headers[i].value));
+        gpn_http_header_c(out, h->headers[i].name, h->headers[i].value);
 }
 
 static size_t gpn_headers_size(const gptner_header *list, size_t n)
@@ -14592,6 +14598,15 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
                gpn_passes[i].size);
 }
 
+/* A reader of text, with scratch for keys that are decoded. */
+static GPN_NOINLINE void gpn_json_reader_on(gptner_json_reader *r,
+                                            gptner_str text, char *scratch,
+                                            size_t cap)
+{
+    gptner_json_reader_init(r, text.ptr, text.len, NULL);
+    gptner_json_reader_scratch(r, scratch, cap);
+}
+
 /* Whether text is one JSON value of this type. */
 static gptner_status gpn_json_require(const char *what, gptner_str text,
                                       gptner_json_type type, gptner_error *err)
@@ -14624,8 +14639,7 @@ static bool gpn_json_has(const char *object, const char *name)
     names[1] = NULL;
     if (object == NULL)
         return false;
-    gptner_json_reader_init(&r, object, strlen(object), NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, gpn_str_c(object), scratch, sizeof scratch);
     return gptner_json_enter_object(&r) &&
            gptner_json_next_member(&r, names, &which);
 }
@@ -14786,9 +14800,7 @@ GPTNER_API void gptner_client_free(gptner_client *client)
         gpn_origin_free(client, o);
     }
     gpn_origin_deinit(&client->home);
-    if (client->head.data != NULL)
-        gpn_mem_wipe(client->head.data, client->head.cap);
-    gpn_buf_deinit(&client->head);
+    gpn_buf_wipe(&client->head);
     gpn_client_wipe(&client->arena);
     gpn_arena_deinit(&client->arena);
     gpn_mutex_deinit(&client->lock);
@@ -14916,11 +14928,11 @@ typedef struct gpn_body_member {
 } gpn_body_member;
 
 typedef struct gpn_body {
-    gptner_json_writer w;
     const gpn_ask *ask;
     const gptner_options *o;
     unsigned flags; /* GPN_MODEL_*, resolved for these options */
     bool chat;
+    gptner_json_writer w;
 } gpn_body;
 
 static bool gpn_role_leads(gptner_str role)
@@ -14951,14 +14963,13 @@ static void gpn_body_items(gpn_body *b, gptner_str json, gptner_str system)
     size_t which;
     gptner_str text = GPN_ZERO;
     gptner_json_reader r;
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     if (gptner_json_next_item(&r) && gptner_json_enter_object(&r) &&
         gptner_json_next_member(&r, names, &which))
         gptner_json_read_str(&r, &text);
     gpn_body_lead(b, system, text);
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     while (gptner_json_next_item(&r) && gptner_json_read_raw(&r, &text))
         gptner_json_write_raw(&b->w, text);
@@ -15168,8 +15179,7 @@ static void gpn_body_extra(gpn_body *b)
     gptner_json_reader r;
     gptner_str key, value;
     gptner_str extra = gptner_str_from(b->o->extra_body_json);
-    gptner_json_reader_init(&r, extra.ptr, extra.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, extra, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_key(&r, &key)) {
         gptner_json_write_key_str(&b->w, key);
@@ -15223,8 +15233,7 @@ static gptner_status gpn_body_own(gpn_ask *ask, gpn_buf *out, gptner_error *err)
     if (status != GPTNER_OK)
         return status;
     memset(seen, 0, sizeof seen);
-    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_member(&r, names, &which))
         gptner_json_read_raw(&r, &seen[which]);
