@@ -6703,12 +6703,12 @@ typedef struct gpn_name {
 /* Lives on the default allocator and its own env: a helper thread that is
  * stuck in the operating system may outlive the client and its hooks. */
 typedef struct gpn_resolver {
-    gpn_env env;
-    gpn_bell bell;
-    gpn_mutex mutex; /* guards all below, and what gpn_name does not except */
-    int refs;        /* the client, and each running helper */
+    gpn_mutex mutex; /* guards up to count, and what gpn_name does not except */
     gpn_name *names;
     size_t count;
+    int refs; /* the client, and each running helper */
+    gpn_env env;
+    gpn_bell bell;
 } gpn_resolver;
 
 static gptner_status gpn_resolver_new(const gpn_env *env, gpn_resolver **out,
@@ -12406,9 +12406,9 @@ enum {
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
 typedef struct gpn_run { /* what is used most is within a short offset */
+    gpn_mutex lock;      /* guards all from ring to why */
     const gpn_run_spec *spec;
     gpn_pool *pool;
-    gpn_mutex lock; /* guards all below, up to why */
     gpn_work **ring;
     gpn_work **parked; /* a heap by due_ms, room for max_ahead */
     size_t n_parked;
@@ -16713,36 +16713,36 @@ enum {
     GPN_LINE_READ = 65536       /* bytes read from the input at once */
 };
 
-typedef struct gpn_task {
+typedef struct gpn_task { /* what is used most is within a short offset */
+    gpn_mutex lock;       /* guards results, room, and from twins to body */
     gptner_client *client;
     const gptner_run_config *cfg;
     const gptner_prompt *one; /* instead of cfg: a single prompt */
     gpn_live *live;           /* its stream */
-    /* the source */
-    size_t read; /* prompts taken; the index of the next */
     /* Items of prompts that are done, for the next ones: no more than were
      * under way at one time. As the pool asks for a prompt, or delivers one,
      * but one call at a time, no lock guards them. */
     gpn_item *at_hand;
+    /* the places */
+    size_t delivered; /* prompts, in order */
+    gptner_result **results;
+    size_t room; /* of results */
+    /* the source */
+    size_t read; /* prompts taken; the index of the next */
     bool jsonl;
     bool input_ended;
     bool input_failed;
-    uint64_t line;
-    gpn_file input;
     size_t lines_at;
     gpn_buf lines; /* read ahead, from lines_at on */
-    /* the places */
-    gptner_result **results;
-    size_t room;      /* of results */
-    size_t delivered; /* prompts, in order */
+    uint64_t line;
+    gpn_file input;
     gptner_result *single;
     /* equal prompts */
-    gpn_mutex lock; /* guards results, room, and from twins to body */
     gpn_twin *twins;
-    size_t n_twins;
-    size_t twin_bytes;
     gpn_item *first;
     gpn_item *last;
+    size_t n_twins;
+    size_t twin_bytes;
     size_t followers;
     int64_t shared; /* followers read */
     int64_t shared_ok;
