@@ -1698,11 +1698,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     SRWLOCK lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    CONDITION_VARIABLE cond;
-} gpn_cond;
 typedef struct gpn_thread {
     HANDLE handle;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {SRWLOCK_INIT}
@@ -1711,11 +1710,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     pthread_mutex_t lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    pthread_cond_t cond;
-} gpn_cond;
 typedef struct gpn_thread {
     pthread_t id;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
@@ -1770,88 +1768,26 @@ static void gpn_mutex_unlock(gpn_mutex *m)
 }
 
 #ifndef GPTNER_NO_THREADS
-static bool gpn_cond_init(gpn_cond *c)
-{
-    memset(c, 0, sizeof *c);
-    if (GPN_FAULT(GPN_FAULT_THREAD)) {
-        return false;
-    }
 #ifdef _WIN32
-    InitializeConditionVariable(&c->cond);
-    return true;
-#else
-    return pthread_cond_init(&c->cond, NULL) == 0;
-#endif
-}
-
-static void gpn_cond_deinit(gpn_cond *c)
+static unsigned __stdcall gpn_thread_entry(void *thread)
 {
-#ifdef _WIN32
-    GPN_UNUSED(c);
-#else
-    pthread_cond_destroy(&c->cond);
-#endif
-}
-
-static void gpn_cond_wait(gpn_cond *c, gpn_mutex *m)
-{
-#ifdef _WIN32
-    SleepConditionVariableSRW(&c->cond, &m->lock, INFINITE, 0);
-#else
-    pthread_cond_wait(&c->cond, &m->lock);
-#endif
-}
-
-static void gpn_cond_signal(gpn_cond *c)
-{
-#ifdef _WIN32
-    WakeConditionVariable(&c->cond);
-#else
-    pthread_cond_signal(&c->cond);
-#endif
-}
-
-/* Lives on the stack of gpn_thread_start until the new thread has read it, so
- * that starting a thread allocates nothing. mutex guards taken. */
-typedef struct gpn_thread_boot {
-    void (*fn)(void *arg);
-    void *arg;
-    gpn_mutex mutex;
-    gpn_cond cond;
-    bool taken;
-} gpn_thread_boot;
-
-static void gpn_thread_run(gpn_thread_boot *boot)
-{
-    void (*fn)(void *arg) = boot->fn;
-    void *arg = boot->arg;
-
-    gpn_mutex_lock(&boot->mutex);
-    boot->taken = true;
-    gpn_cond_signal(&boot->cond);
-    gpn_mutex_unlock(&boot->mutex);
-    fn(arg);
-}
-
-#ifdef _WIN32
-static unsigned __stdcall gpn_thread_entry(void *boot)
-{
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return 0;
 }
 
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     t->handle =
-        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry,
-                               boot, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry, t,
+                               STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return t->handle != NULL;
 }
 #else
-static void *gpn_thread_entry(void *boot)
+static void *gpn_thread_entry(void *thread)
 {
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return NULL;
 }
 
@@ -1873,8 +1809,7 @@ static bool gpn_thread_set_stack(pthread_attr_t *attr, size_t bytes)
 
 /* The new thread inherits a mask with every signal blocked but those that
  * report a fault of its own: the caller's threads take the signals. */
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     pthread_attr_t attr;
@@ -1892,7 +1827,7 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
     ok = gpn_thread_set_stack(&attr, stack_bytes) &&
          pthread_sigmask(SIG_SETMASK, &block, &old) == 0;
     if (ok) {
-        ok = pthread_create(&t->id, &attr, gpn_thread_entry, boot) == 0;
+        ok = pthread_create(&t->id, &attr, gpn_thread_entry, t) == 0;
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);
@@ -1900,33 +1835,17 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
 }
 #endif
 
-/* stack_bytes 0: the system's default. End it with join or detach. */
+/* stack_bytes 0: the system's default. End it with join or detach; *t stays
+ * where it is until fn has begun. */
 static bool gpn_thread_start(gpn_thread *t, void (*fn)(void *arg), void *arg,
                              size_t stack_bytes)
 {
-    gpn_thread_boot boot = GPN_ZERO;
-    bool ok;
-
-    if (GPN_FAULT(GPN_FAULT_THREAD) || !gpn_mutex_init(&boot.mutex)) {
+    if (GPN_FAULT(GPN_FAULT_THREAD)) {
         return false;
     }
-    if (!gpn_cond_init(&boot.cond)) {
-        gpn_mutex_deinit(&boot.mutex);
-        return false;
-    }
-    boot.fn = fn;
-    boot.arg = arg;
-    ok = gpn_thread_create(t, &boot, stack_bytes);
-    if (ok) {
-        gpn_mutex_lock(&boot.mutex);
-        while (!boot.taken) {
-            gpn_cond_wait(&boot.cond, &boot.mutex);
-        }
-        gpn_mutex_unlock(&boot.mutex);
-    }
-    gpn_cond_deinit(&boot.cond);
-    gpn_mutex_deinit(&boot.mutex);
-    return ok;
+    t->fn = fn;
+    t->arg = arg;
+    return gpn_thread_create(t, stack_bytes);
 }
 
 static void gpn_thread_join(gpn_thread *t)
