@@ -1642,7 +1642,7 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #else
 #define GPN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #endif
-/* For small functions with many callers, which -Os would still copy. */
+/* For functions which -Os would copy or merge into others, to be larger. */
 #define GPN_NOINLINE __attribute__((noinline))
 #else
 #define GPN_PRINTF(fmt, args)
@@ -1692,36 +1692,40 @@ GPTNER_API const char *gptner_version(void)
     return GPTNER_VERSION;
 }
 
+/* The status of each line in the texts below. */
+static const unsigned char gpn_status_values[] = {
+#define GPTNER_X(name, value, text) value,
+    GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+        GPTNER_OK};
+
+/* Of texts that stand one behind the other, with a NUL after each, the one
+ * that belongs to status; the last is for all others. */
+static const char *gpn_status_find(const char *texts, gptner_status status)
+{
+    size_t i = 0;
+    while (i < GPN_COUNT(gpn_status_values) &&
+           gpn_status_values[i] != (unsigned)status) {
+        texts += strlen(texts) + 1;
+        i++;
+    }
+    return texts;
+}
+
 GPTNER_API const char *gptner_status_text(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return text;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) text "\0"
+    return gpn_status_find(GPTNER_ERROR_LIST(GPTNER_X) "ok\0unknown status",
+                           status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "ok";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "unknown status";
 }
 
 GPTNER_API const char *gptner_status_name(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return "GPTNER_ERR_" #name;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) "GPTNER_ERR_" #name "\0"
+    return gpn_status_find(
+        GPTNER_ERROR_LIST(GPTNER_X) "GPTNER_OK\0GPTNER_ERR_UNKNOWN", status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "GPTNER_OK";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "GPTNER_ERR_UNKNOWN";
 }
 
 /* ===========================================================================
@@ -2069,11 +2073,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     SRWLOCK lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    CONDITION_VARIABLE cond;
-} gpn_cond;
 typedef struct gpn_thread {
     HANDLE handle;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {SRWLOCK_INIT}
@@ -2082,11 +2085,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     pthread_mutex_t lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    pthread_cond_t cond;
-} gpn_cond;
 typedef struct gpn_thread {
     pthread_t id;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
@@ -2141,88 +2143,26 @@ static void gpn_mutex_unlock(gpn_mutex *m)
 }
 
 #ifndef GPTNER_NO_THREADS
-static bool gpn_cond_init(gpn_cond *c)
-{
-    memset(c, 0, sizeof *c);
-    if (GPN_FAULT(GPN_FAULT_THREAD)) {
-        return false;
-    }
 #ifdef _WIN32
-    InitializeConditionVariable(&c->cond);
-    return true;
-#else
-    return pthread_cond_init(&c->cond, NULL) == 0;
-#endif
-}
-
-static void gpn_cond_deinit(gpn_cond *c)
+static unsigned __stdcall gpn_thread_entry(void *thread)
 {
-#ifdef _WIN32
-    GPN_UNUSED(c);
-#else
-    pthread_cond_destroy(&c->cond);
-#endif
-}
-
-static void gpn_cond_wait(gpn_cond *c, gpn_mutex *m)
-{
-#ifdef _WIN32
-    SleepConditionVariableSRW(&c->cond, &m->lock, INFINITE, 0);
-#else
-    pthread_cond_wait(&c->cond, &m->lock);
-#endif
-}
-
-static void gpn_cond_signal(gpn_cond *c)
-{
-#ifdef _WIN32
-    WakeConditionVariable(&c->cond);
-#else
-    pthread_cond_signal(&c->cond);
-#endif
-}
-
-/* Lives on the stack of gpn_thread_start until the new thread has read it, so
- * that starting a thread allocates nothing. mutex guards taken. */
-typedef struct gpn_thread_boot {
-    void (*fn)(void *arg);
-    void *arg;
-    gpn_mutex mutex;
-    gpn_cond cond;
-    bool taken;
-} gpn_thread_boot;
-
-static void gpn_thread_run(gpn_thread_boot *boot)
-{
-    void (*fn)(void *arg) = boot->fn;
-    void *arg = boot->arg;
-
-    gpn_mutex_lock(&boot->mutex);
-    boot->taken = true;
-    gpn_cond_signal(&boot->cond);
-    gpn_mutex_unlock(&boot->mutex);
-    fn(arg);
-}
-
-#ifdef _WIN32
-static unsigned __stdcall gpn_thread_entry(void *boot)
-{
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return 0;
 }
 
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     t->handle =
-        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry,
-                               boot, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry, t,
+                               STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return t->handle != NULL;
 }
 #else
-static void *gpn_thread_entry(void *boot)
+static void *gpn_thread_entry(void *thread)
 {
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return NULL;
 }
 
@@ -2244,8 +2184,7 @@ static bool gpn_thread_set_stack(pthread_attr_t *attr, size_t bytes)
 
 /* The new thread inherits a mask with every signal blocked but those that
  * report a fault of its own: the caller's threads take the signals. */
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     pthread_attr_t attr;
@@ -2263,7 +2202,7 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
     ok = gpn_thread_set_stack(&attr, stack_bytes) &&
          pthread_sigmask(SIG_SETMASK, &block, &old) == 0;
     if (ok) {
-        ok = pthread_create(&t->id, &attr, gpn_thread_entry, boot) == 0;
+        ok = pthread_create(&t->id, &attr, gpn_thread_entry, t) == 0;
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);
@@ -2271,33 +2210,17 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
 }
 #endif
 
-/* stack_bytes 0: the system's default. End it with join or detach. */
+/* stack_bytes 0: the system's default. End it with join or detach; *t stays
+ * where it is until fn has begun. */
 static bool gpn_thread_start(gpn_thread *t, void (*fn)(void *arg), void *arg,
                              size_t stack_bytes)
 {
-    gpn_thread_boot boot = GPN_ZERO;
-    bool ok;
-
-    if (GPN_FAULT(GPN_FAULT_THREAD) || !gpn_mutex_init(&boot.mutex)) {
+    if (GPN_FAULT(GPN_FAULT_THREAD)) {
         return false;
     }
-    if (!gpn_cond_init(&boot.cond)) {
-        gpn_mutex_deinit(&boot.mutex);
-        return false;
-    }
-    boot.fn = fn;
-    boot.arg = arg;
-    ok = gpn_thread_create(t, &boot, stack_bytes);
-    if (ok) {
-        gpn_mutex_lock(&boot.mutex);
-        while (!boot.taken) {
-            gpn_cond_wait(&boot.cond, &boot.mutex);
-        }
-        gpn_mutex_unlock(&boot.mutex);
-    }
-    gpn_cond_deinit(&boot.cond);
-    gpn_mutex_deinit(&boot.mutex);
-    return ok;
+    t->fn = fn;
+    t->arg = arg;
+    return gpn_thread_create(t, stack_bytes);
 }
 
 static void gpn_thread_join(gpn_thread *t)
@@ -3379,7 +3302,7 @@ static bool gpn_file_open_read(gpn_file *f, const gpn_env *env,
 }
 
 /* 0, 1, 2: the standard streams. */
-static void gpn_file_std(gpn_file *f, int number)
+static GPN_NOINLINE void gpn_file_std(gpn_file *f, int number)
 {
     memset(f, 0, sizeof *f);
 #ifdef _WIN32
@@ -3430,6 +3353,7 @@ static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
     return -1;
 }
 
+#ifndef GPTNER_NO_BATCH
 /* Reads from any place of a file that is no pipe, until cap bytes are there or
  * the file ends. The number of bytes read, -1: failed. Do not mix with
  * gpn_file_read(): on Windows this moves its place. */
@@ -3475,6 +3399,7 @@ static int64_t gpn_file_read_at(gpn_file *f, char *data, size_t cap, int64_t at,
     }
     return (int64_t)have;
 }
+#endif
 
 /* All of it, or false. */
 static bool gpn_file_write(gpn_file *f, const char *data, size_t len,
@@ -3630,6 +3555,7 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
+#ifndef GPTNER_NO_BATCH
 /* A file that one process at a time can hold, made if it is not there. false
  * with *busy: another has it. It ends with the process that holds it; a file
  * that was removed meanwhile holds nobody off, so its name is looked at. */
@@ -3695,6 +3621,7 @@ static void gpn_lock_give(gpn_file *f, const char *path)
     gpn_file_close(f, &ignored);
 #endif
 }
+#endif
 
 /* ---- files that appear whole or not at all ---- */
 
@@ -3814,7 +3741,7 @@ static bool gpn_whole_begin(gpn_whole *w, const gpn_env *env, const char *path,
     return true;
 }
 
-static bool gpn_whole_flush(gpn_whole *w)
+static GPN_NOINLINE bool gpn_whole_flush(gpn_whole *w)
 {
     bool ok = gpn_file_write(&w->file, w->buffer, w->len, &w->oserr);
 
@@ -3895,6 +3822,7 @@ static bool gpn_whole_finish(gpn_whole *w)
              gpn_file_close(&w->file, &w->oserr)));
 }
 
+#ifndef GPTNER_NO_BATCH
 /* Writes no more, but still has to be put in its place, or aborted; what is
  * held until then are the names. */
 static bool gpn_whole_seal(gpn_whole *w, int *oserr)
@@ -3912,6 +3840,7 @@ static bool gpn_whole_seal(gpn_whole *w, int *oserr)
     *oserr = w->oserr;
     return ok;
 }
+#endif
 
 /* Puts the file in its place. Ends the writer in either case; false: path is
  * as it was before. */
@@ -4197,7 +4126,7 @@ static bool gpn_str_starts(gptner_str a, const char *text)
     return gpn_str_begins(a, text, false);
 }
 
-static bool gpn_str_istarts(gptner_str a, const char *text)
+static GPN_NOINLINE bool gpn_str_istarts(gptner_str a, const char *text)
 {
     return gpn_str_begins(a, text, true);
 }
@@ -4403,7 +4332,7 @@ typedef struct gpn_big {
     uint32_t w[GPN_BIG_WORDS];
 } gpn_big;
 
-static void gpn_big_set(gpn_big *a, uint64_t value)
+static GPN_NOINLINE void gpn_big_set(gpn_big *a, uint64_t value)
 {
     a->n = 0;
     while (value > 0) {
@@ -4872,7 +4801,7 @@ static uint64_t gpn_double_exact(uint64_t fraction, int exp2, int *power)
 }
 
 /* Whether digits * 10^power reads back as value. */
-static bool gpn_double_is(double value, uint64_t digits, int power)
+static GPN_NOINLINE bool gpn_double_is(double value, uint64_t digits, int power)
 {
     char text[24];
     gpn_number number;
@@ -5002,8 +4931,17 @@ static void gpn_buf_deinit(gpn_buf *b)
     b->len = b->cap = 0;
 }
 
+/* The same for what holds a secret. */
+static void gpn_buf_wipe(gpn_buf *b)
+{
+    if (b->data != NULL) {
+        gpn_mem_wipe(b->data, b->cap);
+    }
+    gpn_buf_deinit(b);
+}
+
 /* Empty again; the memory is kept. */
-static void gpn_buf_clear(gpn_buf *b)
+static GPN_NOINLINE void gpn_buf_clear(gpn_buf *b)
 {
     b->len = 0;
     b->status = GPTNER_OK;
@@ -5323,8 +5261,8 @@ static size_t gpn_format(char *out, size_t cap, const char *fmt, ...)
 }
 
 GPN_PRINTF(3, 0)
-static void gpn_vformat_line(char *out, size_t cap, const char *fmt,
-                             va_list args)
+static GPN_NOINLINE void gpn_vformat_line(char *out, size_t cap,
+                                          const char *fmt, va_list args)
 {
     gpn_text_clean(out, gpn_vformat(out, cap, fmt, args));
 }
@@ -5376,7 +5314,7 @@ typedef struct gpn_sha256_state {
     unsigned char block[64];
 } gpn_sha256_state;
 
-static void gpn_sha256_init(gpn_sha256_state *s)
+static GPN_NOINLINE void gpn_sha256_init(gpn_sha256_state *s)
 {
     static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u,
                                       0xa54ff53au, 0x510e527fu, 0x9b05688cu,
@@ -7438,12 +7376,12 @@ typedef struct gpn_name {
 /* Lives on the default allocator and its own env: a helper thread that is
  * stuck in the operating system may outlive the client and its hooks. */
 typedef struct gpn_resolver {
-    gpn_env env;
-    gpn_bell bell;
-    gpn_mutex mutex; /* guards all below, and what gpn_name does not except */
-    int refs;        /* the client, and each running helper */
+    gpn_mutex mutex; /* guards up to count, and what gpn_name does not except */
     gpn_name *names;
     size_t count;
+    int refs; /* the client, and each running helper */
+    gpn_env env;
+    gpn_bell bell;
 } gpn_resolver;
 
 static gptner_status gpn_resolver_new(const gpn_env *env, gpn_resolver **out,
@@ -8223,7 +8161,7 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
 }
 #endif
 
-static void gpn_tls_init_contexts(gpn_tls *tls)
+static GPN_NOINLINE void gpn_tls_init_contexts(gpn_tls *tls)
 {
     mbedtls_ssl_config_init(&tls->conf);
 #ifdef GPN_TLS_13
@@ -9004,7 +8942,8 @@ static const char *gpn_tls_flags_text(const gpn_stream *s, uint32_t flags,
 
 /* Error codes that can be met; the first that fits. X.509 and ASN.1 codes come
  * from a certificate that cannot be parsed. */
-static const char *gpn_tls_code_text(int code, gptner_status *status)
+static GPN_NOINLINE const char *gpn_tls_code_text(int code,
+                                                  gptner_status *status)
 {
     static const gpn_tls_text texts[] = {
         {0x6600, "the server's parameters are not acceptable"},
@@ -9042,7 +8981,8 @@ static const char *gpn_tls_code_text(int code, gptner_status *status)
 
 /* --- TLS: handshake --- */
 
-static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
+static GPN_NOINLINE bool gpn_ascii_same(const unsigned char *a, const char *b,
+                                        size_t len)
 {
     size_t i;
     for (i = 0; i < len; i++) {
@@ -9059,8 +8999,8 @@ static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
 
 /* RFC 9525 6.3: the whole name, or '*' in place of its first label, and then
  * at least two more. name is in lower case. */
-static bool gpn_dns_matches(const unsigned char *san, size_t len,
-                            const char *name)
+static GPN_NOINLINE bool gpn_dns_matches(const unsigned char *san, size_t len,
+                                         const char *name)
 {
     size_t name_len = strlen(name);
     if (len > 2 && san[0] == '*' && san[1] == '.') {
@@ -9743,7 +9683,7 @@ static int gpn_hex_value(char c)
 }
 
 /* A number of exactly n digits; -1: it is none. */
-static int gpn_digits_fixed(const char *p, int n)
+static GPN_NOINLINE int gpn_digits_fixed(const char *p, int n)
 {
     int value = 0;
     for (; n > 0; n--, p++) {
@@ -9910,7 +9850,7 @@ static const char *gpn_url_split_authority(gptner_str text, gpn_url_view *v)
 }
 
 /* Splits what follows "scheme://"; NULL or what is wrong with it. */
-static const char *gpn_url_split(gptner_str text, gpn_url_view *v)
+static GPN_NOINLINE const char *gpn_url_split(gptner_str text, gpn_url_view *v)
 {
     const char *why;
     size_t i = 0;
@@ -10154,6 +10094,12 @@ static void gpn_http_header(gpn_buf *out, const char *name, gptner_str value)
     gpn_buf_add(out, "\r\n", 2);
 }
 
+static GPN_NOINLINE void gpn_http_header_c(gpn_buf *out, const char *name,
+                                           const char *value)
+{
+    gpn_http_header(out, name, gpn_str_c(value));
+}
+
 static void gpn_http_end_head(gpn_buf *out)
 {
     gpn_buf_add(out, "\r\n", 2);
@@ -10275,7 +10221,7 @@ static void gpn_http_deinit(gpn_http *h)
     gpn_buf_deinit(&h->fields);
 }
 
-static void gpn_http_clear_head(gpn_http *h)
+static GPN_NOINLINE void gpn_http_clear_head(gpn_http *h)
 {
     gpn_buf_clear(&h->head);
     gpn_buf_clear(&h->fields);
@@ -10286,7 +10232,8 @@ static void gpn_http_clear_head(gpn_http *h)
 }
 
 /* value, or the default for 0, but not more than most. */
-static size_t gpn_http_limit(size_t value, size_t otherwise, size_t most)
+static GPN_NOINLINE size_t gpn_http_limit(size_t value, size_t otherwise,
+                                          size_t most)
 {
     value = value > 0 ? value : otherwise;
     return value < most ? value : most;
@@ -10859,7 +10806,7 @@ static void gpn_sse_init(gpn_sse *s, const gpn_env *env, size_t max_event)
     }
 }
 
-static void gpn_sse_reset(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_reset(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10869,7 +10816,7 @@ static void gpn_sse_reset(gpn_sse *s)
     s->begun = s->after_cr = s->skipping = s->handed_out = false;
 }
 
-static void gpn_sse_deinit(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_deinit(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10903,7 +10850,7 @@ static void gpn_sse_field(gpn_sse *s, gptner_str name, gptner_str value)
 }
 
 /* True when the line was empty and an event is to be handed out. */
-static bool gpn_sse_line(gpn_sse *s, gptner_str line)
+static GPN_NOINLINE bool gpn_sse_line(gpn_sse *s, gptner_str line)
 {
     const char *colon;
     gptner_str value = GPN_ZERO;
@@ -11113,7 +11060,7 @@ static void gpn_multipart_head(gpn_multipart *m, const gptner_part *part)
     }
     gpn_buf_add_s(out, "\r\n");
     if (type != NULL) {
-        gpn_http_header(out, "Content-Type", gpn_str_c(type));
+        gpn_http_header_c(out, "Content-Type", type);
     }
     gpn_buf_add_s(out, "\r\n");
 }
@@ -11163,8 +11110,9 @@ static gptner_status gpn_multipart_size(gpn_multipart *m,
 }
 
 /* The body becomes n bytes longer. */
-static gptner_status gpn_multipart_grow(gpn_multipart *m, int64_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_grow(gpn_multipart *m,
+                                                     int64_t n,
+                                                     gptner_error *err)
 {
     if (n > INT64_MAX - m->length) {
         return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
@@ -11203,9 +11151,11 @@ static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
 
 /* parts, their strings and values are borrowed until deinit. On success length
  * is what will be read, to the byte. */
-static gptner_status gpn_multipart_init(gpn_multipart *m, const gpn_env *env,
-                                        const gptner_part *parts, size_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_init(gpn_multipart *m,
+                                                     const gpn_env *env,
+                                                     const gptner_part *parts,
+                                                     size_t n,
+                                                     gptner_error *err)
 {
     enum { TEXT_MAX = 1 << 24 }; /* bytes of all heads; far above any use */
     uint64_t a = gpn_random_u64(env), b = gpn_random_u64(env);
@@ -11678,10 +11628,9 @@ typedef struct gpn_scratch {
     char data[GPN_RECORD];
 } gpn_scratch;
 
-typedef struct gpn_conn {
-    const gpn_link *link;
-    gpn_stream stream;
+typedef struct gpn_conn { /* what is used most is within a short offset */
     const gpn_peer *peer; /* of the open connection; NULL: closed */
+    const gpn_link *link;
     gpn_phase phase;
     int reopened;    /* within this attempt */
     unsigned served; /* exchanges over this connection */
@@ -11696,30 +11645,31 @@ typedef struct gpn_conn {
     size_t out_len;
     size_t body_sent;
     /* times: gpn_clock_ms() */
-    int64_t started_ms;
     int64_t phase_ms;    /* when the phase began */
     int64_t progress_ms; /* last byte that moved */
     int64_t sent_ms;     /* first byte of the request */
     int64_t received;    /* bytes of this exchange's response */
-    int64_t idle_ms;     /* since when it is idle */
     int64_t until;       /* step at the latest then; INT64_MAX: never */
-    int64_t hard_ms;     /* caller's limit */
+    gptner_error error;
+    gpn_request request;
+    gpn_stream stream;
+    gpn_reply reply;
+    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
+    gpn_buf body;
+    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
+    gpn_http http;
+    int64_t started_ms;
+    int64_t hard_ms; /* caller's limit */
+    int64_t idle_ms; /* since when it is idle */
     int64_t idle_limit_ms;
     /* counted for the run's summary, cleared by the pool */
     unsigned opened;
     unsigned resumed;
     unsigned resent;
-    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
-    gpn_request request;
-    gpn_reply reply;
-    gpn_buf body;
-    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
-    gpn_http http;
-    gptner_error error;
 } gpn_conn;
 
-static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
-                          void *tag)
+static GPN_NOINLINE void gpn_conn_init(gpn_conn *c, const gpn_link *link,
+                                       gpn_poller *poller, void *tag)
 {
     memset(c, 0, sizeof *c);
     c->link = link;
@@ -11746,16 +11696,10 @@ static void gpn_conn_deinit(gpn_conn *c)
 {
     gpn_conn_close(c);
     gpn_http_deinit(&c->http);
-    if (c->request.head.data != NULL) { /* it holds the key */
-        gpn_mem_wipe(c->request.head.data, c->request.head.cap);
-    }
-    gpn_buf_deinit(&c->request.head);
+    gpn_buf_wipe(&c->request.head); /* it holds the key */
     gpn_buf_deinit(&c->request.body);
     gpn_buf_deinit(&c->body);
-    if (c->upload.data != NULL) { /* it may hold the proxy's password */
-        gpn_mem_wipe(c->upload.data, c->upload.cap);
-    }
-    gpn_buf_deinit(&c->upload);
+    gpn_buf_wipe(&c->upload); /* it may hold the proxy's password */
 }
 
 /* Give back the memory of an unusually large exchange. */
@@ -11789,42 +11733,43 @@ static GPN_NOINLINE void gpn_conn_enter(gpn_conn *c, gpn_phase phase,
     c->progress_ms = now;
 }
 
+typedef struct gpn_phase_limit {
+    char what[55];
+    bool moves; /* from the last byte that moved, not from the phase's begin */
+    uint16_t time; /* in gpn_time_limits */
+} gpn_phase_limit;
+
+/* By gpn_phase; behind them that of a response which has begun. */
+static const gpn_phase_limit gpn_phase_limits[] = {
+    {"", false, 0},
+    {"connect (connect_timeout_ms)", false,
+     offsetof(gpn_time_limits, connect_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"TLS handshake (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"sending the request (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)},
+    {"waiting for the first byte (first_byte_timeout_ms)", false,
+     offsetof(gpn_time_limits, first_byte_ms)},
+    {"waiting for more of the response (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)}};
+
 /* The deadline of the present phase, and its name for the message. */
 static int64_t gpn_conn_deadline(const gpn_conn *c, const char **what)
 {
     const gpn_time_limits *t = &c->link->times;
-    int64_t own = INT64_MAX;
+    bool begun = c->phase == GPN_PHASE_RECEIVE && c->received > 0;
+    const gpn_phase_limit *limit = &gpn_phase_limits[c->phase + begun];
     int64_t all = c->request.bulk ? INT64_MAX
                                   : gpn_time_add(c->started_ms, t->attempt_ms);
-    switch (c->phase) {
-    case GPN_PHASE_CONNECT:
-        *what = "connect (connect_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->connect_ms);
-        break;
-    case GPN_PHASE_TUNNEL_SEND:
-    case GPN_PHASE_TUNNEL_RECEIVE:
-        *what = "CONNECT to the proxy (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_HANDSHAKE:
-        *what = "TLS handshake (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_SEND:
-        *what = "sending the request (gap_timeout_ms)";
-        own = gpn_time_add(c->progress_ms, t->gap_ms);
-        break;
-    case GPN_PHASE_RECEIVE:
-        if (c->received == 0) {
-            *what = "waiting for the first byte (first_byte_timeout_ms)";
-            own = gpn_time_add(c->phase_ms, t->first_byte_ms);
-        } else {
-            *what = "waiting for more of the response (gap_timeout_ms)";
-            own = gpn_time_add(c->progress_ms, t->gap_ms);
-        }
-        break;
-    case GPN_PHASE_IDLE:
-        *what = "";
+    int64_t own =
+        gpn_time_add(limit->moves ? c->progress_ms : c->phase_ms,
+                     *(const int64_t *)((const char *)t + limit->time));
+    *what = limit->what;
+    if (c->phase == GPN_PHASE_IDLE) {
         return INT64_MAX;
     }
     if (all < own) {
@@ -12024,8 +11969,7 @@ static void gpn_conn_write_connect(gpn_buf *out, const gpn_peer *peer)
     gpn_http_begin(out, "CONNECT", target);
     gpn_http_header(out, "Host", target);
     if (peer->proxy_auth != NULL) {
-        gpn_http_header(out, "Proxy-Authorization",
-                        gpn_str_c(peer->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", peer->proxy_auth);
     }
     gpn_http_end_head(out);
 }
@@ -12157,7 +12101,7 @@ static gpn_io gpn_conn_step_handshake(gpn_conn *c, int64_t now)
     return gpn_conn_start_send(c, now) ? GPN_IO_DONE : GPN_IO_FAILED;
 }
 
-static gptner_status gpn_conn_body_too_long(gpn_conn *c)
+static GPN_NOINLINE gptner_status gpn_conn_body_too_long(gpn_conn *c)
 {
     return gpn_fail(&c->error, GPTNER_ERR_LIMIT,
                     "response of %s: body longer than max_body_bytes (%zu)",
@@ -12414,8 +12358,8 @@ static gpn_io gpn_conn_step_phase(gpn_conn *c, int64_t now, unsigned ready,
 /* Move the exchange as far as it goes. true: it ended, c->reply tells how.
  * Data that has arrived is always taken before a deadline is looked at, so a
  * thread that comes late does not fail what was in time. */
-static bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
-                          gpn_scratch *scratch)
+static GPN_NOINLINE bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
+                                       gpn_scratch *scratch)
 {
     const char *what = "";
     int64_t deadline;
@@ -12615,7 +12559,7 @@ static bool gpn_reset_parse_ns(gptner_str text, int64_t *ns)
 }
 
 /* The same in milliseconds, rounded up. */
-static bool gpn_reset_parse(gptner_str text, int64_t *ms)
+static GPN_NOINLINE bool gpn_reset_parse(gptner_str text, int64_t *ms)
 {
     int64_t ns;
     bool ok = gpn_reset_parse_ns(gpn_str_trim(text), &ns);
@@ -12744,9 +12688,10 @@ static gptner_status gpn_pace_word(gptner_str word)
 }
 
 /* Client errors, by openai-api.md 6.2. */
-static gpn_class gpn_pace_client_error(int http_status, gptner_status word,
-                                       gptner_str message,
-                                       gptner_status *status)
+static GPN_NOINLINE gpn_class gpn_pace_client_error(int http_status,
+                                                    gptner_status word,
+                                                    gptner_str message,
+                                                    gptner_status *status)
 {
     static const struct {
         int http_status;
@@ -12968,7 +12913,8 @@ static void gpn_gate_deinit(gpn_gate *gate)
 
 /* 0: start now. Otherwise the time at which to ask again: each caller gets
  * another one. (It may be put off once more if another 429 came meanwhile.) */
-static int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env, int64_t now)
+static GPN_NOINLINE int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env,
+                                           int64_t now)
 {
     int64_t answer = 0, step;
     gpn_mutex_lock(&gate->mutex);
@@ -13009,7 +12955,8 @@ static bool gpn_gate_open(gpn_gate *gate, int64_t now)
 }
 
 /* The server asked for a pause of delay_ms: nobody starts before it is over. */
-static void gpn_gate_throttled(gpn_gate *gate, int64_t now, int64_t delay_ms)
+static GPN_NOINLINE void gpn_gate_throttled(gpn_gate *gate, int64_t now,
+                                            int64_t delay_ms)
 {
     int64_t step;
     delay_ms = gpn_clamp(delay_ms, 1, GPN_WAIT_MAX);
@@ -13121,16 +13068,16 @@ typedef struct gpn_run_spec {
 
 typedef struct gpn_driver gpn_driver;
 
-typedef struct gpn_pool {
+typedef struct gpn_pool { /* the large members last: short offsets */
     const gpn_env *env;
-    gpn_pool_config config;
-    gpn_link link;
-    gpn_gate gate;
     gpn_atomic cancelled;
-    gpn_flag cancel_flag; /* wakes every driver's poller */
-    gpn_mutex lock;       /* guards idle */
+    int made;       /* parts that are to be unmade: lock, gate, flag */
+    gpn_mutex lock; /* guards idle */
     gpn_driver *idle;
-    int made; /* parts that are to be unmade: lock, gate, flag */
+    gpn_gate gate;
+    gpn_flag cancel_flag; /* wakes every driver's poller */
+    gpn_link link;
+    gpn_pool_config config;
 } gpn_pool;
 
 enum {
@@ -13141,15 +13088,10 @@ enum {
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
-typedef struct gpn_run {
-    gpn_pool *pool;
+typedef struct gpn_run { /* what is used most is within a short offset */
+    gpn_mutex lock;      /* guards all from ring to why */
     const gpn_run_spec *spec;
-    int64_t started_ms;
-    int64_t deadline_ms;
-    size_t max_ahead;
-    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
-    size_t n_drivers;
-    gpn_mutex lock; /* guards all below */
+    gpn_pool *pool;
     gpn_work **ring;
     gpn_work **parked; /* a heap by due_ms, room for max_ahead */
     size_t n_parked;
@@ -13163,11 +13105,17 @@ typedef struct gpn_run {
     gpn_stop stop;
     gptner_run_summary sum;
     gptner_error why; /* of the stop */
+    /* these do not change while drivers run */
+    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
+    size_t max_ahead;
+    int64_t started_ms;
+    int64_t deadline_ms;
+    size_t n_drivers;
+    gpn_driver *drivers[GPN_DRIVERS_MAX];
     /* used by the calling thread alone */
     int64_t progress_ms;
     int64_t progress_done;
     gptner_progress progress;
-    gpn_driver *drivers[GPN_DRIVERS_MAX]; /* does not change meanwhile */
 } gpn_run;
 
 typedef struct gpn_slot {
@@ -13282,7 +13230,7 @@ static bool gpn_driver_resize(gpn_driver *d, size_t n)
     return d->used == n;
 }
 
-static gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
+static GPN_NOINLINE gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
 {
     gpn_driver *d;
     gpn_mutex_lock(&pool->lock);
@@ -13457,8 +13405,9 @@ static gpn_work *gpn_run_read_locked(gpn_run *run)
 }
 
 /* A work for a free slot, or NULL; *again is then when to ask next. After a
- * stop it hands out what there is, whatever its time, to be settled. */
-static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
+ * stop (*stop) it hands out what there is, whatever its time, to be settled. */
+static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again,
+                              gpn_stop *stop)
 {
     gpn_work *work = NULL;
     *again = INT64_MAX;
@@ -13481,6 +13430,7 @@ static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
     } else if (run->n_parked > 0) {
         *again = run->parked[0]->due_ms;
     }
+    *stop = run->stop;
     gpn_mutex_unlock(&run->lock);
     return work;
 }
@@ -13730,12 +13680,12 @@ static gpn_stop gpn_run_stopped(gpn_run *run)
     return stop;
 }
 
-/* How the run is stopped, if it is: also by cancellation or its deadline. */
-static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now)
+/* How the run is stopped, if it is: as was seen in stop, or by cancellation or
+ * its deadline. */
+static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now, gpn_stop stop)
 {
     gpn_run *run = d->run;
     gptner_error why = GPN_ZERO;
-    gpn_stop stop = gpn_run_stopped(run);
     if (stop == GPN_STOP_HARD) {
         return stop;
     }
@@ -13778,15 +13728,16 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
     while (d->n_free > 0 && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;
+        gpn_stop stop;
         if (slot->work != NULL) {
             i++;
             continue;
         }
-        work = gpn_run_take(run, now, &again);
+        work = gpn_run_take(run, now, &again, &stop);
         if (work == NULL) {
             break;
         }
-        if (gpn_driver_check(d, now) != GPN_STOP_NONE) {
+        if (gpn_driver_check(d, now, stop) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
             continue;
         }
@@ -13935,13 +13886,12 @@ static void gpn_driver_loop(void *arg)
     gpn_run *run = d->run;
     gpn_event events[GPN_EVENTS];
     int blind = 0;
-    while (!gpn_run_over(run)) {
+    for (;;) {
         int64_t now = gpn_clock_ms(d->pool->env);
+        gpn_stop stop = gpn_driver_check(d, now, gpn_run_stopped(run));
         int64_t until;
-        gpn_stop stop;
         int n;
         int i;
-        stop = gpn_driver_check(d, now);
         if (stop != GPN_STOP_NONE) {
             gpn_driver_stop_slots(d, stop);
         }
@@ -14067,7 +14017,7 @@ static size_t gpn_run_start_threads(gpn_run *run)
     return started;
 }
 
-static void gpn_run_disengage(gpn_run *run)
+static GPN_NOINLINE void gpn_run_disengage(gpn_run *run)
 {
     size_t k;
     for (k = run->n_drivers; k > 0; k--) {
@@ -14144,6 +14094,7 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
 
 /* --- the pool --- */
 
+#ifndef GPTNER_NO_BATCH
 /* Wait for ms; ends at once when the pool is cancelled. */
 static gptner_status gpn_pool_pause(gpn_pool *pool, int64_t ms,
                                     gptner_error *err)
@@ -14179,6 +14130,7 @@ static gptner_status gpn_pool_pause(gpn_pool *pool, int64_t ms,
                         : gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
                                    "pause: waiting fails");
 }
+#endif
 
 static void gpn_pool_cancel(gpn_pool *pool)
 {
@@ -14664,7 +14616,7 @@ static unsigned gpn_model_flags(const char *model)
     return 0;
 }
 
-static const char *gpn_model_of(const gptner_options *o)
+static GPN_NOINLINE const char *gpn_model_of(const gptner_options *o)
 {
     return o->model != NULL ? o->model : "gpt-4o-mini";
 }
@@ -14683,8 +14635,9 @@ static gptner_endpoint gpn_model_endpoint(const gptner_options *o,
 
 /* The flags as they stand with these options: GPN_MODEL_NO_SAMPLING,
  * NO_PENALTY and COMPLETIONS are decided. */
-static unsigned gpn_model_resolve(const gptner_options *o, unsigned flags,
-                                  gptner_endpoint endpoint)
+static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
+                                               unsigned flags,
+                                               gptner_endpoint endpoint)
 {
     unsigned both = GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_PENALTY;
     const char *effort = o->reasoning_effort;
@@ -15017,7 +14970,7 @@ static gptner_status gpn_origin_init(gptner_client *c, gpn_origin *o,
 }
 
 /* What stands before the target of a request there. */
-static void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
+static GPN_NOINLINE void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
 {
     if (o->plain_proxy) {
         gpn_buf_add_s(target, "http://");
@@ -15160,7 +15113,7 @@ static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
 
 /* What a head is made of. */
 typedef struct gpn_head {
-    const gptner_client *client;
+    gptner_client *client;
     const gpn_origin *origin;
     bool own; /* the client's own server: it gets the key */
     bool has_body;
@@ -15180,7 +15133,7 @@ static void gpn_head_field(const gpn_head *h, gpn_buf *out, const char *name,
                            const char *value)
 {
     if (value != NULL && !gpn_head_replaced(h, name))
-        gpn_http_header(out, name, gptner_str_from(value));
+        gpn_http_header_c(out, name, value);
 }
 
 /* The key, in the field that the server reads. It was checked before. */
@@ -15202,13 +15155,12 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
 {
     const gptner_config *cfg = &h->client->cfg;
     size_t i;
-    gpn_http_header(out, "Host", gptner_str_from(h->origin->host));
+    gpn_http_header_c(out, "Host", h->origin->host);
     if (h->origin->plain_proxy && h->origin->peer.proxy_auth != NULL)
-        gpn_http_header(out, "Proxy-Authorization",
-                        gptner_str_from(h->origin->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", h->origin->proxy_auth);
     gpn_head_field(h, out, "User-Agent", "gptner/" GPTNER_VERSION);
     gpn_head_field(h, out, "Accept", "application/json");
-    gpn_http_header(out, "Accept-Encoding", gptner_str_from("identity"));
+    gpn_http_header_c(out, "Accept-Encoding", "identity");
     if (h->has_body)
         gpn_head_field(h, out, "Content-Type", h->content_type);
     if (!h->own)
@@ -15218,11 +15170,9 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
     gpn_head_field(h, out, "OpenAI-Project", cfg->project);
     for (i = 0; i < cfg->n_headers; i++)
         if (!gpn_header_in(h->headers, h->n_headers, cfg->headers[i].name))
-            gpn_http_header(out, cfg->headers[i].name,
-                            gptner_str_from(cfg->headers[i].value));
+            gpn_http_header_c(out, cfg->headers[i].name, cfg->headers[i].value);
     for (i = 0; i < h->n_headers; i++)
-        gpn_http_header(out, h->headers[i].name,
-                        gptner_str_from(h->headers[i].value));
+        gpn_http_header_c(out, h->headers[i].name, h->headers[i].value);
 }
 
 static size_t gpn_headers_size(const gptner_header *list, size_t n)
@@ -15322,11 +15272,11 @@ typedef struct gpn_pass {
     uint16_t size;
 } gpn_pass;
 
-#define GPN_PASS(from, to)                                            \
-    {                                                                 \
-        offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
-            sizeof((gpn_pool_config *)NULL)->to                       \
-    }
+/* clang-format off */
+#define GPN_PASS(from, to)                                         \
+    {offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
+     sizeof((gpn_pool_config *)NULL)->to}
+/* clang-format on */
 static const gpn_pass gpn_passes[] = {
     GPN_PASS(max_threads, max_threads),
     GPN_PASS(max_head_bytes, http.max_head),
@@ -15369,6 +15319,15 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
                gpn_passes[i].size);
 }
 
+/* A reader of text, with scratch for keys that are decoded. */
+static GPN_NOINLINE void gpn_json_reader_on(gptner_json_reader *r,
+                                            gptner_str text, char *scratch,
+                                            size_t cap)
+{
+    gptner_json_reader_init(r, text.ptr, text.len, NULL);
+    gptner_json_reader_scratch(r, scratch, cap);
+}
+
 /* Whether text is one JSON value of this type. */
 static gptner_status gpn_json_require(const char *what, gptner_str text,
                                       gptner_json_type type, gptner_error *err)
@@ -15401,8 +15360,7 @@ static bool gpn_json_has(const char *object, const char *name)
     names[1] = NULL;
     if (object == NULL)
         return false;
-    gptner_json_reader_init(&r, object, strlen(object), NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, gpn_str_c(object), scratch, sizeof scratch);
     return gptner_json_enter_object(&r) &&
            gptner_json_next_member(&r, names, &which);
 }
@@ -15563,9 +15521,7 @@ GPTNER_API void gptner_client_free(gptner_client *client)
         gpn_origin_free(client, o);
     }
     gpn_origin_deinit(&client->home);
-    if (client->head.data != NULL)
-        gpn_mem_wipe(client->head.data, client->head.cap);
-    gpn_buf_deinit(&client->head);
+    gpn_buf_wipe(&client->head);
     gpn_client_wipe(&client->arena);
     gpn_arena_deinit(&client->arena);
     gpn_mutex_deinit(&client->lock);
@@ -15693,11 +15649,11 @@ typedef struct gpn_body_member {
 } gpn_body_member;
 
 typedef struct gpn_body {
-    gptner_json_writer w;
     const gpn_ask *ask;
     const gptner_options *o;
     unsigned flags; /* GPN_MODEL_*, resolved for these options */
     bool chat;
+    gptner_json_writer w;
 } gpn_body;
 
 static bool gpn_role_leads(gptner_str role)
@@ -15728,14 +15684,13 @@ static void gpn_body_items(gpn_body *b, gptner_str json, gptner_str system)
     size_t which;
     gptner_str text = GPN_ZERO;
     gptner_json_reader r;
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     if (gptner_json_next_item(&r) && gptner_json_enter_object(&r) &&
         gptner_json_next_member(&r, names, &which))
         gptner_json_read_str(&r, &text);
     gpn_body_lead(b, system, text);
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     while (gptner_json_next_item(&r) && gptner_json_read_raw(&r, &text))
         gptner_json_write_raw(&b->w, text);
@@ -15837,11 +15792,13 @@ static void gpn_body_format(gpn_body *b)
 
 static void gpn_body_stream_options(gpn_body *b)
 {
-    gptner_json_put_object(&b->w, "stream_options");
-    gptner_json_put_bool(&b->w, "include_usage", true);
-    if (b->ask->client->official) /* random padding, which costs bytes */
-        gptner_json_put_bool(&b->w, "include_obfuscation", false);
-    gptner_json_write_end(&b->w);
+    /* obfuscation is random padding, which costs bytes */
+    static const char official[] =
+        "{\"include_usage\":true,\"include_obfuscation\":false}";
+    gptner_json_put_raw(&b->w, "stream_options",
+                        gpn_str_c(b->ask->client->official
+                                      ? official
+                                      : "{\"include_usage\":true}"));
 }
 
 static const gpn_body_member gpn_body_members[] = {
@@ -15943,8 +15900,7 @@ static void gpn_body_extra(gpn_body *b)
     gptner_json_reader r;
     gptner_str key, value;
     gptner_str extra = gptner_str_from(b->o->extra_body_json);
-    gptner_json_reader_init(&r, extra.ptr, extra.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, extra, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_key(&r, &key)) {
         gptner_json_write_key_str(&b->w, key);
@@ -15998,8 +15954,7 @@ static gptner_status gpn_body_own(gpn_ask *ask, gpn_buf *out, gptner_error *err)
     if (status != GPTNER_OK)
         return status;
     memset(seen, 0, sizeof seen);
-    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_member(&r, names, &which))
         gptner_json_read_raw(&r, &seen[which]);
@@ -16420,8 +16375,8 @@ static void gpn_read_json(gptner_json_reader *r, gptner_str *out)
         memset(out, 0, sizeof *out);
 }
 
-static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
-                           void *to)
+static GPN_NOINLINE void gpn_read_value(gpn_fields *f, gptner_json_reader *r,
+                                        unsigned kind, void *to)
 {
     static const gpn_member *const nested[] = {
         gpn_usage_members, gpn_cached_members, gpn_reasoning_members,
@@ -17302,31 +17257,46 @@ typedef struct gpn_twin gpn_twin;
 
 typedef struct gpn_item {
     gpn_work work;         /* first: the pool's pointer is this item's */
-    struct gpn_item *next; /* in the queue of followers */
-    const gptner_options *options;
     gptner_result *result; /* what there is so far, or &spare */
+    const gptner_options *options;
     gpn_twin *twin;
-    size_t index;
     unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
     gptner_endpoint endpoint;
-    uint64_t line;   /* of the input; 0: not from a file */
-    const char *bad; /* why the line is no prompt; NULL: it is one */
+    size_t index;
     gptner_prompt prompt;
+    struct gpn_item *next; /* in the queue of followers; of those at hand */
+    size_t room;           /* for texts */
+    uint64_t line;         /* of the input; 0: not from a file */
+    const char *bad;       /* why the line is no prompt; NULL: it is one */
     char spare_text[128];
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
     /* texts follow */
 } gpn_item;
 
-static gpn_item *gpn_item_alloc(const gpn_env *env, size_t room)
+enum { GPN_ITEM_KEPT = 16384 /* bytes of texts; larger items are not kept */ };
+
+/* An item with room for texts: the first of those at hand, if that is large
+ * enough, else a new one. */
+static gpn_item *gpn_item_alloc(const gpn_env *env, gpn_item **at_hand,
+                                size_t room)
 {
-    gpn_item *it = NULL;
+    gpn_item *it = *at_hand;
     size_t size;
-    if (gpn_size_add(sizeof *it, room, &size))
+    if (it != NULL)
+        *at_hand = it->next;
+    if (it != NULL && it->room < room) {
+        gpn_mem_free(env, it);
+        it = NULL;
+    }
+    if (it != NULL)
+        room = it->room;
+    else if (gpn_size_add(sizeof *it, room, &size))
         it = (gpn_item *)gpn_mem_alloc(env, size);
     if (it == NULL)
         return NULL;
     memset(it, 0, sizeof *it);
+    it->room = room;
     gpn_owner_set(&it->spare, env, it);
     return it;
 }
@@ -17346,7 +17316,8 @@ static const uint16_t gpn_prompt_texts[] = {
     offsetof(gptner_prompt, system), offsetof(gptner_prompt, messages_json),
     offsetof(gptner_prompt, body_json)};
 
-static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
+static GPN_NOINLINE size_t gpn_messages_pack(gptner_message *list, size_t n,
+                                             char *at)
 {
     size_t size = 0;
     size_t i;
@@ -17359,8 +17330,8 @@ static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
 
 /* An item for a prompt, whose texts are copied if they will not last. The
  * custom_id is always, for the spare result may outlive the prompt. */
-static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
-                              bool copy)
+static gpn_item *gpn_item_new(const gpn_env *env, gpn_item **at_hand,
+                              const gptner_prompt *prompt, bool copy)
 {
     gptner_prompt p = *prompt;
     size_t n = copy ? GPN_COUNT(gpn_prompt_texts) : 1;
@@ -17375,7 +17346,7 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
         size += gpn_messages_pack((gptner_message *)(uintptr_t)p.messages,
                                   p.n_messages, NULL); /* only counts */
     }
-    it = gpn_item_alloc(env, list + size);
+    it = gpn_item_alloc(env, at_hand, list + size);
     if (it == NULL)
         return NULL;
     messages = (gptner_message *)(void *)gpn_item_room(it);
@@ -17390,15 +17361,9 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
     return it;
 }
 
-/* The item ends. What its result is made of stays until that is freed. */
-static void gpn_item_free(const gpn_env *env, gpn_item *it)
-{
-    if (it->result != &it->spare)
-        gpn_mem_free(env, it);
-}
-
 /* What every result says about its prompt. */
-static void gpn_item_describe(const gpn_item *it, int64_t now, gptner_result *r)
+static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
+                                           gptner_result *r)
 {
     r->index = it->index;
     r->custom_id = it->prompt.custom_id;
@@ -17437,7 +17402,8 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
 }
 
 /* Put an error into a view of a result. */
-static void gpn_result_fail(gptner_result *view, const gptner_error *err)
+static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
+                                         const gptner_error *err)
 {
     view->status = err->status;
     view->message = err->message;
@@ -17477,33 +17443,37 @@ enum {
     GPN_LINE_READ = 65536       /* bytes read from the input at once */
 };
 
-typedef struct gpn_task {
+typedef struct gpn_task { /* what is used most is within a short offset */
+    gpn_mutex lock;       /* guards results, room, and from twins to body */
     gptner_client *client;
     const gptner_run_config *cfg;
     bool keep_raw;            /* as in the client's configuration */
     const gptner_prompt *one; /* instead of cfg: a single prompt */
     gpn_live *live;           /* its stream */
+    /* Items of prompts that are done, for the next ones: no more than were
+     * under way at one time. As the pool asks for a prompt, or delivers one,
+     * but one call at a time, no lock guards them. */
+    gpn_item *at_hand;
+    /* the places */
+    size_t delivered; /* prompts, in order */
+    gptner_result **results;
+    size_t room; /* of results */
     /* the source */
     size_t read; /* prompts taken; the index of the next */
     bool jsonl;
     bool input_ended;
     bool input_failed;
-    uint64_t line;
-    gpn_file input;
     size_t lines_at;
     gpn_buf lines; /* read ahead, from lines_at on */
-    /* the places */
-    gptner_result **results;
-    size_t room;      /* of results */
-    size_t delivered; /* prompts, in order */
+    uint64_t line;
+    gpn_file input;
     gptner_result *single;
     /* equal prompts */
-    gpn_mutex lock; /* guards results, room, and from twins to body */
     gpn_twin *twins;
-    size_t n_twins;
-    size_t twin_bytes;
     gpn_item *first;
     gpn_item *last;
+    size_t n_twins;
+    size_t twin_bytes;
     size_t followers;
     int64_t shared; /* followers read */
     int64_t shared_ok;
@@ -17512,6 +17482,19 @@ typedef struct gpn_task {
     gpn_out out;
     gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
+
+/* An item ends. What its result is made of stays until that is freed. */
+static void gpn_task_put_item(gpn_task *t, gpn_item *it)
+{
+    if (it->result == &it->spare)
+        return;
+    if (it->room > GPN_ITEM_KEPT || t->one != NULL) {
+        gpn_mem_free(&t->client->env, it);
+    } else {
+        it->next = t->at_hand;
+        t->at_hand = it;
+    }
+}
 
 static const char *gpn_item_what(const gpn_item *it)
 {
@@ -17604,9 +17587,10 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
-static gpn_class gpn_item_decide(gpn_task *t, gpn_item *it, gpn_reply *reply,
-                                 gpn_fields *f, int64_t *delay_ms,
-                                 gptner_error *err)
+static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
+                                              gpn_reply *reply, gpn_fields *f,
+                                              int64_t *delay_ms,
+                                              gptner_error *err)
 {
     const char *what = gpn_item_what(it);
     gpn_live *live = t->live;
@@ -17794,7 +17778,7 @@ static int gpn_task_read_file(gpn_task *t, gpn_item **out, gptner_error *err)
     } while (got > 0 && gpn_str_trim(line).len == 0);
     if (got <= 0)
         return got;
-    it = gpn_item_alloc(&t->client->env, line.len + 1);
+    it = gpn_item_alloc(&t->client->env, &t->at_hand, line.len + 1);
     if (it == NULL) {
         gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: line %lld: out of memory",
                  t->cfg->input_path, (long long)t->line);
@@ -17837,7 +17821,7 @@ static int gpn_task_read_given(gpn_task *t, gpn_item **out, gptner_error *err)
     } else {
         return 0;
     }
-    *out = gpn_item_new(&t->client->env, &p, copy);
+    *out = gpn_item_new(&t->client->env, &t->at_hand, &p, copy);
     if (*out != NULL)
         return 1;
     gpn_fail(err, GPTNER_ERR_NO_MEMORY, "prompt %lld: out of memory",
@@ -17901,7 +17885,8 @@ static int gpn_task_read(gpn_task *t, gpn_item **out, gptner_error *err)
 
 /* --- places --- */
 
-static bool gpn_out_direct(gpn_out *o, const char *data, size_t len)
+static GPN_NOINLINE bool gpn_out_direct(gpn_out *o, const char *data,
+                                        size_t len)
 {
     return gpn_file_write(&o->std, data, len, &o->oserr);
 }
@@ -17993,7 +17978,7 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
     gpn_out_write(o, "\n", 1);
 }
 
-static bool gpn_path_is_jsonl(const char *path)
+static GPN_NOINLINE bool gpn_path_is_jsonl(const char *path)
 {
     return gpn_text_ends(path, ".jsonl");
 }
@@ -18032,7 +18017,7 @@ static bool gpn_out_close(gpn_out *o, bool keep)
     return ok;
 }
 
-static void gpn_task_write_failed(gpn_task *t)
+static GPN_NOINLINE void gpn_task_write_failed(gpn_task *t)
 {
     gpn_file_fail(&t->failure, t->cfg->output_path, "writing failed",
                   t->out.oserr);
@@ -18057,7 +18042,7 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 
 /* --- equal prompts --- */
 
-static size_t gpn_twin_bytes(const gptner_result *r)
+static GPN_NOINLINE size_t gpn_twin_bytes(const gptner_result *r)
 {
     return GPN_TWIN_BYTES_EACH + r->text.len + r->raw.len;
 }
@@ -18182,7 +18167,7 @@ static void gpn_task_store(gpn_task *t, gpn_item *it)
         }
         gpn_mutex_unlock(&t->lock);
     }
-    gpn_item_free(&t->client->env, it); /* unless it is the result */
+    gpn_task_put_item(t, it); /* unless it is the result */
     if (!kept)
         gpn_owned_free(r);
 }
@@ -18235,7 +18220,7 @@ static bool gpn_task_share(gpn_task *t, gpn_item *it)
     if (it->result != NULL)
         gpn_task_store(t, it);
     else
-        gpn_mem_free(env, it);
+        gpn_task_put_item(t, it);
     return go_on;
 }
 
@@ -18314,9 +18299,10 @@ static const gpn_work_ops gpn_live_ops = {
     gpn_item_judge, gpn_item_settle, gpn_task_deliver};
 
 /* One work, in the calling thread. */
-static gptner_status gpn_run_single(gptner_client *c, const gpn_work_ops *ops,
-                                    void *ctx, int64_t limit_ms,
-                                    gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
+                                                 const gpn_work_ops *ops,
+                                                 void *ctx, int64_t limit_ms,
+                                                 gptner_error *err)
 {
     gpn_run_spec spec;
     memset(&spec, 0, sizeof spec);
@@ -18451,10 +18437,15 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
     return status;
 }
 
-static void gpn_task_close(gpn_task *t)
+static GPN_NOINLINE void gpn_task_close(gpn_task *t)
 {
     int oserr;
     gpn_task_close_twins(t);
+    while (t->at_hand != NULL) {
+        gpn_item *it = t->at_hand;
+        t->at_hand = it->next;
+        gpn_mem_free(&t->client->env, it);
+    }
     if (t->input.is_open)
         gpn_file_close(&t->input, &oserr); /* was only read */
     gpn_buf_deinit(&t->lines);
@@ -18593,10 +18584,9 @@ typedef struct gpn_call gpn_call;
 /* A request that is no prompt. */
 struct gpn_call {
     gpn_work work; /* first: the pool's pointer is this call's */
-    gptner_client *client;
     const gptner_raw_request *raw;
-    const char *method;
     gpn_head head;
+    const char *method;
     gpn_buf target;
     gpn_multipart *parts; /* &form, if there are any */
     bool saving;          /* whole is open */
@@ -18688,7 +18678,7 @@ static gptner_status gpn_call_save(gpn_call *call, const char *data, size_t len,
 {
     int oserr = 0;
     if (!call->saving)
-        call->saving = gpn_whole_begin(&call->whole, &call->client->env,
+        call->saving = gpn_whole_begin(&call->whole, &call->head.client->env,
                                        call->raw->save_path, &oserr);
     if (!call->saving || !gpn_whole_write(&call->whole, data, len, &oserr))
         return gpn_call_file_error(call, oserr, err);
@@ -18734,8 +18724,8 @@ static gptner_str gpn_response_text(const gpn_http *http, size_t i)
 }
 
 /* The response as the caller sees it, in one block; NULL: no memory. */
-static gptner_response *gpn_response_new(const gptner_client *c,
-                                         const gpn_reply *reply)
+static GPN_NOINLINE gptner_response *gpn_response_new(const gptner_client *c,
+                                                      const gpn_reply *reply)
 {
     const gpn_http *http = reply->http;
     size_t n = http->n_headers;
@@ -18797,7 +18787,7 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     if (reply->status != GPTNER_OK)
         return gpn_judge_transport(reply, err);
     if (call->decode_fn == NULL) {
-        call->response = gpn_response_new(call->client, reply);
+        call->response = gpn_response_new(call->head.client, reply);
         if (call->response == NULL) {
             gpn_no_memory(err, "response");
             return GPN_CLASS_FAIL;
@@ -18814,8 +18804,8 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     gpn_format(what, sizeof what, "%s %.*s", call->method,
                (int)(call->target.len < 120 ? call->target.len : 120),
                call->target.data);
-    gpn_fields_init(&f, &call->client->env, reply->body);
-    gpn_fields_read_error(&f, call->client, reply->body_len);
+    gpn_fields_init(&f, &call->head.client->env, reply->body);
+    gpn_fields_read_error(&f, call->head.client, reply->body_len);
     cls = gpn_judge_error(reply, &f, what, delay_ms, err);
     gpn_fields_deinit(&f);
     return cls;
@@ -18864,7 +18854,6 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
     bool form = raw->parts != NULL;
     size_t i;
     memset(call, 0, sizeof *call);
-    call->client = c;
     call->raw = raw;
     call->method = raw->method;
     if (call->method == NULL)
@@ -18922,8 +18911,8 @@ static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
     call->taken = false;
     call->sent = false;
     call->status = GPTNER_OK;
-    status = gpn_run_single(call->client, &gpn_call_ops, call, call->limit_ms,
-                            &call->error);
+    status = gpn_run_single(call->head.client, &gpn_call_ops, call,
+                            call->limit_ms, &call->error);
     if (!call->taken)
         call->status = status;
     if (call->status != GPTNER_OK && err != NULL)
@@ -18947,11 +18936,12 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 /* Point the call to where its redirect leads: a whole URL, or a path of the
  * server that it was at. Other references (RFC 3986 4.2) no API sends. Without
  * the key for another server, and never from https to http. */
-static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
-                                       gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_call_redirect(gpn_call *call,
+                                                    const char *location,
+                                                    gptner_error *err)
 {
     const gpn_origin *from = call->head.origin;
-    gptner_client *c = call->client;
+    gptner_client *c = call->head.client;
     gptner_str to = gpn_str_trim(gptner_str_from(location));
     size_t hash = gpn_str_find(to, "#");
     gptner_status status;
@@ -19051,7 +19041,7 @@ static gptner_status gpn_call_read(gpn_call *call, gpn_fields *f, size_t len,
 {
     gptner_str text;
     gptner_status status =
-        gpn_fields_load(f, call->client, len, call->raw->path, err);
+        gpn_fields_load(f, call->head.client, len, call->raw->path, err);
     if (status != GPTNER_OK || !f->failed)
         return status;
     text = f->r.error_message;
@@ -19147,7 +19137,7 @@ static gptner_status gpn_embed_decode(gpn_call *call, char *body, size_t len,
     memset(rows->row, 0, rows->n * sizeof rows->row[0]);
     rows->position = 0;
     rows->wrong = false;
-    gpn_fields_init(&f, &call->client->env, body);
+    gpn_fields_init(&f, &call->head.client->env, body);
     f.item_fn = gpn_rows_add;
     f.items = rows;
     status = gpn_call_read(call, &f, len, err);
@@ -19279,7 +19269,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
 {
     size_t room = len / 10 + 1;
     gptner_models *m = (gptner_models *)gpn_owned_new(
-        &call->client->env, sizeof *m + room * sizeof *m->items + len + 1);
+        &call->head.client->env, sizeof *m + room * sizeof *m->items + len + 1);
     char *text;
     gpn_fields f;
     gptner_status status;
@@ -19288,7 +19278,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
     m->items = (gptner_model *)(m + 1);
     text = (char *)(m->items + room);
     memcpy(text, body, len);
-    gpn_fields_init(&f, &call->client->env, text);
+    gpn_fields_init(&f, &call->head.client->env, text);
     f.item_fn = gpn_models_add;
     f.items = m;
     status = gpn_call_read(call, &f, len, err);
@@ -20240,7 +20230,7 @@ static gptner_status gpn_lines_write(gpn_lines *j, gptner_error *err)
         got = gpn_task_read(&j->task, &it, err);
         if (got > 0) {
             status = gpn_lines_take(j, it, err);
-            gpn_item_free(&j->client->env, it);
+            gpn_task_put_item(&j->task, it);
         } else if (got < 0) {
             status = err->status;
         }
@@ -20975,7 +20965,7 @@ static gptner_status gpn_batch_decode(gpn_call *call, char *body, size_t len,
 {
     gptner_error why = GPN_ZERO;
     gptner_batch *b =
-        gpn_batch_new(&call->client->env, gpn_str(body, len), &why);
+        gpn_batch_new(&call->head.client->env, gpn_str(body, len), &why);
     if (b == NULL) {
         if (err != NULL)
             *err = why;
