@@ -6788,28 +6788,29 @@ static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
 {
     enum { ROOM = 6 * 64 + 64 }; /* \u00xx 64 times, and what is spoilt */
     gpn_buf *out = w->out;
-    char last[112]; /* the end of the text, and what may be read behind it */
+    char last[224]; /* the end of the text, and what may be read behind it */
+    const char *from = p; /* there, or still in the text */
     gpn_json_block b;
     uint64_t due = 0, next;
     while (p < end &&
            (out->cap - out->len >= ROOM ||
             (out->max - out->len >= ROOM && gpn_buf_reserve(out, ROOM)))) {
         size_t n = (size_t)(end - p);
-        const char *at = p;
         char *to = out->data + out->len;
-        if (n < sizeof last) {
-            memset(last, ' ', sizeof last);
+        if (n < 112 && from == p) {
+            memset(last + n, ' ', 112);
             memcpy(last, p, n);
-            at = last;
+            from = last;
         }
         n = n < 64 ? n : 64;
         next = due;
-        gpn_json_survey(at, &b);
+        gpn_json_survey(from, &b);
         if ((b.beyond | due) != 0 && !gpn_json_block_good(&b, p, end, &next))
             break;
         due = next;
-        out->len += (size_t)(gpn_json_w_block(at, n, b.escapes, to) - to);
+        out->len += (size_t)(gpn_json_w_block(from, n, b.escapes, to) - to);
         p += n;
+        from += n;
     }
     if (due != 0) { /* back to where that character begins */
         do {
@@ -6828,6 +6829,8 @@ static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 #if defined(__SSE2__) && defined(__GNUC__)
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
+    if (p == end)
+        return;
 #endif
     run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
@@ -19534,6 +19537,7 @@ typedef struct gpn_lines {
     gpn_buf shape_tail;   /* from its end to the end of the line */
     size_t shape_outside; /* bytes of the head before the body */
     gpn_line shape_line;
+    gptner_json_writer writer; /* of texts to out */
 } gpn_lines;
 
 /* The texts in an "input": one, or those of an array. An array of numbers is
@@ -19839,16 +19843,16 @@ static void gpn_line_begin(const gpn_line *l, gpn_buf *out)
  * with its text. */
 static bool gpn_lines_quick(gpn_lines *j, gptner_str text, gpn_line *l)
 {
-    gptner_json_writer w;
+    gptner_json_writer *w = &j->writer;
     size_t from;
     gpn_line_begin(l, &j->out);
     from = j->out.len + j->shape_outside;
     gpn_buf_add(&j->out, j->shape_head.data, j->shape_head.len);
-    gpn_json_writer_init(&w, &j->out);
-    w.refuse_invalid = true;
-    gpn_json_w_text(&w, text.ptr, text.len);
+    w->status = GPTNER_OK;
+    w->carried = 0;
+    gpn_json_w_text(w, text.ptr, text.len);
     gpn_buf_add(&j->out, j->shape_tail.data, j->shape_tail.len);
-    if (w.carried > 0 || gptner_json_writer_status(&w) != GPTNER_OK)
+    if (w->carried > 0 || gptner_json_writer_status(w) != GPTNER_OK)
         return false;
     l->url = j->shape_line.url;
     l->inputs = j->shape_line.inputs;
@@ -20160,6 +20164,8 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
     gpn_buf_init(&j->shape_system, env, (size_t)j->max_bytes);
     gpn_buf_init(&j->shape_head, env, (size_t)j->max_bytes);
     gpn_buf_init(&j->shape_tail, env, (size_t)j->max_bytes);
+    gpn_json_writer_init(&j->writer, &j->out);
+    j->writer.refuse_invalid = true;
     gpn_sha256_init(&j->sha);
     j->run.prompts = cfg->prompts;
     j->run.texts = cfg->texts;

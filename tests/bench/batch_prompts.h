@@ -1,11 +1,14 @@
-/* 50,000 prompts of about 600 bytes: prose in several scripts, with quotes and
- * line breaks. The same for every program that includes this. */
+/* Prompts of about 600 bytes: prose in several scripts, with quotes and line
+ * breaks. They lie in a file, each with a NUL, and are mapped from there: to
+ * make them would cost as much as to write them. */
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { PROMPT_ROOM = 1024 };
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const char *const prompt_words[] = {"the ",          "river ",
                                            "of ",           "Zürich, ",
@@ -24,28 +27,46 @@ static const char *const prompt_words[] = {"the ",          "river ",
                                            "said ",         "Tuesday, ",
                                            "that ",         "her \"friend\" "};
 
-/* n texts, each in its own part of one block; NULL: no memory. */
-static const char **prompts_make(size_t n)
+/* 0, or 1 if that failed. */
+static inline int prompts_write(const char *path, long n)
 {
-    const char **texts = (const char **)malloc(n * sizeof *texts);
-    char *at = (char *)malloc(n * PROMPT_ROOM);
+    FILE *f = fopen(path, "wb");
     uint64_t x = 42;
-    size_t i;
-    if (texts == NULL || at == NULL) {
+    long i;
+    if (f == NULL) {
+        return 1;
+    }
+    for (i = 0; i < n; i++) {
+        size_t len = (size_t)fprintf(f, "Prompt %ld. Mark the entities:\n", i);
+        while (len < 560) {
+            const char *word = prompt_words[x >> 59];
+            len += fwrite(word, 1, strlen(word), f);
+            x = x * UINT64_C(6364136223846793005) + 1442695040888963407u;
+        }
+        fputc('\0', f);
+    }
+    return fclose(f) != 0;
+}
+
+/* n texts; NULL: the file cannot be mapped. */
+static inline const char **prompts_map(const char *path, long n)
+{
+    const char **texts = (const char **)malloc((size_t)n * sizeof *texts);
+    int fd = open(path, O_RDONLY);
+    struct stat st;
+    const char *at = (const char *)MAP_FAILED;
+    long i;
+    if (fd >= 0 && fstat(fd, &st) == 0) {
+        at = (const char *)mmap(NULL, (size_t)st.st_size, PROT_READ,
+                                MAP_PRIVATE | MAP_POPULATE, fd, 0);
+    }
+    if (texts == NULL || at == (const char *)MAP_FAILED) {
+        perror(path);
         return NULL;
     }
     for (i = 0; i < n; i++) {
-        char *end = at + 560;
         texts[i] = at;
-        at += sprintf(at, "Prompt %zu. Mark the entities:\n", i);
-        while (at < end) {
-            const char *word = prompt_words[x >> 59];
-            size_t len = strlen(word);
-            memcpy(at, word, len);
-            at += len;
-            x = x * UINT64_C(6364136223846793005) + 1442695040888963407u;
-        }
-        *at++ = '\0';
+        at += strlen(at) + 1;
     }
     return texts;
 }

@@ -21,12 +21,19 @@ static uint64_t chance(uint64_t *seed)
     return x ^ x >> 31;
 }
 
-static const char *const words[] = {
-    "the",      "of",       "@@Berlin##",  "\\\"quoted\\\"", "entity",
-    "was",      "founded",  "caf\xC3\xA9", "in",             "1998",
-    "company",  "located",  "and",         "Z\xC3\xBCrich",  "its",
-    "together", "research", "people",      "near",           "\xE6\x9D\xB1",
-    "said",     "that",     "university",  "with",           "line\\n"};
+static const char *const words[] = {"the",        "of",
+                                    "@@Berlin##", "\\\"quoted\\\"",
+                                    "entity",     "was",
+                                    "founded",    "caf\xC3\xA9",
+                                    "in",         "1998",
+                                    "company",    "located",
+                                    "and",        "Z\xC3\xBCrich",
+                                    "its",        "together",
+                                    "research",   "people",
+                                    "near",       "\xE6\x9D\xB1",
+                                    "said",       "that",
+                                    "university", "with",
+                                    "line\\n"};
 
 static void put_text(FILE *f, uint64_t *seed, int bytes)
 {

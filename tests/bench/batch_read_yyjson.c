@@ -71,10 +71,9 @@ static void read_row(reader *r, yyjson_val *root)
     yyjson_val *id = yyjson_obj_get(root, "custom_id");
     yyjson_val *response = yyjson_obj_get(root, "response");
     yyjson_val *body = yyjson_obj_get(response, "body");
-    yyjson_val *choice =
-        yyjson_arr_get_first(yyjson_obj_get(body, "choices"));
-    yyjson_val *text = yyjson_obj_get(yyjson_obj_get(choice, "message"),
-                                      "content");
+    yyjson_val *choice = yyjson_arr_get_first(yyjson_obj_get(body, "choices"));
+    yyjson_val *text =
+        yyjson_obj_get(yyjson_obj_get(choice, "message"), "content");
     const char *finish =
         yyjson_get_str(yyjson_obj_get(choice, "finish_reason"));
     uint32_t slot = *find(&r->ids, yyjson_get_str(id), yyjson_get_len(id));
@@ -82,14 +81,12 @@ static void read_row(reader *r, yyjson_val *root)
         return;
     }
     if (yyjson_get_int(yyjson_obj_get(response, "status_code")) != 200 ||
-        finish == NULL || strcmp(finish, "stop") != 0 ||
-        !yyjson_is_str(text)) {
+        finish == NULL || strcmp(finish, "stop") != 0 || !yyjson_is_str(text)) {
         r->bad++;
         return;
     }
     r->texts[slot - 1] = (char *)malloc(yyjson_get_len(text) + 1);
-    memcpy(r->texts[slot - 1], yyjson_get_str(text),
-           yyjson_get_len(text) + 1);
+    memcpy(r->texts[slot - 1], yyjson_get_str(text), yyjson_get_len(text) + 1);
 }
 
 static void each_line(reader *r, const char *dir, const char *name,

@@ -1,6 +1,7 @@
-/* batch_write_yyjson FILE N: as batch_write, by yyjson: a document a line, in
- * memory that is used again, through a large stdio buffer. */
-#include <unistd.h>
+/* batch_write_yyjson PROMPTS FILE N [BUFFER]: as batch_write, by yyjson: a
+ * document a line, in memory that is used again, and fwrite() through stdio's
+ * own buffer, or one of BUFFER bytes. */
+#define _GNU_SOURCE
 #include <yyjson.h>
 
 #include "batch_prompts.h"
@@ -36,27 +37,29 @@ static int write_line(FILE *f, const yyjson_alc *alc, size_t i,
 
 int main(int argc, char **argv)
 {
-    static char pool[1 << 16], out[1 << 16];
-    long n = argc == 3 ? atol(argv[2]) : 0, i;
-    const char **texts = prompts_make((size_t)n);
-    FILE *f = argc == 3 ? fopen(argv[1], "wb") : NULL;
-    long bytes;
+    static char pool[1 << 16], out[1 << 18];
+    long n = argc >= 4 ? atol(argv[3]) : 0, i, bytes;
+    const char **texts = argc >= 4 ? prompts_map(argv[1], n) : NULL;
+    FILE *f = argc >= 4 ? fopen(argv[2], "wb") : NULL;
     yyjson_alc alc;
     if (f == NULL || texts == NULL) {
-        fprintf(stderr, "usage: batch_write_yyjson FILE.jsonl N\n");
+        fprintf(stderr, "usage: batch_write_yyjson PROMPTS FILE.jsonl N\n");
         return 2;
     }
-    setvbuf(f, out, _IOFBF, sizeof out);
+    if (argc > 4) {
+        size_t size = (size_t)atol(argv[4]);
+        setvbuf(f, out, _IOFBF, size < sizeof out ? size : sizeof out);
+    }
     yyjson_alc_pool_init(&alc, pool, sizeof pool);
     for (i = 0; i < n; i++) {
         if (!write_line(f, &alc, (size_t)i, texts[i])) {
-            perror(argv[1]);
+            perror(argv[2]);
             return 1;
         }
     }
     bytes = ftell(f);
     if (fflush(f) != 0 || fsync(fileno(f)) != 0 || fclose(f) != 0) {
-        perror(argv[1]);
+        perror(argv[2]);
         return 1;
     }
     printf("requests=%ld bytes=%ld\n", n, bytes);
