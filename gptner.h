@@ -22932,8 +22932,10 @@ static void gpn_row_malformed(gpn_join *j, gpn_place place, bool cut,
 
 static void gpn_join_name(gpn_join *j, gptner_str id)
 {
-    gpn_format(j->what, sizeof j->what, "%.*s",
-               (int)(id.len < 64 ? id.len : 64), id.len > 0 ? id.ptr : "");
+    size_t len = id.len < sizeof j->what ? id.len : sizeof j->what - 1;
+    if (len > 0)
+        memcpy(j->what, id.ptr, len);
+    j->what[len] = '\0';
 }
 
 /* Read and judge the row at a place: rank, fate, fields, error and a part of

@@ -635,6 +635,99 @@ static void any_mix_of_rows_gives_each_request_its_own_result(void **state)
     }
 }
 
+/* ---- rows read by their form, and member by member ----------------------- */
+
+static void describe(gpn_join *j, char out[2048])
+{
+    const gptner_result *r = &j->view;
+    const gptner_choice *c = j->fields.choices;
+    bool some = j->fields.n_choices > 0;
+    snprintf(
+        out, 2048,
+        "%d %d %d|%.*s|%.*s|%.*s|%.*s|%.*s|%zu|%.*s|%.*s|%.*s|%lld|"
+        "%d %d|%lld %lld %lld %lld %lld|%s",
+        (int)j->rank, (int)j->fate, (int)j->error.status, (int)r->custom_id.len,
+        r->custom_id.ptr, (int)r->request_id.len, r->request_id.ptr,
+        (int)r->id.len, r->id.ptr, (int)r->model.len, r->model.ptr,
+        (int)r->system_fingerprint.len, r->system_fingerprint.ptr,
+        j->fields.n_choices, some ? (int)c->text.len : 0,
+        some ? c->text.ptr : "", some ? (int)c->finish_reason.len : 0,
+        some ? c->finish_reason.ptr : "", some ? (int)c->refusal.len : 0,
+        some ? c->refusal.ptr : "", some ? (long long)c->index : -1,
+        r->http_status, r->attempts, (long long)r->usage.prompt_tokens,
+        (long long)r->usage.completion_tokens, (long long)r->usage.total_tokens,
+        (long long)r->usage.cached_tokens, (long long)r->usage.reasoning_tokens,
+        j->error.message);
+}
+
+static void load_both(reading *t, gpn_join *j, const char *row, size_t len)
+{
+    gpn_place place = {0, GPN_RANK_NONE, 4096, 0};
+    gpn_form form = j->form;
+    char fast[2048];
+    char slow[2048];
+    test_spit(t->output, row, len);
+    j->ahead.len = 0;
+    assert_int_equal(gpn_join_load(j, place, &t->err), GPTNER_OK);
+    describe(j, fast);
+    j->form.n = 0;
+    j->form.learnt = GPN_FORM_LEARNT;
+    j->ahead.len = 0;
+    assert_int_equal(gpn_join_load(j, place, &t->err), GPTNER_OK);
+    describe(j, slow);
+    j->form = form;
+    if (strcmp(fast, slow) != 0) {
+        fail_msg("%.*s\nby form:  %s\nelse:     %s", (int)len, row, fast, slow);
+    }
+}
+
+static void a_row_means_the_same_with_and_without_its_form(void **state)
+{
+    static const char row[] =
+        "{\"id\": \"batch_req_1\", \"custom_id\": \"a\", \"response\": "
+        "{\"status_code\": 200, \"request_id\": \"r-1\", \"body\": {\"id\": "
+        "\"c-1\", \"created\": 17, \"model\": \"m\", \"choices\": "
+        "[{\"index\": 0, \"message\": {\"role\": \"assistant\", \"content\": "
+        "\"x \\n \xC3\xA9\", \"refusal\": \"\"}, \"logprobs\": null, "
+        "\"finish_reason\": \"stop\"}], \"usage\": {\"prompt_tokens\": 20, "
+        "\"completion_tokens\": 1, \"total_tokens\": 21, "
+        "\"prompt_tokens_details\": {\"cached_tokens\": 5}}, "
+        "\"system_fingerprint\": \"fp\"}}, \"error\": null}";
+    static const char bytes[] = "\"\\{}[]:, 0179-.eEntfx\x80\xC3\n\r\0";
+    reading t = GPN_ZERO;
+    gpn_join j;
+    char text[sizeof row + 64];
+    size_t i, k;
+    (void)state;
+    reading_start(&t);
+    test_spit(t.output, row, sizeof row - 1);
+    assert_int_equal(gpn_join_open(&j, t.client, NULL, &t.err), 0);
+    assert_int_equal(gpn_join_add(&j, t.output, 0, &t.err), 0);
+    load_both(&t, &j, row, sizeof row - 1);
+    j.ahead.len = 0;
+    gpn_join_load(&j, (gpn_place){0, GPN_RANK_NONE, 4096, 0}, &t.err);
+    assert_true(j.form.n > 10);
+    for (i = 0; i < sizeof row - 1; i++) {
+        j.form.missed = j.form.learnt = 0;   /* it is kept */
+        for (k = 0; k < sizeof bytes; k++) { /* replaced, put in, cut */
+            memcpy(text, row, sizeof row);
+            text[i] = bytes[k];
+            load_both(&t, &j, text, sizeof row - 1);
+            memcpy(text + i + 1, row + i, sizeof row - i);
+            load_both(&t, &j, text, sizeof row);
+        }
+        memcpy(text, row, i);
+        memcpy(text + i, row + i + 1, sizeof row - i - 1);
+        load_both(&t, &j, text, sizeof row - 2);
+        if (i > 0) {
+            load_both(&t, &j, row, i);
+        }
+        assert_true(j.form.n > 10);
+    }
+    gpn_join_close(&j);
+    reading_end(&t);
+}
+
 /* ---- memory and faults --------------------------------------------------- */
 
 static void put_many(const reading *t, size_t n)
@@ -767,6 +860,7 @@ int main(void)
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(answers_go_to_a_file_and_a_stop_leaves_none),
         cmocka_unit_test(any_mix_of_rows_gives_each_request_its_own_result),
+        cmocka_unit_test(a_row_means_the_same_with_and_without_its_form),
         cmocka_unit_test(memory_is_16_bytes_a_request),
         cmocka_unit_test(any_failure_is_typed_and_leaves_nothing),
     };
