@@ -30,11 +30,11 @@ batch_write() {
                 "gptner", "yyjson", "gptner/yyjson"
             printf "%-38s %9.1f %9.1f  %.2f (<=0.55)%s\n",
                 n " prompts to JSONL, CPU ms", $1 / 1000, $2 / 1000, $1 / $2,
-                $1 / $2 > 0.55 ? " MISSED" : ""
+                ($1 / $2 > 0.55 ? " MISSED" : "")
             printf "%-38s %9s %9.1f  %.2f\n",
                 "  peer with a 64 KiB stdio buffer", "", $3 / 1000, $1 / $3
             printf "%-38s %9.2f %9s  <=4%s\n", "  peak memory beside them, MiB",
-                own, "", own > 4 ? " MISSED" : ""
+                own, "", (own > 4 ? " MISSED" : "")
         }'
 }
 
