@@ -12203,7 +12203,7 @@ static gpn_io gpn_conn_feed(gpn_conn *c, const char *data, size_t len)
 /* The stream ended. clean: by close_notify, or by FIN where there is no TLS. */
 static gpn_io gpn_conn_ended(gpn_conn *c, bool clean)
 {
-    gptner_error why = GPN_ZERO;
+    gptner_error ignored;
     gpn_http_event ev;
     if (c->received == 0) {
         if (c->error.status == GPTNER_OK) {
@@ -12213,15 +12213,13 @@ static gpn_io gpn_conn_ended(gpn_conn *c, bool clean)
         }
         return GPN_IO_FAILED;
     }
-    ev = gpn_http_eof(&c->http, clean, &why);
+    ev = gpn_http_eof(&c->http, clean,
+                      c->error.status == GPTNER_OK ? &c->error : &ignored);
     if (ev == GPN_HTTP_DONE) {
         c->reply.reusable = false;
         c->whole = true;
         memset(&c->error, 0, sizeof c->error);
         return GPN_IO_DONE;
-    }
-    if (c->error.status == GPTNER_OK) {
-        c->error = why;
     }
     return GPN_IO_FAILED;
 }
@@ -12257,11 +12255,10 @@ static gpn_io gpn_conn_step_receive(gpn_conn *c, int64_t now,
 static gpn_io gpn_conn_early_reply(gpn_conn *c, int64_t now,
                                    gpn_scratch *scratch)
 {
-    gptner_error kept = c->error;
+    gptner_error ignored; /* that of sending stays */
     size_t got = 0;
     gpn_io io = gpn_stream_recv(&c->stream, scratch->data, sizeof scratch->data,
-                                &got, &c->error);
-    c->error = kept;
+                                &got, &ignored);
     if (io != GPN_IO_DONE) {
         return io;
     }
@@ -13363,7 +13360,7 @@ static void gpn_run_deliver_locked(gpn_run *run)
         gpn_mutex_unlock(&run->lock);
         go_on = run->spec->ops->deliver_fn(run->spec->ctx, work);
         if (!go_on) {
-            gptner_error why = GPN_ZERO;
+            gptner_error why;
             gpn_fail(&why, GPTNER_ERR_CANCELLED,
                      "run cancelled by the receiver of its results");
             gpn_run_stop(run, GPN_STOP_HARD, &why);
@@ -13469,18 +13466,15 @@ static void gpn_run_finish(gpn_run *run, gpn_work *work)
 /* End a work because the run stopped. */
 static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
 {
-    gptner_error err = GPN_ZERO;
-    gptner_error why;
+    gptner_error err;
     gpn_stop stop;
     gpn_mutex_lock(&run->lock);
-    why = run->why;
+    err = run->why;
     stop = run->stop;
     gpn_mutex_unlock(&run->lock);
-    if (work->budget.attempts > 0 && stop == GPN_STOP_HARD) {
-        err = why;
-    } else {
+    if (work->budget.attempts == 0 || stop != GPN_STOP_HARD) {
         gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: the run stopped: %s",
-                 work->budget.attempts > 0 ? " again" : "", why.message);
+                 work->budget.attempts > 0 ? " again" : "", err.message);
     }
     run->spec->ops->settle_fn(run->spec->ctx, work, &err);
     gpn_mutex_lock(&run->lock);
@@ -13688,7 +13682,7 @@ static gpn_stop gpn_run_stopped(gpn_run *run)
 static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now, gpn_stop stop)
 {
     gpn_run *run = d->run;
-    gptner_error why = GPN_ZERO;
+    gptner_error why;
     if (stop == GPN_STOP_HARD) {
         return stop;
     }
@@ -13875,7 +13869,7 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
 /* The system does not tell any more what its sockets do. */
 static void gpn_driver_blind(gpn_driver *d)
 {
-    gptner_error why = GPN_ZERO;
+    gptner_error why;
     gpn_fail(&why, GPTNER_ERR_CONNECTION_LOST,
              "run: waiting for sockets fails; raise the limit of open files");
     gpn_run_stop(d->run, GPN_STOP_HARD, &why);
