@@ -1,9 +1,9 @@
 /* gptner.h - prompts in, answers out: OpenAI-compatible APIs from C. MIT.
 
 One header. It sends one prompt or a million to an OpenAI-compatible API,
-many at a time, over its own verified HTTPS, and gives exactly one result
-for each: an answer, or a typed error. Besides the C library it needs
-mbedTLS (2.28, 3.6 or 4.x).
+many at a time, or by the Batch API at half the price, over its own verified
+HTTPS, and gives exactly one result for each: an answer, or a typed error.
+Besides the C library it needs mbedTLS (2.28, 3.6 or 4.x).
 
 A COMPLETE PROGRAM (examples/hello.c)
 
@@ -146,6 +146,23 @@ ERRORS
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
 
+THE BATCH API
+
+- Half the price, answers within a day. A batch has at most 50,000 requests and
+  200 MB; gptner_batch_create_file() and gptner_job_run() split what is more.
+- gptner_job_run() does it all and may be killed at any instant. Called again
+  with the same arguments it goes on: OUT.job, beside the output OUT, is its
+  journal. Each step that costs money stands there, synced, before it is taken.
+  Creating a batch is not repeatable at the server, so after any doubt (a lost
+  reply, a crash) it is looked for by what we put into its metadata.
+- Answers come in the order of the prompts, one result for each, whatever the
+  server's files hold: rows in another order, twice, of strangers, malformed,
+  or none at all. A batch that expired or was cancelled gives what it has.
+- Of a follow-up that is sent in parallel (GPTNER_RETRY_PARALLEL) a power cut
+may lose up to 64 answers and the requests in flight, which are then paid again.
+- Uploads and downloads take as long as they move: timeout_ms does not bound
+  them, gap_timeout_ms and item_timeout_ms (an hour) do.
+
 SECURITY
 
 - Verified: the server's certificate chain and its name (or IP address), in
@@ -190,10 +207,11 @@ LIMITS, AND WHAT IT DOES NOT DO
 
 - HTTP/1.1 only, one request at a time on a connection; no HTTP/2, no
   compression, no cookies, no SOCKS.
-- It does not count tokens before it sends, and does not cut prompts to fit.
+- It does not count tokens before it sends, and does not cut prompts to fit;
+  the Batch API's limits are kept by an estimate (bytes of a request / 3).
 - Tools are passed through as JSON, not called.
-- The Batch API (half the price, within a day) and named-entity recognition
-  by prompting are to come; the layers that carry them are these.
+- Named-entity recognition by prompting is to come; the layers that carry it
+  are these.
 - mbedTLS cannot use CA certificates with critical name constraints and does
   not fetch missing intermediate certificates.
 
@@ -23996,6 +24014,7 @@ typedef struct gpn_shard {
     int fetches;              /* that failed */
     bool doubt;               /* the step may have been taken */
     int64_t due_ms;           /* nothing is to be done before */
+    int64_t all;              /* requests of round 0 */
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
     int64_t done;             /* of the round, as the server counts */
@@ -24089,7 +24108,8 @@ static void gpn_job_tell(gpn_job *job, const char *event)
         p.waiting += s->stage < GPN_STAGE_RUN;
         p.running += s->stage == GPN_STAGE_RUN;
         p.ended += s->round + (s->stage > GPN_STAGE_RUN);
-        p.done += s->stage > GPN_STAGE_RUN ? s->requests : s->done;
+        p.done += s->all - s->requests +
+                  (s->stage > GPN_STAGE_RUN ? s->requests : s->done);
     }
     p.batches = p.waiting + p.running + p.ended;
     job->cfg->progress_fn(&p, job->cfg->progress_user);
@@ -24121,7 +24141,7 @@ static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
     }
     s = &job->shards[job->n_shards++];
     memset(s, 0, sizeof *s);
-    s->requests = requests;
+    s->all = s->requests = requests;
     s->tokens = tokens;
     return true;
 }
