@@ -21847,14 +21847,16 @@ GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
  * The requests of one batch are joined with the rows that came back for them,
  * of which neither the order nor the number can be trusted.
  *
- * First the requests are counted, and the hash of each custom_id goes into an
- * open table of 8-byte slots, 44 bits of the hash beside 20 of the request's
- * number. Then the rows are passed over once: only the custom_id of each is
- * looked at, and where it stands is noted in 6 bytes for its request. At last
- * the rows are read again, in the order of the requests, checked and decoded
- * where they lie. So a request costs 10 bytes of table and 6 of place, and no
- * row is parsed twice but those of a request that has several. Hashes have a
- * secret seed: that a strange id is taken for another happens once in 2^44.
+ * First the hash of each request's custom_id goes into an open table of 8-byte
+ * slots, 44 bits of the hash beside 20 of the request's number. Then the rows
+ * are passed over once: only the custom_id of each is looked at, and where it
+ * stands is noted in 6 bytes for its request. At last the rows are read again,
+ * in the order of the requests, checked and decoded where they lie. So a
+ * request costs at most 10 bytes of table and 6 of place, and no row is parsed
+ * twice but those of a request that has several. Hashes have a secret seed:
+ * that a strange id is taken for another happens once in 2^44. Mapping the
+ * files into memory would save the system calls, but a file that shrinks or a
+ * disk that fails would then end the process.
  *
  * gpn_join_open(); gpn_join_add() for each file of rows, which is of a round:
  * later ones answer what earlier ones left open; gpn_join_index(); then
@@ -22664,7 +22666,8 @@ static bool gpn_form_trace(gpn_join *j)
         gptner_str text = GPN_ZERO;
         uint64_t mark = 0;
         if (t->number) {
-            mark = (uint64_t) * (const int64_t *)from;
+            const int64_t *n = (const int64_t *)from;
+            mark = (uint64_t)*n;
             if (mark == UINT64_MAX || mark == 0) /* none */
                 continue;
         } else {
@@ -22702,6 +22705,38 @@ static void gpn_form_learn(gpn_join *j, gptner_str row)
     gpn_buf_deinit(&marked);
 }
 
+/* The values of a row that has the form. false: it has not, or a value is none
+ * that JSON has or that is wanted. Nothing is decoded yet. */
+static bool gpn_form_scan(const gpn_form *f, gptner_json_reader *r,
+                          gptner_str *values, bool *escapes)
+{
+    uint64_t number;
+    size_t at = 0;
+    size_t i;
+    for (i = 0; i <= f->n; i++) {
+        size_t to = i < f->n ? f->tokens[i].before : f->bytes;
+        if ((size_t)(r->end - r->pos) < to - at ||
+            memcmp(r->pos, f->text + at, to - at) != 0)
+            return false;
+        r->pos += to - at;
+        at = to;
+        if (i == f->n)
+            break;
+        if (r->pos == r->end)
+            return false;
+        if (f->tokens[i].number) {
+            if (!gpn_json_number(r, &values[i]) ||
+                (f->tokens[i].to != GPN_FORM_NOWHERE &&
+                 (values[i].len > 18 || !gpn_parse_u64(values[i], &number))))
+                return false;
+        } else if (*r->pos != '"' ||
+                   !gpn_json_string(r, &values[i], &escapes[i])) {
+            return false;
+        }
+    }
+    return r->pos == r->end;
+}
+
 /* Does the row have the form? If so its values are in the join, else nothing
  * has changed. */
 static bool gpn_form_match(gpn_join *j, char *text, size_t len)
@@ -22710,32 +22745,11 @@ static bool gpn_form_match(gpn_join *j, char *text, size_t len)
     gptner_str values[GPN_FORM_TOKENS];
     bool escapes[GPN_FORM_TOKENS];
     gptner_json_reader r;
-    const char *end = text + len;
-    uint64_t number;
-    size_t at = 0;
+    uint64_t number = 0;
     size_t i;
     gptner_json_reader_init_in_place(&r, text, len, NULL);
     r.pos = text;
-    for (i = 0; i <= f->n; i++) {
-        size_t to = i < f->n ? f->tokens[i].before : f->bytes;
-        if ((size_t)(end - r.pos) < to - at ||
-            memcmp(r.pos, f->text + at, to - at) != 0)
-            return false;
-        r.pos += to - at;
-        at = to;
-        if (i == f->n)
-            break;
-        if (f->tokens[i].number) {
-            if (r.pos == end || !gpn_json_number(&r, &values[i]) ||
-                (f->tokens[i].to != GPN_FORM_NOWHERE &&
-                 (values[i].len > 18 || !gpn_parse_u64(values[i], &number))))
-                return false;
-        } else if (r.pos == end || *r.pos != '"' ||
-                   !gpn_json_string(&r, &values[i], &escapes[i])) {
-            return false;
-        }
-    }
-    if (r.pos != end)
+    if (!gpn_form_scan(f, &r, values, escapes))
         return false;
     gpn_form_blank(j, text);
     memset(&j->fields.few[0], 0, sizeof j->fields.few[0]);
