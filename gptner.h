@@ -4929,6 +4929,7 @@ typedef struct gpn_buf {
     char *data;
     size_t len, cap, max;
     gptner_status status;
+    bool secret; /* memory is wiped before it is given back */
 } gpn_buf;
 
 #define GPN_BUF_FIRST 256 /* bytes */
@@ -4940,22 +4941,19 @@ static void gpn_buf_init(gpn_buf *b, const gpn_env *env, size_t max)
     b->max = max;
 }
 
-static void gpn_buf_deinit(gpn_buf *b)
+static void gpn_buf_release(const gpn_buf *b)
 {
-    if (b->data != NULL) {
-        gpn_mem_free(b->env, b->data);
-    }
-    b->data = NULL;
-    b->len = b->cap = 0;
-}
-
-/* The same for what holds a secret. */
-static void gpn_buf_wipe(gpn_buf *b)
-{
-    if (b->data != NULL) {
+    if (b->secret && b->data != NULL) {
         gpn_mem_wipe(b->data, b->cap);
     }
-    gpn_buf_deinit(b);
+    gpn_mem_free(b->env, b->data);
+}
+
+static void gpn_buf_deinit(gpn_buf *b)
+{
+    gpn_buf_release(b);
+    b->data = NULL;
+    b->len = b->cap = 0;
 }
 
 /* Empty again; the memory is kept. */
@@ -4988,7 +4986,15 @@ static bool gpn_buf_reserve(gpn_buf *b, size_t extra)
     if (cap > b->max) {
         cap = b->max;
     }
-    data = gpn_mem_realloc(b->env, b->data, cap);
+    if (!b->secret) {
+        data = gpn_mem_realloc(b->env, b->data, cap);
+    } else { /* no copy stays behind */
+        data = gpn_mem_alloc(b->env, cap);
+        if (data != NULL && b->data != NULL) {
+            memcpy(data, b->data, b->len);
+            gpn_buf_release(b);
+        }
+    }
     if (data == NULL) {
         b->status = GPTNER_ERR_NO_MEMORY;
         return false;
@@ -11700,6 +11706,8 @@ static GPN_NOINLINE void gpn_conn_init(gpn_conn *c, const gpn_link *link,
     gpn_buf_init(&c->request.body, link->env, SIZE_MAX / 2);
     gpn_buf_init(&c->body, link->env, SIZE_MAX / 2);
     gpn_buf_init(&c->upload, link->env, GPN_HEAD_CAP);
+    c->request.head.secret = true; /* it holds the key, */
+    c->upload.secret = true;       /* and this perhaps the proxy's password */
     c->phase = GPN_PHASE_IDLE;
     c->until = INT64_MAX;
 }
@@ -11717,10 +11725,10 @@ static void gpn_conn_deinit(gpn_conn *c)
 {
     gpn_conn_close(c);
     gpn_http_deinit(&c->http);
-    gpn_buf_wipe(&c->request.head); /* it holds the key */
+    gpn_buf_deinit(&c->request.head);
     gpn_buf_deinit(&c->request.body);
     gpn_buf_deinit(&c->body);
-    gpn_buf_wipe(&c->upload); /* it may hold the proxy's password */
+    gpn_buf_deinit(&c->upload);
 }
 
 /* Give back the memory of an unusually large exchange. */
@@ -15190,28 +15198,6 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
         gpn_http_header_c(out, h->headers[i].name, h->headers[i].value);
 }
 
-static size_t gpn_headers_size(const gptner_header *list, size_t n)
-{
-    size_t size = 0;
-    size_t i;
-    for (i = 0; i < n; i++)
-        size += strlen(list[i].name) + strlen(list[i].value) + 4;
-    return size;
-}
-
-/* More bytes than gpn_head_fields() writes: reserved at once, so that growing
- * leaves no copies of the key behind. */
-static size_t gpn_head_room(const gpn_head *h)
-{
-    const gptner_config *cfg = &h->client->cfg;
-    return 1024 + sizeof h->origin->host + sizeof h->origin->proxy_auth +
-           gptner_str_from(cfg->api_key).len +
-           gptner_str_from(cfg->organization).len +
-           gptner_str_from(cfg->project).len +
-           gpn_headers_size(cfg->headers, cfg->n_headers) +
-           gpn_headers_size(h->headers, h->n_headers);
-}
-
 static void gpn_head_end(gpn_buf *out, bool has_body, uint64_t length)
 {
     if (has_body) {
@@ -15231,7 +15217,7 @@ static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
     h.has_body = true;
     h.content_type = "application/json";
     gpn_buf_init(&c->head, &c->env, GPN_HEAD_CAP);
-    gpn_buf_reserve(&c->head, gpn_head_room(&h));
+    c->head.secret = true;
     gpn_head_fields(&h, &c->head);
     if (c->head.status == GPTNER_OK)
         return GPTNER_OK;
@@ -15525,10 +15511,8 @@ static void gpn_client_wipe(const gpn_arena *arena)
 
 GPTNER_API void gptner_client_free(gptner_client *client)
 {
-    gpn_env env;
     if (client == NULL)
         return;
-    env = client->env;
     gpn_pool_free(client->pool);
     while (client->origins != NULL) {
         gpn_origin *o = client->origins;
@@ -15536,11 +15520,11 @@ GPTNER_API void gptner_client_free(gptner_client *client)
         gpn_origin_free(client, o);
     }
     gpn_origin_deinit(&client->home);
-    gpn_buf_wipe(&client->head);
+    gpn_buf_deinit(&client->head);
     gpn_client_wipe(&client->arena);
     gpn_arena_deinit(&client->arena);
     gpn_mutex_deinit(&client->lock);
-    gpn_mem_free(&env, client);
+    gpn_mem_free(&client->env, client);
 }
 
 GPTNER_API void gptner_client_cancel(gptner_client *client)
@@ -17550,7 +17534,6 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
     if (t->live != NULL)
         gpn_live_reset(t->live);
     q->peer = &c->home.peer;
-    gpn_buf_reserve(&q->head, GPN_RECORD); /* once: copies hold the key */
     gpn_http_begin(&q->head, "POST",
                    c->targets[it->endpoint == GPTNER_ENDPOINT_COMPLETIONS]);
     gpn_buf_add(&q->head, c->head.data, c->head.len);
@@ -18645,12 +18628,9 @@ static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
 {
     gpn_call *call = (gpn_call *)ctx;
     const gptner_raw_request *raw = call->raw;
-    size_t room = gpn_head_room(&call->head) + call->target.len;
     GPN_UNUSED(work);
     gpn_call_drop_file(call);
     gpn_sse_reset(&call->sse);
-    gpn_buf_reserve(&q->head,
-                    room > (size_t)GPN_RECORD ? room : (size_t)GPN_RECORD);
     gpn_http_begin(&q->head, call->method,
                    gpn_str(call->target.data, call->target.len));
     gpn_head_fields(&call->head, &q->head);
