@@ -4272,6 +4272,7 @@ static void mki_account_reset(mki_account *a)
 
 #define MKI_DAY_MS      86400000
 #define MKI_FILE_DAYS   30
+#define MKI_SANE_MAX    ((int64_t)1 << 50)   /* times, sizes and counts */
 #define MKI_STORE_MAX   100000               /* files, and batches */
 #define MKI_BATCH_BYTES ((int64_t)200 << 20) /* purpose batch */
 #define MKI_FILE_BYTES  ((int64_t)512 << 20)
@@ -4643,6 +4644,14 @@ static char *mki_get_raw(const mki_json *v, const char *name)
     return m != NULL ? mki_str_dup(m->text) : NULL;
 }
 
+/* A number as it was written, or 0 where somebody else has been at work. */
+static int64_t mki_get_sane(const mki_json *v, const char *name)
+{
+    int64_t n = mki_get_int(v, name, 0);
+
+    return n < 0 || n > MKI_SANE_MAX ? 0 : n;
+}
+
 static bool mki_store_load_file(mki_store *t, const mki_json *v)
 {
     mki_file *f = (mki_file *)calloc(1, sizeof *f);
@@ -4653,10 +4662,10 @@ static bool mki_store_load_file(mki_store *t, const mki_json *v)
     mki_copy(f->id, sizeof f->id, mki_get_text(v, "id"));
     mki_copy(f->name, sizeof f->name, mki_get_text(v, "filename"));
     mki_copy(f->purpose, sizeof f->purpose, mki_get_text(v, "purpose"));
-    f->bytes = mki_get_int(v, "bytes", 0);
-    f->created_at = mki_get_int(v, "created_at", 0);
-    f->expires_at = mki_get_int(v, "expires_at", 0);
-    f->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    f->bytes = mki_get_sane(v, "bytes");
+    f->created_at = mki_get_sane(v, "created_at");
+    f->expires_at = mki_get_sane(v, "expires_at");
+    f->serial = (uint64_t)mki_get_sane(v, "serial");
     if (!mki_store_add_file(t, f)) {
         free(f);
         return false;
@@ -4679,12 +4688,13 @@ static bool mki_store_load_batch(mki_store *t, const mki_json *v)
     mki_copy(b->input, sizeof b->input, mki_get_text(v, "input"));
     mki_copy(b->output, sizeof b->output, mki_get_text(v, "output"));
     mki_copy(b->error, sizeof b->error, mki_get_text(v, "error"));
-    b->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    b->serial = (uint64_t)mki_get_sane(v, "serial");
     b->content = (uint64_t)mki_get_int(v, "content", 0);
-    b->end = (mki_phase)mki_get_int(v, "end", 0);
+    i = (size_t)mki_get_sane(v, "end");
+    b->end = i > MKI_B_CANCELLED ? MKI_B_FAILED : (mki_phase)i;
     mki_batch_slots(b, slots);
     for (i = 0; i < MKI_BATCH_SLOTS; i++) {
-        *slots[i].value = mki_get_int(v, slots[i].name, 0);
+        *slots[i].value = mki_get_sane(v, slots[i].name);
     }
     b->polls = 0;
     b->job = mki_str_dup(mki_get_text(v, "job"));
@@ -4717,9 +4727,12 @@ static void mki_store_load_one(void *ctx, const char *name)
     }
     text = mki_file_read(path, &len);
     v = text != NULL ? mki_json_parse(&arena, mki_s(text, len)) : NULL;
-    if (v != NULL && strncmp(name, "file-", 5) == 0) {
+    if (v == NULL ||
+        !mki_same(mki_get_text(v, "id"), mki_s(name, strlen(name) - 5))) {
+        ; /* not ours */
+    } else if (strncmp(name, "file-", 5) == 0 && strlen(name) < 32 + 5) {
         mki_store_load_file(t, v);
-    } else if (v != NULL && strncmp(name, "batch_", 6) == 0) {
+    } else if (strncmp(name, "batch_", 6) == 0 && strlen(name) < 48 + 5) {
         mki_store_load_batch(t, v);
     }
     mki_arena_reset(&arena, true);
@@ -7215,6 +7228,17 @@ static int64_t mki_unix(const mock_server *s)
     return s->skew_ms + (s->opt.unix_ms_fn != NULL
                              ? s->opt.unix_ms_fn(s->opt.clock_user)
                              : mki_now(s) + s->unix_offset);
+}
+
+/* The date moves on, and never beyond what can be written. */
+static void mki_skew(mock_server *s, int64_t ms)
+{
+    if (ms > 0 && ms <= MKI_SANE_MAX / 8) {
+        s->skew_ms += ms;
+    }
+    if (s->skew_ms > MKI_SANE_MAX / 8) {
+        s->skew_ms = MKI_SANE_MAX / 8;
+    }
 }
 
 /* ---- rate limits ---- */
@@ -10263,7 +10287,7 @@ static bool mki_mock_clock(mki_call *call)
         mki_respond_problem(call, &call->problem);
         return false;
     }
-    s->skew_ms += (int64_t)(v->d * 1000);
+    mki_skew(s, (int64_t)(v->d * 1000));
     mki_store_advance(s);
     s->body.len = 0;
     mki_buf_c(&s->body, '{');
@@ -11775,7 +11799,7 @@ MOCK_API void mock_server_reset(mock_server *s)
 MOCK_API void mock_server_advance(mock_server *s, int64_t ms)
 {
     pthread_mutex_lock(&s->mutex);
-    s->skew_ms += ms > 0 ? ms : 0;
+    mki_skew(s, ms);
     pthread_mutex_unlock(&s->mutex);
 }
 

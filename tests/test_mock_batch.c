@@ -2080,6 +2080,144 @@ static void halves_of_a_killed_process_are_swept_away(void **state)
     folder_remove(dir);
 }
 
+static void nonsense_in_the_folder_is_no_reason_to_fall(void **state)
+{
+    static const struct {
+        const char *name, *text;
+    } cases[] = {
+        {"file-a.json", "{"},
+        {"file-b.json", "[]"},
+        {"file-c.json", "{\"id\":\"file-other\"}"},
+        {"file-d.json", "{\"id\":\"file-d\",\"bytes\":-5,\"serial\":\"x\"}"},
+        {"batch_a.json", "{\"id\":\"batch_a\",\"end\":77,\"end_ms\":1}"},
+        {"batch_b.json", "{\"id\":\"batch_b\",\"created_ms\":"
+                         "9223372036854775807,\"total\":-1}"},
+        {"batch_c.json", "{\"id\":\"batch_c\",\"length_ms\":1e300}"},
+        {"batch_a.keys", "short"},
+        {"batch_.json", ""},
+        {".json", "{}"},
+        {"x", "x"}};
+    char dir[64] = "/tmp/mock-batch-XXXXXX";
+    rig *r = rig_new();
+    char path[256];
+    size_t i;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (i = 0; i < COUNT(cases); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, cases[i].name);
+        assert_true(mki_file_write(path, cases[i].text, strlen(cases[i].text)));
+    }
+    r->opt.data_dir = dir;
+    rig_start(r);
+    get(r, "/v1/files");
+    assert_int_equal(r->status, 200);
+    assert_json(r, "data.0.id", "file-d");
+    content(r, "file-d");
+    assert_int_equal(r->status, 500); /* its bytes are not there */
+    get(r, "/v1/batches");
+    assert_int_equal(r->status, 200);
+    assert_json(r, "data.2.object", "batch");
+    assert_int_equal(counted(r, "batches_created"), 3);
+    get(r, "/v1/batches/..%2f..%2fetc");
+    assert_int_equal(r->status, 404);
+    rig_free(r);
+    snprintf(path, sizeof path, "%s/.json", dir);
+    unlink(path);
+    folder_remove(dir);
+}
+
+/* Forms made of pieces of forms, in any order. */
+static void random_forms_do_no_harm(void **state)
+{
+    static const char *const pieces[] = {
+        "--XX",
+        "\r\n",
+        "--",
+        "\r\n--XX\r\n",
+        "\r",
+        "\n",
+        "\"",
+        ";",
+        "\\",
+        "Content-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n",
+        "Content-Disposition: form-data; name=purpose\r\n",
+        "\r\n\r\n",
+        " ",
+        "batch",
+        "Content-Disposition:",
+        "form-data",
+        "name=",
+        "\t",
+        "x: y"};
+    uint64_t random = 1;
+    int ends = 0;
+    int i;
+
+    (void)state;
+    for (i = 0; i < 20000; i++) {
+        mki_buf b = MKI_ZERO;
+        mki_form f;
+        sink to;
+        int k;
+
+        mki_buf_s(&b, "--XX\r\n");
+        for (k = 0; k < 12; k++) {
+            random = mki_mix(random);
+            mki_buf_s(&b, pieces[random % COUNT(pieces)]);
+        }
+        mki_buf_s(&b, "\r\n--XX--");
+        random = mki_mix(random);
+        k = (int)(random % b.len);
+        ends += form(&f, &to, "multipart/form-data; boundary=XX", b.data, b.len,
+                     (size_t)k, (size_t)k) == MKI_FORM_END
+                    ? 1
+                    : 0;
+        mki_form_free(&f);
+        mki_buf_free(&b);
+    }
+    assert_true(ends > 100);
+}
+
+/* Started with a thread of its own, asked from this one. */
+static void a_thread_serves_while_others_count(void **state)
+{
+    static const char body[] =
+        "--XX\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\n"
+        "batch\r\n--XX\r\nContent-Disposition: form-data; name=\"file\"; "
+        "filename=\"c.jsonl\"\r\n\r\n{\"x\":1}\n\r\n--XX--\r\n";
+    rig *r = rig_new();
+    char why[128], reply[4096], text[1024];
+    int i, fd;
+
+    (void)state;
+    r->opt.batch_seconds = -1;
+    assert_true(mock_server_start(&r->opt, &r->mock, why, sizeof why));
+    for (i = 0; i < 20; i++) {
+        size_t len = 0;
+        ssize_t n = 1;
+
+        fd = rig_connect(r);
+        snprintf(text, sizeof text,
+                 "POST /v1/files HTTP/1.1\r\nHost: a\r\n" FORM
+                 "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                 sizeof body - 1, body);
+        assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL),
+                         (ssize_t)strlen(text));
+        while (n > 0 && len < sizeof reply - 1) {
+            counted(r, "files_stored");
+            n = recv(fd, reply + len, sizeof reply - 1 - len, 0);
+            len += n > 0 ? (size_t)n : 0;
+        }
+        reply[len] = '\0';
+        assert_non_null(strstr(reply, "\"bytes\":8,"));
+        close(fd);
+        mock_server_advance(r->mock, 1000);
+    }
+    assert_int_equal(counted(r, "files_stored"), 20);
+    rig_free(r);
+}
+
 /* A server in another process, killed while it works; what it answered holds.
  */
 static void kill_9_loses_nothing_that_was_answered(void **state)
@@ -2194,6 +2332,9 @@ int main(void)
         cmocka_unit_test(the_clock_can_be_moved_over_http),
         cmocka_unit_test(all_is_still_there_after_a_restart),
         cmocka_unit_test(halves_of_a_killed_process_are_swept_away),
+        cmocka_unit_test(nonsense_in_the_folder_is_no_reason_to_fall),
+        cmocka_unit_test(random_forms_do_no_harm),
+        cmocka_unit_test(a_thread_serves_while_others_count),
         cmocka_unit_test(kill_9_loses_nothing_that_was_answered),
         cmocka_unit_test(a_private_folder_is_removed)};
 
