@@ -3809,10 +3809,6 @@ static bool gpn_folder_sync(const char *path, int *oserr)
     bool ok = true;
     int fd;
 
-    if (GPN_FAULT(GPN_FAULT_FILE)) {
-        *oserr = GPN_E_IO;
-        return false;
-    }
     if (len >= sizeof folder) {
         return true;
     }
@@ -23971,16 +23967,25 @@ static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
                     : gpn_no_memory(err, path);
 }
 
+static bool gpn_journal_sync_folder(const gpn_journal *j, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    return gpn_folder_sync(j->path, oserr);
+}
+
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
 {
     gpn_whole w;
     int oserr = 0;
-    bool ok = gpn_folder_sync(j->path, &oserr) && /* what it speaks of */
+    bool ok = gpn_journal_sync_folder(j, &oserr) && /* what it speaks of */
               gpn_whole_begin(&w, j->env, j->path, &oserr);
     if (ok && gpn_whole_write(&w, text.ptr, text.len, &oserr))
-        ok = gpn_whole_commit(&w, &oserr) && gpn_folder_sync(j->path, &oserr);
+        ok = gpn_whole_commit(&w, &oserr) && gpn_journal_sync_folder(j, &oserr);
     else if (ok) {
         gpn_whole_abort(&w);
         ok = false;
