@@ -1,11 +1,12 @@
 /* mock_openai.h - an OpenAI-compatible HTTP(S) server for tests, in one header.
  *
  * It starts inside your test program on a free port, answers like the real API
- * (chat completions plain and streamed, completions, embeddings, models), and
- * produces on demand, reproducibly, what a network and that API do to clients:
- * rate limits, errors of every kind, resets, truncated and stalled answers,
- * broken JSON, half streams. Afterwards it tells what it saw, and judges it.
- * build/mock_server is the same as a command. Licence: MIT, at the end.
+ * (chat completions plain and streamed, completions, embeddings, models, files,
+ * batches), and produces on demand, reproducibly, what a network and that API
+ * do to clients: rate limits, errors of every kind, resets, truncated and
+ * stalled answers, broken JSON, half streams. Afterwards it tells what it saw,
+ * and judges it. build/mock_server is the same as a command. Licence: MIT, at
+ * the end.
  *
  *     #define MOCK_OPENAI_IMPLEMENTATION
  *     #include "mock_openai.h"
@@ -66,35 +67,72 @@
  *                    the same work see the same faults in whatever order
  *   KIND@N           the N-th request, counted from 1
  *   KIND@every=N     each N-th request
+ *   KIND@ROUTE       only chat, completions, embeddings, models, files (not
+ *                    their content), upload, delete, content, batches, create,
+ *                    status, cancel, list. @N then counts these alone:
+ *                    500@content, 503@status@every=3, lost-reply@batches:0.5
  *   KIND             every request
  *   ,NAME=VALUE ...  parameters after a comma:
  *     path=TEXT          only requests whose path contains TEXT
+ *     route=ROUTE        as @ROUTE
  *     times=N            at most N times
  *     retry-after=V      seconds (2, 0.5), a date, or the words date, ms,
- * float, huge, zero, garbage, none; retry-after-ms=N should-retry=true|false
- * the header x-should-retry ms=N, bytes=N      of the kinds below Kinds that
- * replace the answer (at most one a request): 400 401 403 404 408 409 413 422
- * 498 500 501 502 503 504 520 529 and any other status from 300 on; 429 (rate
- * limit; default: 20 ms), quota and toolarge (the other kinds of 429); redirect
- * (307 to=URL) reset (no answer; or after bytes=N), lost (answered and counted,
- * then reset), truncate (half the body; or bytes=N of the body, then FIN;
- * notify: with close_notify), stall (nothing, or bytes=N, then silence for
- * ms=N, for ever without), garbage, html (200), badjson, empty nodone,
- * streamerror, earlyclose (streams); refusal, length, filter Kinds that only
- * change how it travels (combine freely): slow (bytes=64 every ms=5), stale
- * (the kept connection is closed ms=N after the answer; late: when the next
- * request arrives), close (Connection: close), chunked (with extensions and
- * trailer), bytechunks, http10, interim (100 and 103 come first), hints (only
- * the 103: Node refuses a 100 that it did not ask for), crlf and comments
- * (streams), noheaders (no x- headers)
+ *                        float, huge, zero, garbage, none
+ *     retry-after-ms=N
+ *     should-retry=true|false    the header x-should-retry
+ *     ms=N, bytes=N, first=N, status=N, to=URL, done=SHARE   of kinds below
+ *
+ *   Kinds that replace the answer (at most one a request):
+ *     400 401 403 404 408 409 413 422 498 500 501 502 503 504 520 529 and any
+ *     other status from 300 on; 429 (rate limit; default: 20 ms), quota and
+ *     toolarge (the other kinds of 429); redirect (307 to=URL)
+ *     reset (no answer; or after bytes=N), lost (answered and counted, then
+ *     reset), lost-reply (the same for POST alone), truncate (half the body, or
+ *     bytes=N of it, then FIN; notify: with close_notify), stall (nothing, or
+ *     bytes=N, then silence for ms=N, for ever without), garbage, html (200),
+ *     badjson, empty
+ *     nodone, streamerror, earlyclose (streams); refusal, length, filter
+ *   Kinds that only change how it travels (combine freely):
+ *     slow (bytes=64 every ms=5), stale (the kept connection is closed ms=N
+ *     after the answer; late: when the next request arrives), close
+ *     (Connection: close), chunked (with extensions and trailer), bytechunks,
+ *     http10, interim (100 and 103 come first), hints (only the 103: Node
+ *     refuses a 100 that it did not ask for), crlf and comments (streams),
+ *     noheaders (no x- headers)
+ *   Kinds of files and batches (@N counts those that could have it):
+ *     late-files (content answers 404, or status=403, the first=2 times),
+ *     late-upload (a batch of a fresh file is answered 400 so often),
+ *     upload-reset (after half the body, or bytes=N), content-redirect (302 to
+ *     to=URL, or to this server as localhost; a key that arrives is a finding)
+ *     batch-fails, batch-expires:0.6 (with 60% of the rows done), null-output
+ *     (completed, but no output file), null-ids (ids absent instead of null),
+ *     unknown-status ("paused" for a while), counts-lie (all completed),
+ *     rows-in-order (else they are shuffled)
+ *   Kinds of rows of a batch (@N counts rows), at most one a row:
+ *     row-4xx, row-5xx (with status=N), row-429 (into the error file);
+ *     row-4xx-in-output; row-status0 (no answer, yet counted as completed);
+ *     row-refusal, row-cut (finish_reason length), row-malformed (breaks off
+ *     behind its id), row-drop, row-duplicate, row-stranger (an unknown id
+ *     beside it). The same body in another batch has another fate.
+ *   Kinds of the lines they are written on: row-crlf, row-blank, row-u2028
+ *
+ * BATCHES   are checked when they are made and run when somebody looks past
+ *   their end: nothing waits. The first 3% of options.batch_seconds they are
+ *   validating, the last 3% finalizing. mock_server_advance() or POST
+ *   /mock/clock {"advance_seconds":N} moves the date on. Uploads are spooled
+ *   to disk; 50,000 rows take a second and 10 MB. Whatever was answered is in
+ *   options.data_dir, even if the process is killed; the next one goes on.
  *
  * COUNTERS   GET /mock/stats (beside /v1, no key) or mock_server_stats():
  *   requests by route, complete responses by status, faults by kind,
- * connections (that carried an API request) and tls_resumed among them,
- * max_connections, max_concurrency, prompts_answered (different bodies with a
- * complete 200), prompts_answered_again (a 200 for a body that had one),
- * tokens, ... Requests to /mock itself are not counted. POST /mock/reset starts
- * afresh.
+ *   connections (that carried an API request) and tls_resumed among them,
+ *   max_connections, max_concurrency, prompts_answered (different bodies with a
+ *   complete 200), prompts_answered_again (a 200 for a body that had one, live
+ *   or in a batch), tokens, batches_created, batches_by_job (by the value of
+ *   the metadata "gptner_job"), batch_lines_billed, batch_lines_billed_again
+ *   (the body was answered before, live or by another batch, and the mock did
+ *   not spoil that answer), files_stored, ... Requests to /mock itself are not
+ *   counted. POST /mock/reset starts afresh, without the batches made so far.
  *
  * REPORT CARD   GET /mock/report or mock_server_report():
  *   {"clean":true,"findings":[]}, else per code a count and a sentence:
@@ -111,6 +149,13 @@
  *                         (replaced ones overlap), or new ones while more than
  *                         16 have been idle for 10 s
  *   no_keep_alive         ten or more connections given up after one request
+ *   created_twice         a batch of the same gptner_job and the same lines as
+ *                         one that runs or has answers
+ *   polled_too_fast       an unfinished batch looked at five times or more,
+ *                         oftener than every 2 s (batch_seconds / 50, if that
+ *                         is less than a minute)
+ *   downloaded_again      a file that had been delivered as a whole
+ *   leaked_files          files that are left; with options.expect_clean_files
  *   A client is told apart by address and key. Faults that hide an answer
  * (lost, truncate, reset, ...) excuse the repeat.
  *
@@ -1357,6 +1402,25 @@ static size_t mki_utf8_count(mki_str s)
         n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80 ? 1 : 0;
     }
     return n;
+}
+
+/* As mki_copy, but what comes out is UTF-8 whatever went in. */
+static void mki_copy_utf8(char *out, size_t cap, mki_str s)
+{
+    size_t len = 0;
+    size_t i = 0;
+
+    while (i < s.len) {
+        size_t n = mki_utf8(s.ptr + i, s.len - i);
+
+        if (len + (n > 0 ? n : 1) >= cap) {
+            break;
+        }
+        memcpy(out + len, n > 0 ? s.ptr + i : "?", n > 0 ? n : 1);
+        len += n > 0 ? n : 1;
+        i += n > 0 ? n : 1;
+    }
+    out[len] = '\0';
 }
 
 /* ===========================================================================
@@ -3026,8 +3090,11 @@ static bool mki_form_init(mki_form *f, mki_str type)
             return false;
         }
     }
+    if (n == 0 || n > 70 || f->delimiter[3 + n] == ' ') {
+        return false;
+    }
     mki_buf_s(&f->hold, "\r\n"); /* the first delimiter may lack it */
-    return n > 0 && n <= 70 && f->delimiter[3 + n] != ' ';
+    return true;
 }
 
 static void mki_form_free(mki_form *f)
@@ -4205,6 +4272,7 @@ static void mki_account_reset(mki_account *a)
 
 #define MKI_DAY_MS      86400000
 #define MKI_FILE_DAYS   30
+#define MKI_SANE_MAX    ((int64_t)1 << 50)   /* times, sizes and counts */
 #define MKI_STORE_MAX   100000               /* files, and batches */
 #define MKI_BATCH_BYTES ((int64_t)200 << 20) /* purpose batch */
 #define MKI_FILE_BYTES  ((int64_t)512 << 20)
@@ -4576,6 +4644,14 @@ static char *mki_get_raw(const mki_json *v, const char *name)
     return m != NULL ? mki_str_dup(m->text) : NULL;
 }
 
+/* A number as it was written, or 0 where somebody else has been at work. */
+static int64_t mki_get_sane(const mki_json *v, const char *name)
+{
+    int64_t n = mki_get_int(v, name, 0);
+
+    return n < 0 || n > MKI_SANE_MAX ? 0 : n;
+}
+
 static bool mki_store_load_file(mki_store *t, const mki_json *v)
 {
     mki_file *f = (mki_file *)calloc(1, sizeof *f);
@@ -4586,10 +4662,10 @@ static bool mki_store_load_file(mki_store *t, const mki_json *v)
     mki_copy(f->id, sizeof f->id, mki_get_text(v, "id"));
     mki_copy(f->name, sizeof f->name, mki_get_text(v, "filename"));
     mki_copy(f->purpose, sizeof f->purpose, mki_get_text(v, "purpose"));
-    f->bytes = mki_get_int(v, "bytes", 0);
-    f->created_at = mki_get_int(v, "created_at", 0);
-    f->expires_at = mki_get_int(v, "expires_at", 0);
-    f->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    f->bytes = mki_get_sane(v, "bytes");
+    f->created_at = mki_get_sane(v, "created_at");
+    f->expires_at = mki_get_sane(v, "expires_at");
+    f->serial = (uint64_t)mki_get_sane(v, "serial");
     if (!mki_store_add_file(t, f)) {
         free(f);
         return false;
@@ -4612,12 +4688,13 @@ static bool mki_store_load_batch(mki_store *t, const mki_json *v)
     mki_copy(b->input, sizeof b->input, mki_get_text(v, "input"));
     mki_copy(b->output, sizeof b->output, mki_get_text(v, "output"));
     mki_copy(b->error, sizeof b->error, mki_get_text(v, "error"));
-    b->serial = (uint64_t)mki_get_int(v, "serial", 0);
+    b->serial = (uint64_t)mki_get_sane(v, "serial");
     b->content = (uint64_t)mki_get_int(v, "content", 0);
-    b->end = (mki_phase)mki_get_int(v, "end", 0);
+    i = (size_t)mki_get_sane(v, "end");
+    b->end = i > MKI_B_CANCELLED ? MKI_B_FAILED : (mki_phase)i;
     mki_batch_slots(b, slots);
     for (i = 0; i < MKI_BATCH_SLOTS; i++) {
-        *slots[i].value = mki_get_int(v, slots[i].name, 0);
+        *slots[i].value = mki_get_sane(v, slots[i].name);
     }
     b->polls = 0;
     b->job = mki_str_dup(mki_get_text(v, "job"));
@@ -4650,9 +4727,12 @@ static void mki_store_load_one(void *ctx, const char *name)
     }
     text = mki_file_read(path, &len);
     v = text != NULL ? mki_json_parse(&arena, mki_s(text, len)) : NULL;
-    if (v != NULL && strncmp(name, "file-", 5) == 0) {
+    if (v == NULL ||
+        !mki_same(mki_get_text(v, "id"), mki_s(name, strlen(name) - 5))) {
+        ; /* not ours */
+    } else if (strncmp(name, "file-", 5) == 0 && strlen(name) < 32 + 5) {
         mki_store_load_file(t, v);
-    } else if (v != NULL && strncmp(name, "batch_", 6) == 0) {
+    } else if (strncmp(name, "batch_", 6) == 0 && strlen(name) < 48 + 5) {
         mki_store_load_batch(t, v);
     }
     mki_arena_reset(&arena, true);
@@ -6713,7 +6793,8 @@ typedef struct mki_vet {
     int64_t n_errors;
     int64_t line, total, inputs, tokens;
     uint64_t content;
-    char model[128];
+    char model[128]; /* of the first request, maybe cut; */
+    uint64_t model_hash;
     uint64_t *ids; /* set of hashes; 0: free */
     size_t n_ids, cap_ids;
     mki_arena arena;
@@ -6864,6 +6945,7 @@ static void mki_vet_tokens(mki_vet *v, const mki_json *body)
 static bool mki_vet_body(mki_vet *v, const mki_json *body)
 {
     mki_str model = mki_get_text(body, "model");
+    uint64_t hash = mki_hash(9, model.ptr, model.len);
     char shown[64];
 
     if (body == NULL || body->type != MKI_OBJECT) {
@@ -6873,9 +6955,10 @@ static bool mki_vet_body(mki_vet *v, const mki_json *body)
         return mki_vet_missing(v, "body.model");
     }
     if (v->model[0] == '\0') {
-        mki_copy(v->model, sizeof v->model, model);
+        mki_copy_utf8(v->model, sizeof v->model, model);
+        v->model_hash = hash;
     }
-    if (!mki_eq(model, v->model)) {
+    if (hash != v->model_hash) {
         return mki_vet_bad(v, v->line, "model_mismatch", "body.model",
                            "The model '%s' differs from the model of the first "
                            "request. All requests of a batch must use the same "
@@ -7145,6 +7228,17 @@ static int64_t mki_unix(const mock_server *s)
     return s->skew_ms + (s->opt.unix_ms_fn != NULL
                              ? s->opt.unix_ms_fn(s->opt.clock_user)
                              : mki_now(s) + s->unix_offset);
+}
+
+/* The date moves on, and never beyond what can be written. */
+static void mki_skew(mock_server *s, int64_t ms)
+{
+    if (ms > 0 && ms <= MKI_SANE_MAX / 8) {
+        s->skew_ms += ms;
+    }
+    if (s->skew_ms > MKI_SANE_MAX / 8) {
+        s->skew_ms = MKI_SANE_MAX / 8;
+    }
 }
 
 /* ---- rate limits ---- */
@@ -8554,6 +8648,18 @@ static void mki_out_of_room(mki_call *call)
     mki_respond_problem(call, &call->problem);
 }
 
+/* s->body as an object of the API. */
+static void mki_respond_object(mki_call *call)
+{
+    mki_buf *b = &call->s->body;
+
+    if (call->choice.main != NULL &&
+        call->choice.main->kind == MKI_F_BAD_JSON) {
+        b->len = b->len * 2 / 3;
+    }
+    mki_respond(call, 200, "application/json", mki_buf_str(b));
+}
+
 static void mki_respond_file(mki_call *call, const mki_file *f)
 {
     mki_buf *b = &call->s->body;
@@ -8561,7 +8667,7 @@ static void mki_respond_file(mki_call *call, const mki_file *f)
     b->len = 0;
     mki_js_file(b, f);
     mki_buf_s(b, "}\n");
-    mki_respond(call, 200, "application/json", mki_buf_str(b));
+    mki_respond_object(call);
 }
 
 /* ---- uploads ---- */
@@ -8753,7 +8859,7 @@ static void mki_upload_end(mki_call *call)
     f = u->failed || u->fd < 0 ? NULL : (mki_file *)calloc(1, sizeof *f);
     if (f != NULL) {
         mki_file_new_id(s, f);
-        mki_copy(f->name, sizeof f->name, mki_sc(u->form.filename));
+        mki_copy_utf8(f->name, sizeof f->name, mki_sc(u->form.filename));
         mki_copy(f->purpose, sizeof f->purpose, mki_sc(u->form.purpose));
         f->bytes = u->bytes;
         f->created_at = mki_unix(s) / 1000;
@@ -8837,7 +8943,7 @@ static void mki_page_end(mki_call *call, const char *first, const char *last,
     mki_js_maybe(b, "first_id", first);
     mki_js_maybe(b, "last_id", last);
     mki_buf_s(b, more ? ",\"has_more\":true}\n" : ",\"has_more\":false}\n");
-    mki_respond(call, 200, "application/json", mki_buf_str(b));
+    mki_respond_object(call);
 }
 
 static void mki_files_list(mki_call *call)
@@ -8899,7 +9005,7 @@ static void mki_file_delete(mki_call *call, mki_str id)
     mki_js_str(b, "id", mki_sc(t->files[at - 1]->id));
     mki_buf_s(b, ",\"object\":\"file\",\"deleted\":true}\n");
     mki_store_drop_file(t, at - 1);
-    mki_respond(call, 200, "application/json", mki_buf_str(b));
+    mki_respond_object(call);
 }
 
 /* The bytes of a file: from the disk as they go out, unless they come in
@@ -9490,25 +9596,30 @@ static void mki_batch_end(mock_server *s, mki_batch *b, int64_t end_ms,
     mki_buf_free(&run.keys);
 }
 
-/* Brings files and batches up to now. */
-static void mki_store_advance(mock_server *s)
+/* Brings a batch up to now. */
+static void mki_batch_look(mock_server *s, mki_batch *b)
 {
     int64_t now = mki_unix(s);
+    mki_phase as;
+    int64_t over;
+
+    if (b->end_ms == 0) {
+        over = mki_batch_over(b, &as);
+        if (now >= over) {
+            mki_batch_end(s, b, over > 0 ? over : 1, as);
+        }
+    }
+}
+
+/* Brings all batches up to now. */
+static void mki_store_advance(mock_server *s)
+{
     size_t i;
 
     for (i = 0; i < s->store.n_batches; i++) {
-        mki_batch *b = s->store.batches[i];
-        mki_phase as;
-        int64_t over;
-
-        if (b->end_ms == 0) {
-            over = mki_batch_over(b, &as);
-            if (now >= over) {
-                mki_batch_end(s, b, over > 0 ? over : 1, as);
-            }
-        }
+        mki_batch_look(s, s->store.batches[i]);
     }
-    mki_store_expire(&s->store, now / 1000);
+    mki_store_expire(&s->store, mki_unix(s) / 1000);
 }
 
 /* ---- batch objects ---- */
@@ -9624,7 +9735,7 @@ static void mki_respond_batch(mki_call *call, const mki_batch *o)
     b->len = 0;
     mki_js_batch(b, o, mki_unix(call->s));
     mki_buf_c(b, '\n');
-    mki_respond(call, 200, "application/json", mki_buf_str(b));
+    mki_respond_object(call);
 }
 
 /* ---- creation ---- */
@@ -9652,7 +9763,7 @@ static bool mki_batch_vet(mock_server *s, mki_batch *o)
     size_t cap = 0;
     ssize_t n;
     mki_vet v;
-    const mki_model *model = mki_model_find(mki_s("", 0));
+    const mki_model *model;
 
     memset(&v, 0, sizeof v);
     v.endpoint = o->endpoint;
@@ -9705,6 +9816,8 @@ static bool mki_batch_doom(mki_batch *o, const char *code, const char *message)
 static bool mki_batch_queue(mock_server *s, mki_batch *o)
 {
     int64_t sum = o->prompt_tokens;
+    int64_t now = mki_unix(s);
+    mki_phase as;
     char message[384];
     size_t i;
 
@@ -9714,7 +9827,8 @@ static bool mki_batch_queue(mock_server *s, mki_batch *o)
     for (i = 0; i < s->store.n_batches; i++) {
         const mki_batch *other = s->store.batches[i];
 
-        if (other->end_ms == 0 && other->errors == NULL) {
+        if (other->end_ms == 0 && other->errors == NULL &&
+            now < mki_batch_over(other, &as)) {
             sum += other->prompt_tokens;
         }
     }
@@ -10016,6 +10130,9 @@ static void mki_batches_endpoint(mki_call *call)
     mki_batch *o = at > 0 ? call->s->store.batches[at - 1] : NULL;
     char shown[64];
 
+    if (o != NULL) {
+        mki_batch_look(call->s, o);
+    }
     if (call->route == MKI_BATCH_NEW) {
         mki_batch_create(call);
     } else if (call->route == MKI_BATCHES) {
@@ -10170,7 +10287,7 @@ static bool mki_mock_clock(mki_call *call)
         mki_respond_problem(call, &call->problem);
         return false;
     }
-    s->skew_ms += (int64_t)(v->d * 1000);
+    mki_skew(s, (int64_t)(v->d * 1000));
     mki_store_advance(s);
     s->body.len = 0;
     mki_buf_c(&s->body, '{');
@@ -10295,7 +10412,10 @@ static void mki_endpoint(mki_call *call)
         return;
     }
     if (call->route >= MKI_UPLOAD && call->route <= MKI_CANCEL) {
-        mki_store_advance(call->s);
+        if (call->route == MKI_FILES || call->route == MKI_BATCHES) {
+            mki_store_advance(call->s); /* others look at one batch at most */
+        }
+        mki_store_expire(&call->s->store, mki_unix(call->s) / 1000);
         if (call->route <= MKI_CONTENT) {
             mki_files_endpoint(call);
         } else {
@@ -11679,7 +11799,7 @@ MOCK_API void mock_server_reset(mock_server *s)
 MOCK_API void mock_server_advance(mock_server *s, int64_t ms)
 {
     pthread_mutex_lock(&s->mutex);
-    s->skew_ms += ms > 0 ? ms : 0;
+    mki_skew(s, ms);
     pthread_mutex_unlock(&s->mutex);
 }
 

@@ -52,6 +52,12 @@ extra
 --ca-out $dir/ca.pem
 --log $dir/none/log
 --data-dir $dir/none/deep
+--batch-seconds
+--batch-seconds soon
+--batch-seconds -1
+--enqueued-tokens x
+--fault row-4xx:2
+--fault 500@nowhere
 --host nowhere
 END
 }
@@ -106,11 +112,37 @@ own_certificate() {
         grep -q 'CN *= *own' && stop TERM
 }
 
+# Batches in a folder, over a server that is killed. Without curl: skipped.
+killed_and_continued() {
+    command -v curl >/dev/null 2>&1 || return 0
+    start --data-dir "$dir/data" --batch-seconds 86400 || return 1
+    printf '%s' '{"custom_id":"a","method":"POST","url":"/v1/embeddings",' \
+        '"body":{"model":"text-embedding-3-small","input":"x"}}' \
+        >"$dir/in.jsonl"
+    file=$(curl -s "$url/files" -F purpose=batch -F "file=@$dir/in.jsonl" |
+        sed 's/.*"id":"\([^"]*\)".*/\1/')
+    batch=$(curl -s "$url/batches" -H 'content-type: application/json' -d \
+        "{\"input_file_id\":\"$file\",\"endpoint\":\"/v1/embeddings\",
+          \"completion_window\":\"24h\"}" |
+        sed 's/.*"id":"\(batch_[^"]*\)".*/\1/')
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null
+    pid=
+    start --data-dir "$dir/data" || return 1
+    curl -s "$url/batches/$batch" | grep -q '"status":"validating"' &&
+        curl -s -d '{"advance_seconds":86400}' "${url%/v1}/mock/clock" \
+            >/dev/null &&
+        curl -s "$url/batches/$batch" | grep -q '"status":"completed"' &&
+        curl -s "$url/files?purpose=batch_output" | grep -q '"id":"file-' &&
+        stop TERM
+}
+
 check wrong_usage_is_refused_with_status_2 wrong_usage
 check help_and_version_go_to_stdout help_and_version
 check one_line_when_ready_and_a_clean_end_by_sigterm plain_line
 check https_with_its_ca_in_a_file_and_sigint tls_line_and_ca
 check a_certificate_of_the_users_own own_certificate
+check batches_go_on_after_kill_9 killed_and_continued
 
 sdk=0
 sh tests/sdk/run.sh "$mock" || sdk=1

@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import assert from 'node:assert/strict';
-import OpenAI, { AzureOpenAI } from 'openai';
+import OpenAI, { AzureOpenAI, toFile } from 'openai';
 
 const binary = process.argv[2];
 let passed = 0;
@@ -380,6 +380,213 @@ await test('a hundred prompts at once, with faults, none lost',
     const s = await m.stats();
     assert.equal(s.prompts_answered, 100);
     assert.equal(s.prompts_answered_again, 0);
+  });
+
+// ---- files and batches ----
+
+const endpoint = '/v1/chat/completions';
+const row = (i, more = {}) => JSON.stringify({
+  custom_id: `r${i}`, method: 'POST', url: endpoint,
+  body: { model, messages: user(`prompt ${i}`) }, ...more,
+});
+const upload = (c, lines, name = 'in.jsonl') =>
+  toFile(Buffer.from(lines.join('\n') + '\n'), name).then((file) =>
+    c.files.create({ file, purpose: 'batch' }));
+const begin = (c, file, more = {}) => c.batches.create({
+  input_file_id: file.id, endpoint, completion_window: '24h', ...more,
+});
+const range = (n) => [...Array(n).keys()];
+const lines = async (c, id) =>
+  (await (await c.files.content(id)).text()).trim().split('\n')
+    .map((line) => JSON.parse(line));
+const slow = ['--batch-seconds', '1000', '--reply', 'hash'];
+
+// The mock's date moves on; nobody waits.
+const pass = async (m, seconds) => {
+  const r = await fetch(m.baseURL.replace('/v1', '/mock/clock'), {
+    method: 'POST', body: JSON.stringify({ advance_seconds: seconds }),
+  });
+  assert.equal(r.status, 200);
+};
+
+await test('a batch from upload to answers', slow, async (m) => {
+  const c = m.client();
+  const file = await upload(c, range(50).map((i) => row(i)),
+    'größe "1".jsonl');
+  assert.equal(file.object, 'file');
+  assert.equal(file.filename, 'größe "1".jsonl');
+  assert.equal(file.purpose, 'batch');
+  assert.equal(file.expires_at, file.created_at + 30 * 86400);
+  assert.deepEqual(await c.files.retrieve(file.id), file);
+  const metadata = { gptner_job: 'job-1', ü: 'ö' };
+  let b = await begin(c, file, { metadata });
+  assert.equal(b.status, 'validating');
+  assert.deepEqual(b.metadata, metadata);
+  assert.equal(b.expires_at, b.created_at + 86400);
+  await pass(m, 500);
+  b = await c.batches.retrieve(b.id);
+  assert.equal(b.status, 'in_progress');
+  assert.deepEqual(b.request_counts, { total: 50, completed: 25, failed: 0 });
+  await pass(m, 475);
+  b = await c.batches.retrieve(b.id);
+  assert.equal(b.status, 'finalizing');
+  assert.equal(b.output_file_id, null);
+  await pass(m, 25);
+  b = await c.batches.retrieve(b.id);
+  assert.equal(b.status, 'completed');
+  assert.equal(b.error_file_id, null);
+  assert.equal(b.request_counts.completed, 50);
+  assert.equal(b.usage.total_tokens,
+    b.usage.input_tokens + b.usage.output_tokens);
+  const answers = await lines(c, b.output_file_id);
+  assert.equal(answers.length, 50);
+  assert.notDeepEqual(answers.map((a) => a.custom_id),
+    range(50).map((i) => `r${i}`));
+  for (const a of answers) {
+    assert.equal(a.response.status_code, 200);
+    assert.equal(a.error, null);
+    assert.equal(a.response.body.choices[0].message.content,
+      proof(`prompt ${a.custom_id.slice(1)}`));
+  }
+  for (const id of [file.id, b.output_file_id]) {
+    assert.deepEqual(await c.files.delete(id),
+      { id, object: 'file', deleted: true });
+  }
+  const s = await m.stats();
+  assert.equal(s.files_stored, 0);
+  assert.deepEqual(s.batches_by_job, { 'job-1': 1 });
+  assert.equal(s.batch_lines_billed, 50);
+  assert.equal(s.batch_lines_billed_again, 0);
+  assert.deepEqual(await m.report(), { clean: true, findings: [] });
+});
+
+await test('the SDK waits for a file, and streams its content',
+  ['--batch-seconds', '0'], async (m) => {
+    const c = m.client();
+    const file = await c.files.waitForProcessing(
+      (await upload(c, range(3000).map((i) => row(i)))).id);
+    const b = await begin(c, file);
+    const done = await c.batches.retrieve(b.id);
+    assert.equal(done.status, 'completed');
+    let bytes = 0;
+    const response = await c.files.content(done.output_file_id);
+    for await (const piece of response.body) bytes += piece.length;
+    assert.equal(bytes, (await c.files.retrieve(done.output_file_id)).bytes);
+    assert.ok(bytes > 1000000);
+  });
+
+await test('a batch that fails validation names code and line', slow,
+  async (m) => {
+    const c = m.client();
+    const file = await upload(c, [row(0), 'no json', row(0), row(1,
+      { body: { model: 'gpt-4o' } }), row(2, { url: '/v1/embeddings' })]);
+    const b = await begin(c, file);
+    await pass(m, 30);
+    const failed = await c.batches.retrieve(b.id);
+    assert.equal(failed.status, 'failed');
+    assert.ok(failed.failed_at >= failed.created_at + 30);
+    assert.deepEqual(failed.errors.data.map((e) => [e.code, e.line]), [
+      ['invalid_json_line', 2], ['duplicate_custom_id', 3],
+      ['model_mismatch', 4], ['url_mismatch', 5]]);
+    assert.ok(failed.errors.data.every((e) => e.message.length > 0));
+    assert.equal(failed.output_file_id, null);
+  });
+
+await test('a batch is cancelled; again is a conflict', slow, async (m) => {
+  const c = m.client();
+  const b = await begin(c, await upload(c, range(10).map((i) => row(i))));
+  await pass(m, 500);
+  const stopping = await c.batches.cancel(b.id);
+  assert.equal(stopping.status, 'cancelling');
+  await pass(m, 600);
+  const over = await c.batches.retrieve(b.id);
+  assert.equal(over.status, 'cancelled');
+  assert.ok(over.cancelled_at > over.cancelling_at);
+  assert.equal((await lines(c, over.output_file_id)).length, 5);
+  const left = await lines(c, over.error_file_id);
+  assert.equal(left.length, 5);
+  assert.ok(left.every((l) => l.response === null &&
+    l.error.code === 'batch_cancelled'));
+  const e = await thrown(c.batches.cancel(b.id));
+  assert.ok(e instanceof OpenAI.ConflictError);
+  assert.match(e.message, /Cannot cancel a batch with status/);
+});
+
+await test('rows that fail are in the error file',
+  [...slow, '--fault', 'row-429@every=5', '--fault', 'row-u2028',
+   '--fault', 'row-crlf'], async (m) => {
+    const c = m.client();
+    const b = await begin(c, await upload(c, [...range(9).map((i) => row(i)),
+      row(9, { body: { model, messages: [] } })]));
+    await pass(m, 1000);
+    const done = await c.batches.retrieve(b.id);
+    assert.equal(done.status, 'completed');
+    assert.deepEqual(done.request_counts,
+      { total: 10, completed: 8, failed: 2 });
+    assert.equal((await lines(c, done.output_file_id)).length, 8);
+    const errors = await lines(c, done.error_file_id);
+    assert.deepEqual(errors.map((l) => l.response.status_code).sort(),
+      [429, 429]);
+    assert.equal(errors[0].response.body.error.code, 'rate_limit_exceeded');
+  });
+
+await test('lists of files and batches page by themselves', slow,
+  async (m) => {
+    const c = m.client();
+    const file = await upload(c, [row(0)]);
+    const made = [];
+    for (const _ of range(7)) made.unshift((await begin(c, file)).id);
+    const seen = [];
+    for await (const b of c.batches.list({ limit: 3 })) seen.push(b.id);
+    assert.deepEqual(seen, made);
+    const page = await c.batches.list({ limit: 3 });
+    assert.equal(page.data.length, 3);
+    assert.ok(page.hasNextPage());
+    await pass(m, 1000);
+    const files = [];
+    for await (const f of c.files.list(
+      { limit: 2, purpose: 'batch_output' })) files.push(f.id);
+    assert.equal(new Set(files).size, 7);
+    const all = [];
+    for await (const f of c.files.list({ limit: 3, order: 'asc' })) all.push(f);
+    assert.equal(all.length, 8);
+    assert.equal(all[0].id, file.id);
+  });
+
+await test('errors of files and batches are the SDK\'s own', [], async (m) => {
+  const c = m.client();
+  const e = await thrown(upload(c, [row(0)], 'in.txt'));
+  assert.ok(e instanceof OpenAI.BadRequestError);
+  assert.match(e.message, /Invalid file format for Batch API/);
+  assert.ok(await thrown(c.files.retrieve('file-x')) instanceof
+    OpenAI.NotFoundError);
+  assert.ok(await thrown(c.files.delete('file-x')) instanceof
+    OpenAI.NotFoundError);
+  assert.ok(await thrown(c.files.content('file-x')) instanceof
+    OpenAI.NotFoundError);
+  assert.equal((await thrown(c.batches.retrieve('batch_x'))).code,
+    'batch_not_found');
+  const b = await thrown(c.batches.create({ endpoint, input_file_id: 'x' }));
+  assert.equal(b.code, 'missing_required_parameter');
+  assert.equal(b.param, 'completion_window');
+});
+
+await test('content that is elsewhere is followed, without the key',
+  ['--fault', 'content-redirect'], async (m) => {
+    const c = m.client();
+    const file = await upload(c, [row(0)]);
+    const text = await (await c.files.content(file.id)).text();
+    assert.equal(text, row(0) + '\n');
+    assert.deepEqual(await m.report(), { clean: true, findings: [] });
+  });
+
+await test('a lost reply of a creation makes the SDK create twice',
+  [...slow, '--fault', 'lost-reply@batches@1'], async (m) => {
+    const c = m.client({ maxRetries: 1 });
+    await begin(c, await upload(c, [row(0)]),
+      { metadata: { gptner_job: 'j' } });
+    assert.deepEqual((await m.stats()).batches_by_job, { j: 2 });
+    assert.equal((await m.report()).findings[0].code, 'created_twice');
   });
 
 const version = JSON.parse(readFileSync(
