@@ -1772,6 +1772,7 @@ GPTNER_API const char *gptner_status_name(gptner_status status)
 #endif
 #else
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -3794,38 +3795,134 @@ static bool gpn_whole_write(gpn_whole *w, const char *data, size_t len,
     return w->oserr == 0;
 }
 
-/* So that names in the folder of path survive a power cut, too. true where that
- * cannot be done. */
-static bool gpn_folder_sync(const char *path, int *oserr)
+#ifndef _WIN32
+/* The folder in which path stands; false: too long. */
+static bool gpn_folder_of(const char *path, char folder[PATH_MAX])
 {
-#ifdef _WIN32
-    GPN_UNUSED(path);
-    GPN_UNUSED(oserr);
-    return true;
-#else
-    char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     size_t len = slash == NULL ? 0 : (size_t)(slash - path);
-    bool ok = true;
-    int fd;
 
-    if (len >= sizeof folder) {
-        return true;
+    if (len >= PATH_MAX) {
+        return false;
     }
     memcpy(folder, path, len);
     folder[len] = '\0';
     if (len == 0) {
         memcpy(folder, slash == NULL ? "." : "/", 2);
     }
-    fd = open(folder, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ok = fsync(fd) == 0 || (errno != EIO && errno != ENOSPC);
-        *oserr = ok ? 0 : errno;
-        close(fd);
+    return true;
+}
+#endif
+
+/* So that names in the folder of path survive a power cut, too: in that of its
+ * target, if it is a symbolic link. true where that cannot be done, as in a
+ * folder that may not be read or on a file system that knows no such thing. */
+static bool gpn_folder_flush(const char *path, int *oserr)
+{
+#ifdef _WIN32
+    GPN_UNUSED(path);
+    GPN_UNUSED(oserr);
+    return true;
+#else
+    char resolved[PATH_MAX], folder[PATH_MAX];
+    bool ok, direct;
+    unsigned mode;
+    int fd;
+
+    path = gpn_whole_target(path, resolved, &direct, &mode);
+    if (!gpn_folder_of(path, folder)) {
+        return true;
     }
+    fd = open(folder, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        *oserr = errno;
+        return errno == EACCES || errno == EPERM;
+    }
+    ok = fsync(fd) == 0 || (errno != EIO && errno != ENOSPC);
+    *oserr = ok ? 0 : errno;
+    close(fd);
     return ok;
 #endif
 }
+
+/* The same, where a failure counts. */
+#ifndef GPTNER_NO_BATCH
+static bool gpn_folder_sync(const char *path, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    return gpn_folder_flush(path, oserr);
+}
+#endif
+
+#ifndef GPTNER_NO_BATCH
+/* Show ours_fn what follows in each name that begins with path, and remove the
+ * files for which it returns true. false: the folder cannot be listed. */
+static bool gpn_folder_sweep(const char *path,
+                             bool (*ours_fn)(const char *rest, void *ctx),
+                             void *ctx, int *oserr)
+{
+#ifdef _WIN32
+    WCHAR wide[GPN_PATH_MAX];
+    char name[3 * MAX_PATH + 1], full[4 * GPN_PATH_MAX];
+    const char *base = path + strlen(path);
+    WIN32_FIND_DATAW entry;
+    HANDLE find = INVALID_HANDLE_VALUE;
+
+    while (base > path && base[-1] != '/' && base[-1] != '\\') {
+        base--;
+    }
+    snprintf(full, sizeof full, "%s*", path);
+    if (gpn_path_wide(full, wide)) {
+        find = FindFirstFileW(wide, &entry);
+    }
+    if (find == INVALID_HANDLE_VALUE) {
+        *oserr = gpn_file_error();
+        return *oserr == ERROR_FILE_NOT_FOUND;
+    }
+    do {
+        if (WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name,
+                                (int)sizeof name, NULL, NULL) > 0 &&
+            strncmp(name, base, strlen(base)) == 0 &&
+            ours_fn(name + strlen(base), ctx)) {
+            snprintf(full, sizeof full, "%.*s%s", (int)(base - path), path,
+                     name);
+            gpn_file_remove(full);
+        }
+    } while (FindNextFileW(find, &entry));
+    FindClose(find);
+#else
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const char *base = slash != NULL ? slash + 1 : path;
+    size_t len = strlen(base);
+    const struct dirent *entry;
+    DIR *dir = NULL;
+
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    if (gpn_folder_of(path, folder)) {
+        dir = opendir(folder);
+    }
+    if (dir == NULL) {
+        *oserr = errno;
+        return errno == EACCES || errno == EPERM;
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (strncmp(entry->d_name, base, len) == 0 &&
+            ours_fn(entry->d_name + len, ctx)) {
+            unlinkat(dirfd(dir), entry->d_name, 0);
+        }
+    }
+    closedir(dir);
+#endif
+    return true;
+}
+#endif
 
 /* Everything is on the disk, and the file is closed. */
 static bool gpn_whole_finish(gpn_whole *w)
@@ -3868,7 +3965,7 @@ static bool gpn_whole_commit(gpn_whole *w, int *oserr)
             int ignored; /* the file is in its place */
 
             w->part = NULL;
-            gpn_folder_sync(w->path, &ignored);
+            gpn_folder_flush(w->path, &ignored);
         }
     }
     *oserr = w->oserr;
@@ -23921,14 +24018,17 @@ gpn_journal_replay(gpn_journal *j, char *text, size_t len, size_t *good,
     return GPTNER_OK;
 }
 
-static bool gpn_file_is_there(const gpn_env *env, const char *path)
+/* Is the file there? What cannot be looked at is not taken to be gone. */
+static gptner_status gpn_file_look(const gpn_env *env, const char *path,
+                                   bool *there, gptner_error *err)
 {
     gpn_file file;
     int oserr = 0;
-    if (!gpn_file_open_read(&file, env, path, &oserr))
-        return false;
+    *there = gpn_file_open_read(&file, env, path, &oserr);
+    if (!*there && oserr != GPN_E_ABSENT)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
     gpn_file_close(&file, &oserr);
-    return true;
+    return GPTNER_OK;
 }
 
 enum { GPN_JOURNAL_MAX = 256 << 20 };
@@ -23967,25 +24067,16 @@ static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
                     : gpn_no_memory(err, path);
 }
 
-static bool gpn_journal_sync_folder(const gpn_journal *j, int *oserr)
-{
-    if (GPN_FAULT(GPN_FAULT_FILE)) {
-        *oserr = GPN_E_IO;
-        return false;
-    }
-    return gpn_folder_sync(j->path, oserr);
-}
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
 {
     gpn_whole w;
     int oserr = 0;
-    bool ok = gpn_journal_sync_folder(j, &oserr) && /* what it speaks of */
+    bool ok = gpn_folder_sync(j->path, &oserr) && /* what it speaks of */
               gpn_whole_begin(&w, j->env, j->path, &oserr);
     if (ok && gpn_whole_write(&w, text.ptr, text.len, &oserr))
-        ok = gpn_whole_commit(&w, &oserr) && gpn_journal_sync_folder(j, &oserr);
+        ok = gpn_whole_commit(&w, &oserr) && gpn_folder_sync(j->path, &oserr);
     else if (ok) {
         gpn_whole_abort(&w);
         ok = false;
@@ -24270,6 +24361,10 @@ static gptner_status gpn_job_resume(gpn_job *job, gptner_error *err)
         status = gpn_journal_replay(&job->journal, copy, len, &good,
                                     gpn_job_replay, job, err);
     job->resumed = status == GPTNER_OK && job->id[0] != '\0';
+    if (status == GPTNER_OK && !job->resumed)
+        status = gpn_fail(err, GPTNER_ERR_CHANGED,
+                          "%s: is no journal of a job; remove it to begin one",
+                          job->path.data);
     if (job->resumed)
         status = gpn_journal_restart(&job->journal, gpn_str(text, good), err);
     gpn_mem_free(env, copy);
@@ -24341,8 +24436,10 @@ static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
     gpn_buf_init(&path, &job->client->env, 1 << 16);
     gpn_buf_add_s(&path, job->path.data);
     gpn_buf_add(&path, ".jsonl", 7);
-    if (path.status != GPTNER_OK)
+    if (path.status != GPTNER_OK) {
+        gpn_buf_deinit(&path);
         return gpn_no_memory(err, "job");
+    }
     memset(&lines, 0, sizeof lines);
     lines.client = job->client;
     lines.cfg = &source;
@@ -24409,49 +24506,86 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
     return status;
 }
 
-/* Remove the job's own files of shard k, but the journal; false: there was
- * none. Its batch file stays if it is to be kept. */
-static bool gpn_job_remove_shard(gpn_job *job, size_t k, bool keep)
+/* The names of all files of the job are on the disk, before a record counts on
+ * them. */
+static gptner_status gpn_job_sync_names(const char *path, gptner_error *err)
 {
-    static const char *const kinds[] = {".jsonl", ".out", ".err", ".now"};
-    const gpn_env *env = &job->client->env;
-    bool found = false;
-    size_t i;
-    int round;
-    for (round = 0; round <= GPN_ROUNDS_MAX; round++)
-        for (i = round == 0 && keep ? 1 : 0; i < GPN_COUNT(kinds); i++) {
-            const char *path = gpn_job_file(job, k, round, kinds[i]);
-            if (path != NULL && gpn_file_is_there(env, path)) {
-                gpn_file_remove(path);
-                found = true;
-            }
-        }
-    return found;
+    int oserr = 0;
+    return gpn_folder_sync(path, &oserr)
+               ? GPTNER_OK
+               : gpn_file_fail(err, path, "its folder cannot be synced", oserr);
 }
 
-/* Begin a job. Shards of an earlier attempt that was killed here are written
- * again, with the same names. */
+/* Does the name end in that of a part of a file that did not become whole? Then
+ * *len is that of the rest. */
+static bool gpn_name_is_part(const char *name, size_t *len)
+{
+    static const char mark[] = ".part-"; /* and 16 digits */
+    size_t end = sizeof mark - 1 + 16;
+    *len = strlen(name);
+    if (*len < end || memcmp(name + *len - end, mark, sizeof mark - 1) != 0 ||
+        strspn(name + *len - 16, "0123456789abcdef") != 16)
+        return false;
+    *len -= end;
+    return true;
+}
+
+/* Is OUT and rest the name of a file of the job, other than its output and its
+ * journal? *ctx: parts of files are looked for, nothing else. */
+static bool gpn_job_owns(const char *rest, void *ctx)
+{
+    static const char *const kinds[] = {".jsonl", ".out", ".err", ".now"};
+    size_t len;
+    size_t i;
+    bool part = gpn_name_is_part(rest, &len);
+    gptner_str name = gpn_str(rest, len);
+    if (part && (len == 0 || gpn_str_eq_c(name, ".job")))
+        return true;
+    if ((!part && *(const bool *)ctx) || !gpn_str_starts(name, ".job-"))
+        return false;
+    if (gpn_str_eq_c(name, ".job-bad"))
+        return true;
+    rest += 5;
+    if (strspn(rest, "0123456789") == 0)
+        return false;
+    rest += strspn(rest, "0123456789-");
+    name = gpn_str(rest, len - (size_t)(rest - name.ptr));
+    for (i = 0; i < GPN_COUNT(kinds); i++)
+        if (gpn_str_eq_c(name, kinds[i]))
+            return true;
+    return false;
+}
+
+/* Remove the files of the job, or only what became no whole file when a process
+ * was killed. That they are gone is then on the disk, too. */
+static gptner_status gpn_job_sweep(gpn_job *job, bool parts, gptner_error *err)
+{
+    const char *path = job->cfg->output_path;
+    int oserr = 0;
+    if (gpn_folder_sweep(path, gpn_job_owns, &parts, &oserr) &&
+        gpn_folder_sync(job->path.data, &oserr))
+        return GPTNER_OK;
+    return gpn_file_fail(err, path, "its folder cannot be tidied up", oserr);
+}
+
+/* Begin a job. What stands there of one that was killed here, or that was
+ * before this one, goes first; so does, on the disk, a journal that the user
+ * has removed: the files of the new job would be taken for those of the old
+ * one if a power cut brought it back. */
 static gptner_status gpn_job_plan(gpn_job *job, gptner_error *err)
 {
-    gptner_status status;
-    size_t k;
+    gptner_status status = gpn_job_sync_names(job->path.data, err);
     job->stage = GPTNER_JOB_PLANNING;
     gpn_job_name_make(&job->client->env, job->id);
-    if (gpn_job_bad_file(job) == NULL)
-        return gpn_no_memory(err, "job");
-    gpn_file_remove(job->name.data); /* of a job before this one */
     gpn_job_tell(job, NULL);
-    status = gpn_job_lines(job, job->digest, &job->prompts, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_sweep(job, false, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_lines(job, job->digest, &job->prompts, err);
     status = gpn_job_end_bad(job, status, err);
     if (status == GPTNER_OK && job->prompts == 0)
         status = gpn_refuse(err, "job: there is no prompt");
-    if (status != GPTNER_OK)
-        return status;
-    for (k = 0; k < job->n_shards; k++) /* what a job before this one left */
-        gpn_job_remove_shard(job, k, true);
-    while (gpn_job_remove_shard(job, k, false))
-        k++;
-    return gpn_job_commit_plan(job, err);
+    return status == GPTNER_OK ? gpn_job_commit_plan(job, err) : status;
 }
 
 /* A job that is taken up must be the one that was begun. */
@@ -24680,17 +24814,21 @@ static gptner_status gpn_job_fetch_one(gpn_job *job, size_t k, const gpn_id *id,
     gpn_shard *s = &job->shards[k];
     const char *path = gpn_job_file(job, k, s->round, what);
     gptner_status status;
+    bool there;
     if (path == NULL)
         return gpn_no_memory(why, "job");
-    if (id->text[0] == '\0' || gpn_file_is_there(&job->client->env, path))
+    if (id->text[0] == '\0')
         return GPTNER_OK;
+    status = gpn_file_look(&job->client->env, path, &there, why);
+    if (status != GPTNER_OK || there)
+        return status;
     status = gpn_fetch_file(job->client, gptner_str_from(id->text), path, false,
                             why);
     if ((status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_PERMISSION) &&
         ++s->fetches >= GPN_FETCHES_MAX) {
         gpn_job_tell(job, "a result file is not to be had; its requests count "
                           "as missing");
-        return GPTNER_OK;
+        return gpn_fetch_none(job->client, path, why);
     }
     return status;
 }
@@ -24734,13 +24872,25 @@ static gptner_status gpn_job_rows_add(gpn_job *job, gpn_job_rows *rows,
                                       size_t k, int round, const char *what,
                                       gptner_error *err)
 {
-    bool now = round > job->shards[k].round; /* finished in parallel */
+    const gpn_shard *s = &job->shards[k];
+    const gpn_id *id = what[1] == 'o' ? &s->output : &s->error;
+    bool now = round > s->round; /* finished in parallel */
     const char *path = gpn_job_rows_path(job, rows, k, now ? 0 : round, what);
+    gptner_status status;
+    bool there;
     if (path == NULL)
         return gpn_no_memory(err, "job");
-    if (!gpn_file_is_there(rows->env, path))
-        return GPTNER_OK;
-    return gpn_join_add(&rows->join, path, round, err);
+    status = gpn_file_look(rows->env, path, &there, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (there)
+        return gpn_join_add(&rows->join, path, round, err);
+    if (round == s->round && id->text[0] != '\0')
+        return gpn_fail(err, GPTNER_ERR_CHANGED,
+                        "%s: is gone, but had been fetched; restore it, or "
+                        "remove %s to begin the job anew",
+                        path, job->path.data);
+    return GPTNER_OK;
 }
 
 /* gpn_job_rows_close() follows in any case. err is not NULL. */
@@ -24776,6 +24926,9 @@ static gptner_status gpn_job_rows_open(gpn_job *job, size_t k,
 
 static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
 {
+    gptner_status status = gpn_job_sync_names(job->path.data, err);
+    if (status != GPTNER_OK)
+        return status;
     job->shards[k].stage = GPN_STAGE_SETTLED;
     gpn_job_record(job, k, "settled");
     return gpn_journal_end(&job->journal, err);
@@ -24842,6 +24995,8 @@ static gptner_status gpn_job_follow_up(gpn_job *job, size_t k,
     gpn_shard *s = &job->shards[k];
     int64_t n = 0, tokens = 0;
     gptner_status status = gpn_job_write_round(job, k, &n, &tokens, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_sync_names(job->path.data, err);
     if (status != GPTNER_OK)
         return status;
     if (n == 0)
@@ -25358,26 +25513,26 @@ static gptner_status gpn_job_write(gpn_job *job, gptner_error *err)
 static gptner_status gpn_job_finish(gpn_job *job, gptner_error *err)
 {
     gptner_status status = GPTNER_OK;
-    size_t k;
     job->stage = GPTNER_JOB_FINISHING;
     gpn_job_tell(job, NULL);
     if (!job->written) {
         status = gpn_job_write(job, err);
         if (status == GPTNER_OK)
+            status = gpn_job_sync_names(job->cfg->output_path, err);
+        if (status == GPTNER_OK)
             status = gpn_job_mark(job, "written", err);
     }
     if (status == GPTNER_OK && job->cfg->delete_remote)
         status = gpn_job_delete_remote(job, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_sweep(job, false, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_mark(job, "done", err);
     if (status != GPTNER_OK)
         return status;
-    for (k = 0; k < job->n_shards; k++)
-        gpn_job_remove_shard(job, k, false);
-    if (gpn_job_bad_file(job) != NULL)
-        gpn_file_remove(job->name.data);
     job->stage = GPTNER_JOB_DONE;
-    status = gpn_job_mark(job, "done", err);
     gpn_job_tell(job, "done");
-    return status;
+    return GPTNER_OK;
 }
 
 /* --- the whole job --- */
@@ -25414,19 +25569,23 @@ static gptner_status gpn_job_lock(gpn_job *job, gptner_error *err)
 /* The job is locked: begin it or take it up, and bring it to its end. */
 static gptner_status gpn_job_work(gpn_job *job, gptner_error *err)
 {
+    const char *output = job->cfg->output_path;
+    bool there = true;
     gptner_status status = gpn_job_resume(job, err);
+    if (status == GPTNER_OK && job->resumed)
+        status = gpn_job_sweep(job, true, err);
+    if (status == GPTNER_OK)
+        status = job->resumed ? gpn_job_check_same(job, err)
+                              : gpn_job_plan(job, err);
+    if (status == GPTNER_OK && job->written)
+        status = gpn_file_look(&job->client->env, output, &there, err);
     if (status != GPTNER_OK)
         return status;
-    status =
-        job->resumed ? gpn_job_check_same(job, err) : gpn_job_plan(job, err);
-    if (status != GPTNER_OK)
-        return status;
-    if (job->done &&
-        !gpn_file_is_there(&job->client->env, job->cfg->output_path))
+    if (!there)
         return gpn_fail(err, GPTNER_ERR_CHANGED,
                         "%s: is gone, but its job was done; remove %s to begin "
                         "it anew",
-                        job->cfg->output_path, job->path.data);
+                        output, job->path.data);
     if (job->done)
         return GPTNER_OK;
     if (!job->written)
