@@ -19574,7 +19574,8 @@ typedef struct gpn_lines {
                          do by gpn_lines_commit() */
     bool dry;         /* no file at all: only counts and digest */
     bool digest;
-    size_t first; /* files before this number are only counted; from 1, or 0 */
+    size_t first; /* files before this number are only counted (and told by
+                     file_fn); from 1, or 0 */
     /* A prompt that makes no line (why->status is INVALID_ARGUMENT or LIMIT) is
      * left out, and told here; its index is not given to another. false ends
      * all with CANCELLED. bad_fn NULL: such a prompt ends all, with its own
