@@ -21995,7 +21995,7 @@ static void gpn_feed_init(gpn_feed *l, const gpn_env *env, gpn_file *file,
 static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 {
     gpn_buf *b = &l->buf;
-    bool first = l->offset == 0 && b->cap == 0;
+    bool first = l->offset == 0 && b->len == 0;
     size_t room;
     int64_t got;
     int oserr = 0;
@@ -22025,6 +22025,8 @@ static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 static int gpn_feed_next(gpn_feed *l, gptner_error *err)
 {
     size_t seen = 0; /* bytes without an LF */
+    if (l->buf.data == NULL && !gpn_feed_fill(l, err))
+        return -1;
     for (;;) {
         const char *from = l->buf.data + l->at;
         size_t have = l->buf.len - l->at;

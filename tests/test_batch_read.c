@@ -273,6 +273,21 @@ static void nul_bytes_and_long_lines_end_only_their_row(void **state)
     reading_end(&t);
 }
 
+static void a_byte_order_mark_is_passed_over(void **state)
+{
+    reading t = GPN_ZERO;
+    (void)state;
+    reading_start(&t);
+    spit(t.requests, "\xEF\xBB\xBF{\"custom_id\":\"a\"}\r\n\r\n"
+                     "{\"custom_id\":\"b\"}");
+    t.in.requests_path = t.requests;
+    read_all(&t, "\xEF\xBB\xBF" OK_ROW("b", "two"),
+             "\xEF\xBB\xBF\n" OK_ROW("a", "one"));
+    assert_text(t.results[0], "one");
+    assert_text(t.results[1], "two");
+    reading_end(&t);
+}
+
 static void the_better_of_two_rows_is_kept(void **state)
 {
     static const char *const rows[] = {
@@ -852,6 +867,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_of_row_has_its_meaning),
         cmocka_unit_test(nul_bytes_and_long_lines_end_only_their_row),
+        cmocka_unit_test(a_byte_order_mark_is_passed_over),
         cmocka_unit_test(the_better_of_two_rows_is_kept),
         cmocka_unit_test(a_later_round_replaces_an_error_and_is_no_duplicate),
         cmocka_unit_test(bodies_without_choices_are_kept_raw),
