@@ -21858,9 +21858,17 @@ static gptner_str gpn_line_recover_id(gptner_str line, char *room)
  * GPN_JOIN_ID bytes. ptr NULL: it has none. */
 static gptner_str gpn_line_id(gptner_str line, char *room)
 {
+    static const char usual[] = "{\"custom_id\":\"";
     gptner_json_reader r;
     gptner_str id = GPN_ZERO;
     gptner_str key;
+    if (gpn_str_starts(line, usual)) { /* as we write it */
+        const char *from = line.ptr + sizeof usual - 1;
+        const char *end = line.ptr + line.len;
+        const char *quote = gpn_json_plain(from, end);
+        if (quote < end && *quote == '"')
+            return gpn_str(from, (size_t)(quote - from));
+    }
     gptner_json_reader_init(&r, line.ptr, line.len, NULL);
     gptner_json_reader_scratch(&r, room, GPN_JOIN_ID);
     if (gptner_json_enter_object(&r)) {
@@ -21985,6 +21993,7 @@ typedef struct gpn_join {
     gptner_status lost; /* of requests without a row; 0: _MISSING */
     bool raw;           /* keep bodies */
     bool foreign;       /* the last one was of an endpoint without choices */
+    bool formed;        /* the next row to be read was, by its form */
     /* Takes good results while rows are passed over, in their order; NULL:
      * all are handed out by gpn_join_next(). */
     gptner_status (*early_fn)(struct gpn_join *j, gptner_error *err);
@@ -22639,6 +22648,10 @@ static bool gpn_row_read_any(gpn_join *j, char *text, size_t len,
     bool learn = !j->raw && len <= 2 * GPN_FORM_BYTES &&
                  (f->n == 0 || f->missed >= GPN_FORM_MISSES) &&
                  f->learnt < GPN_FORM_LEARNT;
+    if (j->formed) {
+        j->formed = false;
+        return true;
+    }
     if (!j->raw && f->n > 0 && gpn_form_match(j, text, len))
         return true;
     if (learn) {
@@ -22907,6 +22920,7 @@ static gptner_status gpn_join_choose(gpn_join *j, size_t file, size_t index,
     gptner_status status;
     int older = j->files[old.file].round;
     int round = j->files[file].round;
+    j->formed = false; /* it is read from its file */
     if (old.rank == GPN_RANK_DONE) {
         j->duplicates += round == older;
         return GPTNER_OK;
@@ -22982,11 +22996,19 @@ static bool gpn_id_number(gptner_str id, size_t *n)
 /* A row where the requests are known. */
 static gptner_status gpn_join_row(gpn_join *j, size_t file, gptner_error *err)
 {
-    gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+    char *data = j->lines.buf.data;
+    gptner_str line = j->lines.line;
+    gptner_str id;
     uint64_t tag;
-    const uint64_t *slot = id.ptr != NULL ? gpn_table_find(j, id, &tag) : NULL;
+    const uint64_t *slot;
+    j->formed = j->early_fn != NULL && !j->raw && !j->lines.cut &&
+                j->form.n > 0 &&
+                gpn_form_match(j, data + (line.ptr - data), line.len);
+    id = j->formed ? j->head.custom_id : gpn_line_id(line, j->id_room);
+    slot = id.ptr != NULL ? gpn_table_find(j, id, &tag) : NULL;
     if (slot != NULL && *slot != 0)
         return gpn_join_place(j, file, gpn_slot_index(*slot), err);
+    j->formed = false;
     gpn_join_stranger(j, id);
     return GPTNER_OK;
 }
