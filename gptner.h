@@ -21718,7 +21718,7 @@ enum {
     GPN_JOIN_REQUESTS = 1000000,
     GPN_JOIN_NUMBERED = 10000000, /* numbers of "request-<n>" */
     GPN_JOIN_ID = 256,            /* room to decode a custom_id with escapes */
-    GPN_JOIN_BLOCK = 131072,      /* bytes of a file, read at once */
+    GPN_JOIN_BLOCK = 262144,      /* bytes of a file, read at once */
     GPN_JOIN_PLACE = 6            /* bytes of a place */
 };
 
@@ -22962,6 +22962,7 @@ static gptner_status gpn_join_place(gpn_join *j, size_t file, size_t index,
             place.rank = j->rank;
         if (place.rank == GPN_RANK_OK) {
             place.rank = GPN_RANK_DONE;
+            place.size = 0; /* it is not read again */
             gpn_join_view(j, index);
             status = j->early_fn(j, err);
         }
