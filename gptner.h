@@ -20706,6 +20706,7 @@ static gptner_status gpn_ask_run(gptner_client *c, gpn_ask_server *a,
             status = gpn_call_run(&call, err);
         a->product = call.product;
         a->sent = call.sent;
+        gptner_response_free(call.response); /* where nothing is decoded */
         gpn_call_deinit(&call);
     }
     gpn_buf_deinit(&path);
