@@ -20855,6 +20855,7 @@ static gptner_status gpn_ask_run(gptner_client *c, gpn_ask_server *a,
             status = gpn_call_run(&call, err);
         a->product = call.product;
         a->sent = call.sent;
+        gptner_response_free(call.response); /* where nothing is decoded */
         gpn_call_deinit(&call);
     }
     gpn_buf_deinit(&path);
@@ -25196,6 +25197,29 @@ static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
     gptner_json_write_end(w);
 }
 
+/* Did it fail for a reason that has nothing to do with the request, but with
+ * us, the account or the way to the server? */
+static bool gpn_now_is_undone(gptner_status status)
+{
+    switch (status) {
+    case GPTNER_ERR_NO_MEMORY:
+    case GPTNER_ERR_FILE:
+    case GPTNER_ERR_THREAD:
+    case GPTNER_ERR_CONFIG:
+    case GPTNER_ERR_RESOLVE:
+    case GPTNER_ERR_CONNECT:
+    case GPTNER_ERR_TLS:
+    case GPTNER_ERR_CERTIFICATE:
+    case GPTNER_ERR_CA:
+    case GPTNER_ERR_PROXY:
+    case GPTNER_ERR_AUTH:
+    case GPTNER_ERR_QUOTA:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool gpn_now_result(const gptner_result *r, void *user)
 {
     gpn_now *now = (gpn_now *)user;
@@ -25203,6 +25227,12 @@ static bool gpn_now_result(const gptner_result *r, void *user)
     int oserr = 0;
     if (r->status == GPTNER_ERR_CANCELLED || r->status == GPTNER_ERR_NOT_SENT)
         return true; /* as if it had not been begun */
+    if (gpn_now_is_undone(
+            r->status)) { /* the same, and the job goes on later */
+        if (now->why.status == GPTNER_OK)
+            gpn_fail(&now->why, r->status, "%s", r->message);
+        return true;
+    }
     gpn_buf_clear(&now->line);
     gpn_json_writer_init(&w, &now->line);
     gpn_now_write(&w, r);
@@ -25270,7 +25300,12 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     }
     gpn_job_rows_close(&now.rows);
     gpn_buf_deinit(&now.line);
-    return status == GPTNER_OK ? gpn_job_settled(job, k, err) : status;
+    if (status == GPTNER_OK)
+        return gpn_job_settled(job, k, err);
+    return now.why.status != GPTNER_OK
+               ? gpn_job_step_failed(job, &job->shards[k], status, &now.why,
+                                     err)
+               : status;
 }
 
 /* A round of a shard has been fetched. */
