@@ -273,6 +273,21 @@ static void nul_bytes_and_long_lines_end_only_their_row(void **state)
     reading_end(&t);
 }
 
+static void a_byte_order_mark_is_passed_over(void **state)
+{
+    reading t = GPN_ZERO;
+    (void)state;
+    reading_start(&t);
+    spit(t.requests, "\xEF\xBB\xBF{\"custom_id\":\"a\"}\r\n\r\n"
+                     "{\"custom_id\":\"b\"}");
+    t.in.requests_path = t.requests;
+    read_all(&t, "\xEF\xBB\xBF" OK_ROW("b", "two"),
+             "\xEF\xBB\xBF\n" OK_ROW("a", "one"));
+    assert_text(t.results[0], "one");
+    assert_text(t.results[1], "two");
+    reading_end(&t);
+}
+
 static void the_better_of_two_rows_is_kept(void **state)
 {
     static const char *const rows[] = {
@@ -613,6 +628,8 @@ static void any_mix_of_rows_gives_each_request_its_own_result(void **state)
         reading_start(&t);
         put_mix(&m, &t);
         t.in.requests_path = t.requests;
+        t.in.output_path = round % 3 == 0 ? t.answers : NULL; /* in order */
+        t.in.as_completed = round % 3 == 1;
         assert_int_equal(gptner_batch_read(t.client, t.output, t.errors, &t.in,
                                            &t.sum, &t.err),
                          GPTNER_OK);
@@ -633,6 +650,43 @@ static void any_mix_of_rows_gives_each_request_its_own_result(void **state)
         }
         reading_end(&t);
     }
+}
+
+static bool count_index(const gptner_result *r, void *user)
+{
+    int *seen = (int *)user;
+    seen[r->index]++;
+    return true;
+}
+
+static void as_completed_gives_each_result_once_and_its_index(void **state)
+{
+    static const char *const ids[] = {"a", "b", "c", "d"};
+    reading t = GPN_ZERO;
+    int seen[4] = {0, 0, 0, 0};
+    (void)state;
+    reading_start(&t);
+    spit_requests(t.requests, ids, 4);
+    t.in.requests_path = t.requests;
+    t.in.as_completed = true;
+    t.in.output_path = "x.txt";
+    assert_int_equal(
+        gptner_batch_read(t.client, t.output, NULL, &t.in, NULL, &t.err),
+        GPTNER_ERR_INVALID_ARGUMENT);
+    t.in.output_path = NULL;
+    t.in.result_fn = count_index;
+    t.in.result_user = seen;
+    read_all(&t,
+             OK_ROW("d", "x") "\n" FAILED("b", "500", "x") "\n" OK_ROW(
+                 "b", "y") "\n" OK_ROW("d", "again") "\n" OK_ROW("a", "z"),
+             NULL);
+    assert_text(t.results[0], "z");
+    assert_text(t.results[1], "y");
+    assert_int_equal(t.results[2]->status, GPTNER_ERR_MISSING);
+    assert_text(t.results[3], "x");
+    assert_int_equal(t.sum.duplicates, 2);
+    assert_int_equal(seen[0] * seen[1] * seen[2] * seen[3], 1);
+    reading_end(&t);
 }
 
 /* ---- rows read by their form, and member by member ----------------------- */
@@ -804,11 +858,12 @@ static void fault_once(int kind, int n, bool *fired)
     unlink(t.answers);
     t.in.requests_path = n % 2 == 0 ? t.requests : NULL;
     t.in.output_path = t.answers;
+    t.in.as_completed = n % 4 == 0;
     if (kind == GPN_FAULT_ALLOC) {
         t.mem.calls = 0;
-        t.mem.fail_at = (n + 1) / 2;
+        t.mem.fail_at = (n + 3) / 4;
     } else {
-        test_fault_set(kind, (n + 1) / 2, false);
+        test_fault_set(kind, (n + 3) / 4, false);
     }
     status =
         gptner_batch_read(t.client, t.output, t.errors, &t.in, &t.sum, &t.err);
@@ -839,8 +894,8 @@ static void any_failure_is_typed_and_leaves_nothing(void **state)
     for (k = 0; k < TEST_COUNT(kinds); k++) {
         bool fired = true;
         int n;
-        for (n = 1; fired || n % 2 == 0; n++) {
-            assert_true(n < 1000);
+        for (n = 1; fired || n % 4 != 1; n++) {
+            assert_true(n < 2000);
             fault_once(kinds[k], n, &fired);
         }
         assert_true(n > 10);
@@ -852,6 +907,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_of_row_has_its_meaning),
         cmocka_unit_test(nul_bytes_and_long_lines_end_only_their_row),
+        cmocka_unit_test(a_byte_order_mark_is_passed_over),
         cmocka_unit_test(the_better_of_two_rows_is_kept),
         cmocka_unit_test(a_later_round_replaces_an_error_and_is_no_duplicate),
         cmocka_unit_test(bodies_without_choices_are_kept_raw),
@@ -860,6 +916,7 @@ int main(void)
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(answers_go_to_a_file_and_a_stop_leaves_none),
         cmocka_unit_test(any_mix_of_rows_gives_each_request_its_own_result),
+        cmocka_unit_test(as_completed_gives_each_result_once_and_its_index),
         cmocka_unit_test(a_row_means_the_same_with_and_without_its_form),
         cmocka_unit_test(memory_is_16_bytes_a_request),
         cmocka_unit_test(any_failure_is_typed_and_leaves_nothing),

@@ -135,14 +135,15 @@ usage() { # WANTED-TEXT OPTION...
     shift
     run 2 $cli "$@" && says "$text"
 }
-check usage_without_input usage "input is needed"
+check usage_without_input usage "needs --input"
 check usage_unknown_option usage "unknown option" --input x --frob
 check usage_short_option usage "unknown option" -i
 check usage_value_missing usage "needs a value" --input
 check usage_bad_number usage "not a whole number" --input x --max-workers 1.5
 check usage_number_out_of_range usage "not a number" --input x --temperature 3
 check usage_number_with_rest usage "not a number" --input x --timeout 5x
-check usage_mode usage "only parallel" --input x --mode submit
+check usage_mode usage "no such mode" --input x --mode magic
+check usage_mode_needs usage "needs --batch-file" --mode submit
 check usage_flag_with_value usage "unknown option" --input x --quiet=yes
 
 missing_input() {

@@ -151,7 +151,8 @@ static bool keep(const gptner_result *r, void *user)
         memcpy(copy, r->text.ptr, r->text.len);
         copy[r->text.len] = '\0';
     }
-    t->list[t->n++] = copy;
+    t->list[r->index] = copy;
+    t->n++;
     return true;
 }
 
@@ -193,6 +194,7 @@ int main(int argc, char **argv)
     t.list = (char **)calloc((size_t)atol(argv[2]) + 1, sizeof *t.list);
     in.requests_path = path[0];
     in.result_fn = keep;
+    in.as_completed = getenv("BENCH_IN_ORDER") == NULL;
     in.result_user = &t;
     status = gptner_client_new(&cfg, &client, &err);
     if (status == GPTNER_OK) {
