@@ -20774,7 +20774,8 @@ static bool gpn_id_set(gpn_id *id, gptner_str text)
 {
     size_t i;
     memset(id, 0, sizeof *id);
-    if (text.len == 0 || text.len >= sizeof id->text)
+    if (text.len == 0 || text.len >= sizeof id->text ||
+        gpn_str_eq_c(text, ".") || gpn_str_eq_c(text, ".."))
         return false;
     for (i = 0; i < text.len; i++)
         if ((unsigned char)text.ptr[i] <= ' ' ||
@@ -21091,10 +21092,13 @@ static gptner_status gpn_batch_get(gptner_client *c, const char *id,
 static gptner_status gpn_batch_args(const gptner_client *client, const char *id,
                                     gptner_batch **out, gptner_error *err)
 {
+    gpn_id checked;
     if (out != NULL)
         *out = NULL;
-    if (client == NULL || out == NULL || id == NULL || *id == '\0')
-        return gpn_refuse(err, "batch: needs client, id and out");
+    if (client == NULL || out == NULL ||
+        !gpn_id_set(&checked, gptner_str_from(id)))
+        return gpn_refuse(err, "batch: needs client, out, and an id of 1 to "
+                               "127 visible ASCII characters");
     return GPTNER_OK;
 }
 
