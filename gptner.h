@@ -20926,12 +20926,18 @@ static gptner_batch_state gpn_batch_state_of(gptner_str word)
     return GPTNER_BATCH_UNKNOWN;
 }
 
-/* A batch and what its lists need, in one block. issues NULL: only counts. */
+/* What a batch holds of its lists; more is left out, for no server sends it: a
+ * line of a file is told of once or twice, and metadata are 16 pairs. */
+enum { GPN_ISSUES_MAX = 65536, GPN_PAIRS_MAX = 1024 };
+
+/* The lists of a batch, and how many there is room for. */
 typedef struct gpn_batch_lists {
     gptner_batch_issue *issues;
     gptner_pair *pairs;
     size_t n_issues;
     size_t n_pairs;
+    size_t room_issues;
+    size_t room_pairs;
 } gpn_batch_lists;
 
 /* {"object":"list","data":[...]}, or a bare array. */
@@ -20945,14 +20951,12 @@ static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
                    !gptner_json_next_member(r, names, &which)))
         return;
     if (gptner_json_enter_array(r))
-        while (gptner_json_next_item(r)) {
-            if (l->issues != NULL) {
-                memset(&l->issues[l->n_issues], 0, sizeof *l->issues);
-                gpn_read_object(NULL, r, gpn_issue_members,
-                                &l->issues[l->n_issues]);
+        while (gptner_json_next_item(r))
+            if (l->n_issues < l->room_issues) {
+                gptner_batch_issue *issue = &l->issues[l->n_issues++];
+                memset(issue, 0, sizeof *issue);
+                gpn_read_object(NULL, r, gpn_issue_members, issue);
             }
-            l->n_issues++;
-        }
     if (object)
         gptner_json_leave(r);
 }
@@ -20963,13 +20967,13 @@ static void gpn_batch_read_metadata(gptner_json_reader *r, gpn_batch_lists *l)
     l->n_pairs = 0;
     if (!gptner_json_enter_object(r))
         return;
-    while (gptner_json_next_key(r, &key)) {
-        if (l->pairs != NULL) {
-            l->pairs[l->n_pairs].key = key;
-            gpn_read_text(r, &l->pairs[l->n_pairs].value);
+    while (gptner_json_next_key(r, &key))
+        if (l->n_pairs < l->room_pairs) {
+            gptner_pair *pair = &l->pairs[l->n_pairs++];
+            memset(pair, 0, sizeof *pair);
+            pair->key = key;
+            gpn_read_text(r, &pair->value);
         }
-        l->n_pairs++;
-    }
 }
 
 /* Read a batch object where it lies. */
@@ -21003,8 +21007,9 @@ static void gpn_batch_room(gptner_str json, gpn_batch_lists *l)
     size_t i;
     memset(l, 0, sizeof *l);
     for (i = 0; i < json.len; i++) {
-        l->n_issues += json.ptr[i] == '{' || json.ptr[i] == ',';
-        l->n_pairs += json.ptr[i] == ':';
+        l->room_issues += (json.ptr[i] == '{' || json.ptr[i] == ',') &&
+                          l->room_issues < GPN_ISSUES_MAX;
+        l->room_pairs += json.ptr[i] == ':' && l->room_pairs < GPN_PAIRS_MAX;
     }
 }
 
@@ -21019,16 +21024,15 @@ static gptner_batch *gpn_batch_new(const gpn_env *env, gptner_str json,
     char *text;
     gpn_batch_room(json, &l);
     b = (gptner_batch *)gpn_owned_new(
-        env, sizeof *b + l.n_issues * sizeof *l.issues +
-                 l.n_pairs * sizeof *l.pairs + 2 * (json.len + 1));
+        env, sizeof *b + l.room_issues * sizeof *l.issues +
+                 l.room_pairs * sizeof *l.pairs + 2 * (json.len + 1));
     if (b == NULL) {
         gpn_no_memory(err, "batch");
         return NULL;
     }
     l.issues = (gptner_batch_issue *)(void *)(b + 1);
-    l.pairs = (gptner_pair *)(void *)(l.issues + l.n_issues);
-    text = (char *)(l.pairs + l.n_pairs);
-    l.n_issues = l.n_pairs = 0;
+    l.pairs = (gptner_pair *)(void *)(l.issues + l.room_issues);
+    text = (char *)(l.pairs + l.room_pairs);
     memset(&b->usage, 0xff, sizeof b->usage);
     memcpy(text, json.ptr, json.len);
     b->raw = gpn_str(text, json.len);
