@@ -21255,8 +21255,13 @@ static gptner_status gpn_page_search(gptner_client *c, const char *first,
             gpn_page_fetch(c, i == 0 ? first : next, page, err);
         if (status != GPTNER_OK || page->found.text[0] != '\0')
             return status;
-        if (!page->has_more || page->count == 0 || page->last.text[0] == '\0')
+        if (!page->has_more || page->count == 0)
             return GPTNER_OK;
+        if (page->last.text[0] == '\0')
+            return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                            "%s: the last item of a page has no id to go on "
+                            "from",
+                            first);
     }
     return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: more than %d pages", first,
                     (int)GPN_PAGES_MAX);
