@@ -21362,7 +21362,8 @@ typedef struct gpn_once {
     gptner_status (*send_fn)(struct gpn_once *o, bool *sent, gptner_error *err);
     /* Look for it; made is empty when it is not there. */
     gptner_status (*look_fn)(struct gpn_once *o, gptner_error *err);
-    gpn_id made; /* out: its id */
+    gpn_id made;   /* out: its id */
+    bool nameless; /* out: it was made, but its id is none that we would send */
 } gpn_once;
 
 static gptner_status gpn_once_look(gpn_once *o, gptner_error *err)
@@ -21418,7 +21419,7 @@ static gptner_status gpn_once_make(gpn_once *o, bool *doubt, gptner_error *err)
         early = gpn_once_too_early(&why);
         *doubt = *doubt || outcome == GPN_OUTCOME_DOUBT;
         if (outcome == GPN_OUTCOME_DONE || status == GPTNER_ERR_CANCELLED ||
-            (outcome == GPN_OUTCOME_REFUSED && !early))
+            o->nameless || (outcome == GPN_OUTCOME_REFUSED && !early))
             break;
         if (status == GPTNER_ERR_RATE_LIMITED
                 ? throttled++ >= rules->max_throttle_retries
@@ -21478,11 +21479,16 @@ static bool gpn_remote_read(gptner_str json, gpn_remote *file)
 static gptner_status gpn_upload_decode(gpn_call *call, char *body, size_t len,
                                        gptner_error *err)
 {
+    gpn_once *o = (gpn_once *)call->product;
     gpn_remote file;
-    if (!gpn_remote_read(gpn_str(body, len), &file) ||
-        !gpn_id_set((gpn_id *)call->product, file.id))
+    if (!gpn_remote_read(gpn_str(body, len), &file))
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "upload: the reply has no file id");
+    o->nameless = !gpn_id_set(&o->made, file.id);
+    if (o->nameless)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "upload: the file's id is longer than 127 characters "
+                        "or holds one that is none of an id");
     return GPTNER_OK;
 }
 
@@ -21506,7 +21512,7 @@ static gptner_status gpn_upload_send(gpn_once *o, bool *sent, gptner_error *err)
     raw.no_retry = true;
     status = gpn_call_init(&call, o->client, &raw, err);
     call.decode_fn = gpn_upload_decode;
-    call.product = &o->made;
+    call.product = o;
     call.form.sent_fn = u->sent_fn;
     call.form.sent_user = u->sent_user;
     if (status == GPTNER_OK)
@@ -21625,9 +21631,16 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
         status = gpn_ask_run(o->client, &a, err);
         k->batch = (gptner_batch *)a.product;
         *sent = a.sent;
-        if (status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id))
+        o->nameless =
+            status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id);
+        if (o->nameless) {
+            gptner_batch_free(k->batch);
+            k->batch = NULL;
             status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                              "batch: its id is longer than 127 characters");
+                              "batch: it was made, but its id is longer than "
+                              "127 characters or holds one that is none of an "
+                              "id");
+        }
     } else {
         gpn_fail(err, status, "batch: %s", gptner_json_writer_message(&w));
     }
