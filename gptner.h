@@ -21709,13 +21709,19 @@ static bool gpn_job_name_ok(const char *name)
     return i > 0;
 }
 
-/* Characters, not bytes. */
+/* Characters, not bytes; SIZE_MAX: it is no UTF-8. */
 static size_t gpn_utf8_count(gptner_str s)
 {
     size_t n = 0;
-    size_t i;
-    for (i = 0; i < s.len; i++)
-        n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
+    uint32_t cp;
+    while (s.len > 0) {
+        size_t len = gpn_utf8_get(s.ptr, s.len, &cp);
+        if (len == 0)
+            return SIZE_MAX;
+        s.ptr += len;
+        s.len -= len;
+        n++;
+    }
     return n;
 }
 
@@ -21725,14 +21731,20 @@ static gptner_status gpn_metadata_check(const char *description,
 {
     size_t i;
     if (gpn_utf8_count(gptner_str_from(description)) > 512)
-        return gpn_refuse(err, "description: longer than 512 characters");
+        return gpn_refuse(err, "description: longer than 512 characters, or "
+                               "no UTF-8");
     if (n > GPN_METADATA_MAX || (n > 0 && list == NULL))
         return gpn_refuse(err, "metadata: more than 14 pairs");
     for (i = 0; i < n; i++)
         if (list[i].key.len == 0 || gpn_utf8_count(list[i].key) > 64 ||
             gpn_utf8_count(list[i].value) > 512)
             return gpn_refuse(err, "metadata: a key is empty or longer than 64 "
-                                   "characters, or a value than 512");
+                                   "characters, or a value than 512, or one of "
+                                   "them is no UTF-8");
+        else if (gpn_str_eq_c(list[i].key, "gptner_job") ||
+                 gpn_str_eq_c(list[i].key, "description"))
+            return gpn_refuse(err, "metadata: the keys gptner_job and "
+                                   "description are ours");
     return GPTNER_OK;
 }
 
