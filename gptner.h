@@ -21271,11 +21271,12 @@ static gptner_status gpn_page_keep_batch(gpn_page *page, gptner_str item,
                                          gptner_error *err)
 {
     gptner_batches *list = page->batches;
+    gptner_error why = GPN_ZERO;
     if (list->count == page->room)
         return GPTNER_OK; /* more than was asked for */
-    list->items[list->count] = gpn_batch_new(page->env, item, err);
+    list->items[list->count] = gpn_batch_new(page->env, item, &why);
     if (list->items[list->count] == NULL)
-        return GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     list->count++;
     return GPTNER_OK;
 }
@@ -21651,16 +21652,15 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
 static gptner_status gpn_page_match_batch(gpn_page *page, gptner_str item,
                                           gptner_error *err)
 {
+    gptner_error why = GPN_ZERO;
     gptner_batch *b;
     size_t i;
     if (page->found.text[0] != '\0' ||
         gpn_str_find(item, page->name) == item.len)
         return GPTNER_OK;
-    b = gpn_batch_new(page->env, item, err);
+    b = gpn_batch_new(page->env, item, &why);
     if (b == NULL)
-        return err != NULL && err->status == GPTNER_ERR_NO_MEMORY
-                   ? GPTNER_ERR_NO_MEMORY
-                   : GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     for (i = 0; i < b->n_metadata; i++)
         if (gpn_str_eq_c(b->metadata[i].key, "gptner_job") &&
             gpn_str_eq_c(b->metadata[i].value, page->name))
