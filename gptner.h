@@ -23823,7 +23823,7 @@ static gptner_status gpn_fetch_requests(gpn_fetch *t, gptner_error *err)
         gpn_fetch_file(t->client, t->batch->input_file_id, f->path, false, err);
     f->there = status == GPTNER_OK;
     if (status != GPTNER_OK && err->http_status / 100 == 4 &&
-        status != GPTNER_ERR_AUTH) {
+        status != GPTNER_ERR_AUTH && !gpn_status_passes(status)) {
         gpn_log(&t->client->env, GPTNER_LOG_WARN,
                 "the file of requests is gone; their order is taken from the "
                 "results");
