@@ -21488,8 +21488,8 @@ static gptner_status gpn_upload_decode(gpn_call *call, char *body, size_t len,
     o->nameless = !gpn_id_set(&o->made, file.id);
     if (o->nameless)
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                        "upload: the file's id is longer than 127 characters "
-                        "or holds one that is none of an id");
+                        "upload: the file's id is too long, or holds "
+                        "characters that we would not send");
     return GPTNER_OK;
 }
 
@@ -21638,9 +21638,8 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
             gptner_batch_free(k->batch);
             k->batch = NULL;
             status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                              "batch: it was made, but its id is longer than "
-                              "127 characters or holds one that is none of an "
-                              "id");
+                              "batch: it was made, but its id is too long, or "
+                              "holds characters that we would not send");
         }
     } else {
         gpn_fail(err, status, "batch: %s", gptner_json_writer_message(&w));
