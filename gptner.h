@@ -23927,6 +23927,8 @@ gptner_batch_retrieve(gptner_client *client, const char *id,
         status = gptner_batch_status(client, id, &batch, err);
     if (status == GPTNER_OK)
         status = gpn_retrieve_files(client, batch, cfg, summary, err);
+    if (status == GPTNER_OK) /* what was waited out is no error any more */
+        memset(err, 0, sizeof *err);
     gptner_batch_free(batch);
     return status;
 }
