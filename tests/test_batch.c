@@ -2768,6 +2768,7 @@ int main(void)
         cmocka_unit_test(what_was_known_is_kept_when_the_wait_fails),
         cmocka_unit_test(a_batch_that_stays_unknown_ends_the_wait),
         cmocka_unit_test(a_key_that_is_refused_ends_the_wait),
+        cmocka_unit_test(a_wait_for_a_silent_server_ends_in_time),
         cmocka_unit_test(the_caller_can_stop_the_wait),
         cmocka_unit_test(a_submission_is_two_requests),
         cmocka_unit_test(an_upload_arrives_byte_for_byte),
