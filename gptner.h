@@ -12013,8 +12013,11 @@ static bool gpn_conn_refill(gpn_conn *c)
 {
     gpn_request *q = &c->request;
     if (q->parts == NULL) {
-        c->out = q->body.data + c->body_sent;
         c->out_len = q->body.len - c->body_sent;
+        if (c->out_len == 0) {
+            return true; /* an empty body has no address to add to */
+        }
+        c->out = q->body.data + c->body_sent;
         if (c->out_len > GPN_RECORD) {
             c->out_len = GPN_RECORD;
         }

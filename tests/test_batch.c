@@ -339,12 +339,12 @@ static void what_is_null_or_absent_is_nothing(void **state)
 {
     static const char *const bare[] = {
         "{\"id\":\"batch_1\",\"status\":\"validating\"}",
-        "{\"status\":\"validating\",\"id\":\"batch_1\",\"errors\":null,"
-        "\"output_file_id\":null,\"error_file_id\":null,\"model\":null,"
-        "\"expires_at\":null,\"request_counts\":null,\"usage\":null,"
-        "\"metadata\":null,\"endpoint\":null,\"in_progress_at\":null}",
-        "\n{\"id\":\"batch_1\",\"status\":\"validating\",\"errors\":{},"
-        "\"request_counts\":{},\"usage\":{},\"metadata\":{}}\r\n"};
+        ("{\"status\":\"validating\",\"id\":\"batch_1\",\"errors\":null,"
+         "\"output_file_id\":null,\"error_file_id\":null,\"model\":null,"
+         "\"expires_at\":null,\"request_counts\":null,\"usage\":null,"
+         "\"metadata\":null,\"endpoint\":null,\"in_progress_at\":null}"),
+        ("\n{\"id\":\"batch_1\",\"status\":\"validating\",\"errors\":{},"
+         "\"request_counts\":{},\"usage\":{},\"metadata\":{}}\r\n")};
     size_t i;
 
     for (i = 0; i < TEST_COUNT(bare); i++) {
