@@ -17789,7 +17789,7 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     gpn_buf *b = &t->lines;
     size_t seen = 0; /* bytes without an LF */
     for (;;) {
-        const char *from = b->data + t->lines_at;
+        const char *from = b->data != NULL ? b->data + t->lines_at : "";
         size_t have = b->len - t->lines_at;
         const char *lf =
             have > seen ? (const char *)memchr(from + seen, '\n', have - seen)
