@@ -1443,8 +1443,8 @@ static void a_5xx_before_the_creation_is_repeated(void **state)
 
     (void)state;
     play_start(&p);
-    PLAY(&p, FILE_1, "=500", NO_LIST, "=503", NO_LIST, NO_LIST, NO_LIST,
-         JOB_BATCH);
+    PLAY(&p, FILE_1, "=500", "{\"data\":[],\"has_more\":true}", "=503", NO_LIST,
+         NO_LIST, NO_LIST, JOB_BATCH);
     from = p.clock.now_ms;
     assert_status(play_submit(&p, &cfg), GPTNER_OK, &p.err);
     EXPECT(&p, POST_FILE, POST_BATCH, LIST_BATCH, LIST_BATCH, LIST_BATCH,
@@ -1746,7 +1746,7 @@ static void put_rows(const char *path, int n)
 /* faults are separated by blanks */
 static void rig_fault(rig *r, const char *faults)
 {
-    char text[512], why[256];
+    char text[1024], why[256];
     char *rest = text, *one;
 
     assert_true(mock_server_fault(r->mock, NULL, why, sizeof why));
@@ -1758,13 +1758,15 @@ static void rig_fault(rig *r, const char *faults)
     }
 }
 
+static uint64_t rig_seed = 7;
+
 static void rig_start(rig *r, const char *faults)
 {
     memset(r, 0, sizeof *r);
     r->now = 1000;
     r->chance = 42;
     r->mock_opt.manual = true;
-    r->mock_opt.seed = 7;
+    r->mock_opt.seed = rig_seed;
     r->mock_opt.batch_seconds = 1000;
     r->mock_opt.clock_ms_fn = rig_ms;
     r->mock_opt.unix_ms_fn = rig_unix_ms;
@@ -2009,6 +2011,45 @@ static void doubtful_outcomes_make_one_batch(void **state)
         rig_card(&r);
         rig_end(&r);
     }
+}
+
+/* In any weather: submitted until it succeeds, it is there once, and all its
+ * answers arrive. */
+static void in_any_weather_there_is_one_batch(void **state)
+{
+    static const char weather[] =
+        "lost@upload:0.2 reset@upload:0.1 upload-reset:0.2 500@upload:0.1 "
+        "lost@create:0.3 500@create:0.1 truncate@create:0.1 429@create:0.1 "
+        "late-upload,first=2 reset@list:0.1 503@list:0.1 truncate@list:0.1 "
+        "badjson@files:0.1 500@status:0.2 lost@status:0.1 late-files,first=2 "
+        "truncate@content:0.3 reset@content:0.1,bytes=200 row-4xx:0.1 "
+        "row-drop:0.1 unknown-status:0.3 stale:0.2 close:0.1";
+    int tries, failed = 0;
+
+    (void)state;
+    for (rig_seed = 100; rig_seed < 160; rig_seed++) {
+        gptner_status status = GPTNER_ERR_SERVER;
+        rig r;
+        rig_start(&r, weather);
+        r.submit.job = "weather";
+        /* late-files would make them seem gone, and then dropped rows */
+        r.in.requests_path = r.requests;
+        for (tries = 0; tries < 30 && status != GPTNER_OK; tries++) {
+            status = rig_submit(&r);
+            assert_status(status, status, &r.err);
+            failed += status != GPTNER_OK;
+        }
+        assert_int_equal(status, GPTNER_OK);
+        assert_status(rig_await(&r), GPTNER_OK, &r.err);
+        for (tries = 0; tries < 30 && rig_retrieve(&r) != GPTNER_OK; tries++) {
+            assert_true(r.err.message[0] != '\0');
+        }
+        rig_results(&r);
+        rig_made_once(&r);
+        rig_end(&r);
+    }
+    rig_seed = 7;
+    print_message("%d submissions failed on the way\n", failed);
 }
 
 static void refusals_of_the_mock_are_final(void **state)
@@ -2786,6 +2827,7 @@ int main(void)
         cmocka_unit_test(cancelling_ends_a_submission),
         cmocka_unit_test(a_batch_lives_from_submission_to_results),
         cmocka_unit_test(doubtful_outcomes_make_one_batch),
+        cmocka_unit_test(in_any_weather_there_is_one_batch),
         cmocka_unit_test(refusals_of_the_mock_are_final),
         cmocka_unit_test(the_same_job_makes_nothing_twice),
         cmocka_unit_test(a_batch_is_found_on_the_third_page),
