@@ -24601,6 +24601,35 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     return 1;
 }
 
+/* What was understood of a reply, where there was no memory to keep it as it
+ * came: it has been paid. */
+static void gpn_now_body(gptner_json_writer *w, const gptner_result *r)
+{
+    size_t i;
+    gptner_json_put_object(w, "body");
+    gptner_json_put_array(w, "choices");
+    for (i = 0; i < r->n_choices; i++) {
+        const gptner_choice *c = &r->choices[i];
+        gptner_json_write_object(w);
+        gptner_json_put_int64(w, "index", c->index);
+        gptner_json_put_object(w, "message");
+        gptner_json_put_str(w, "content", c->text);
+        if (c->refusal.len > 0)
+            gptner_json_put_str(w, "refusal", c->refusal);
+        if (c->tool_calls_json.len > 0)
+            gptner_json_put_raw(w, "tool_calls", c->tool_calls_json);
+        gptner_json_write_end(w);
+        gptner_json_put_str(w, "finish_reason", c->finish_reason);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+    gptner_json_put_object(w, "usage");
+    gptner_json_put_int64(w, "prompt_tokens", r->usage.prompt_tokens);
+    gptner_json_put_int64(w, "completion_tokens", r->usage.completion_tokens);
+    gptner_json_write_end(w);
+    gptner_json_write_end(w);
+}
+
 /* A result as a row of a batch's output. */
 static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
 {
@@ -24612,12 +24641,15 @@ static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
     }
     gptner_json_write_object(w);
     gptner_json_put_str(w, "custom_id", r->custom_id);
-    if (body) {
+    if (body || r->n_choices > 0) {
         gptner_json_put_object(w, "response");
         gptner_json_put_int64(w, "status_code", r->http_status);
         if (r->request_id.ptr != NULL)
             gptner_json_put_str(w, "request_id", r->request_id);
-        gptner_json_put_raw(w, "body", r->raw);
+        if (body)
+            gptner_json_put_raw(w, "body", r->raw);
+        else
+            gpn_now_body(w, r);
         gptner_json_write_end(w);
     } else {
         gptner_json_put_object(w, "error");
