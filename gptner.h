@@ -25170,6 +25170,35 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     return 1;
 }
 
+/* What was understood of a reply, where there was no memory to keep it as it
+ * came: it has been paid. */
+static void gpn_now_body(gptner_json_writer *w, const gptner_result *r)
+{
+    size_t i;
+    gptner_json_put_object(w, "body");
+    gptner_json_put_array(w, "choices");
+    for (i = 0; i < r->n_choices; i++) {
+        const gptner_choice *c = &r->choices[i];
+        gptner_json_write_object(w);
+        gptner_json_put_int64(w, "index", c->index);
+        gptner_json_put_object(w, "message");
+        gptner_json_put_str(w, "content", c->text);
+        if (c->refusal.len > 0)
+            gptner_json_put_str(w, "refusal", c->refusal);
+        if (c->tool_calls_json.len > 0)
+            gptner_json_put_raw(w, "tool_calls", c->tool_calls_json);
+        gptner_json_write_end(w);
+        gptner_json_put_str(w, "finish_reason", c->finish_reason);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+    gptner_json_put_object(w, "usage");
+    gptner_json_put_int64(w, "prompt_tokens", r->usage.prompt_tokens);
+    gptner_json_put_int64(w, "completion_tokens", r->usage.completion_tokens);
+    gptner_json_write_end(w);
+    gptner_json_write_end(w);
+}
+
 /* A result as a row of a batch's output. */
 static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
 {
@@ -25181,12 +25210,15 @@ static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
     }
     gptner_json_write_object(w);
     gptner_json_put_str(w, "custom_id", r->custom_id);
-    if (body) {
+    if (body || r->n_choices > 0) {
         gptner_json_put_object(w, "response");
         gptner_json_put_int64(w, "status_code", r->http_status);
         if (r->request_id.ptr != NULL)
             gptner_json_put_str(w, "request_id", r->request_id);
-        gptner_json_put_raw(w, "body", r->raw);
+        if (body)
+            gptner_json_put_raw(w, "body", r->raw);
+        else
+            gpn_now_body(w, r);
         gptner_json_write_end(w);
     } else {
         gptner_json_put_object(w, "error");
@@ -25250,6 +25282,41 @@ static bool gpn_now_result(const gptner_result *r, void *user)
     return false;
 }
 
+/* The rows of a run that was ended, written anew: what is read after a failed
+ * sync need not be on the disk. A last row that was cut off gets its end. */
+static gptner_status gpn_now_renew(gpn_now *now, gptner_error *err)
+{
+    enum { GPN_PIECE = 65536 };
+    const gpn_env *env = &now->job->client->env;
+    gpn_file old;
+    gpn_whole w;
+    int64_t got = 1;
+    int oserr = 0;
+    int ignored; /* was only read */
+    bool ok;
+    if (!gpn_file_open_read(&old, env, now->path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, now->path, "cannot be read", oserr);
+    gpn_buf_clear(&now->line);
+    ok = gpn_buf_reserve(&now->line, GPN_PIECE);
+    if (!ok)
+        oserr = GPN_E_MEMORY;
+    ok = ok && gpn_whole_begin(&w, env, now->path, &oserr);
+    while (ok && got > 0) {
+        got = gpn_file_read(&old, now->line.data, GPN_PIECE, &oserr);
+        if (got < 0 || !gpn_whole_write(&w, got > 0 ? now->line.data : "\n",
+                                        got > 0 ? (size_t)got : 1, &oserr)) {
+            gpn_whole_abort(&w);
+            ok = false;
+        }
+    }
+    ok = ok && gpn_whole_commit(&w, &oserr);
+    gpn_file_close(&old, &ignored);
+    return ok ? GPTNER_OK
+              : gpn_file_fail(err, now->path, "writing failed", oserr);
+}
+
 /* Send now what failed. Rows are added as they come, so that a run that is
  * killed sends only the rest. */
 static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
@@ -25260,23 +25327,18 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     int oserr = 0;
     if (!gpn_file_open(&now->file, now->path, GPN_FILE_APPEND, &oserr))
         return gpn_file_fail(err, now->path, "cannot be written", oserr);
-    /* ends a row that was cut off */
-    status = gpn_file_write(&now->file, "\n", 1, &oserr)
-                 ? GPTNER_OK
-                 : gpn_file_fail(err, now->path, "writing failed", oserr);
     run.next_fn = gpn_now_next;
     run.next_user = now;
     run.result_fn = gpn_now_result;
     run.result_user = now;
     run.as_completed = true;
-    if (status == GPTNER_OK)
-        status = gpn_run_prompts(c, &run, true, NULL, err);
+    status = gpn_run_prompts(c, &run, true, NULL, err);
     if (now->why.status != GPTNER_OK) {
         status = now->why.status;
         if (err != NULL)
             *err = now->why;
     }
-    if (status == GPTNER_OK && !gpn_file_sync(&now->file, &oserr))
+    if (!gpn_file_sync(&now->file, &oserr) && status == GPTNER_OK)
         status = gpn_file_fail(err, now->path, "syncing failed", oserr);
     gpn_file_close(&now->file, &oserr);
     return status;
@@ -25291,7 +25353,11 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     now.options = job->client->cfg.options;
     now.options.extra_body_json = NULL; /* the bodies have it already */
     gpn_buf_init(&now.line, &job->client->env, SIZE_MAX / 2);
-    status = gpn_job_rows_open(job, k, &now.rows, err);
+    now.path = gpn_job_file(job, k, 0, ".now");
+    status =
+        now.path != NULL ? gpn_now_renew(&now, err) : gpn_no_memory(err, "job");
+    if (status == GPTNER_OK)
+        status = gpn_job_rows_open(job, k, &now.rows, err);
     if (status == GPTNER_OK) {
         now.path = gpn_job_rows_path(job, &now.rows, k, 0, ".now");
         gpn_job_tell(job, "what failed is sent now, in parallel");

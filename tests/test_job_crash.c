@@ -6,6 +6,7 @@
  *   JOB_CRASHES=N   kills at random times (40)
  *   GPTNER_SLOW=1   ever larger steps, for valgrind and the sanitizers
  *   JOB_VERBOSE=1   figures
+ *   TEST_ONLY=NAME  of one test, * and ? allowed
  * All jobs and the server run in children of this process, which has no thread
  * of its own. */
 #define MOCK_OPENAI_IMPLEMENTATION
@@ -968,5 +969,6 @@ int main(void)
         cmocka_unit_test(a_power_cut_during_follow_ups_loses_nothing),
     };
 
+    cmocka_set_test_filter(getenv("TEST_ONLY"));
     return cmocka_run_group_tests(tests, start, stop);
 }
