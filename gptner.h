@@ -20774,7 +20774,8 @@ static bool gpn_id_set(gpn_id *id, gptner_str text)
 {
     size_t i;
     memset(id, 0, sizeof *id);
-    if (text.len == 0 || text.len >= sizeof id->text)
+    if (text.len == 0 || text.len >= sizeof id->text ||
+        gpn_str_eq_c(text, ".") || gpn_str_eq_c(text, ".."))
         return false;
     for (i = 0; i < text.len; i++)
         if ((unsigned char)text.ptr[i] <= ' ' ||
@@ -20925,12 +20926,18 @@ static gptner_batch_state gpn_batch_state_of(gptner_str word)
     return GPTNER_BATCH_UNKNOWN;
 }
 
-/* A batch and what its lists need, in one block. issues NULL: only counts. */
+/* What a batch holds of its lists; more is left out, for no server sends it: a
+ * line of a file is told of once or twice, and metadata are 16 pairs. */
+enum { GPN_ISSUES_MAX = 65536, GPN_PAIRS_MAX = 1024 };
+
+/* The lists of a batch, and how many there is room for. */
 typedef struct gpn_batch_lists {
     gptner_batch_issue *issues;
     gptner_pair *pairs;
     size_t n_issues;
     size_t n_pairs;
+    size_t room_issues;
+    size_t room_pairs;
 } gpn_batch_lists;
 
 /* {"object":"list","data":[...]}, or a bare array. */
@@ -20944,14 +20951,12 @@ static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
                    !gptner_json_next_member(r, names, &which)))
         return;
     if (gptner_json_enter_array(r))
-        while (gptner_json_next_item(r)) {
-            if (l->issues != NULL) {
-                memset(&l->issues[l->n_issues], 0, sizeof *l->issues);
-                gpn_read_object(NULL, r, gpn_issue_members,
-                                &l->issues[l->n_issues]);
+        while (gptner_json_next_item(r))
+            if (l->n_issues < l->room_issues) {
+                gptner_batch_issue *issue = &l->issues[l->n_issues++];
+                memset(issue, 0, sizeof *issue);
+                gpn_read_object(NULL, r, gpn_issue_members, issue);
             }
-            l->n_issues++;
-        }
     if (object)
         gptner_json_leave(r);
 }
@@ -20962,13 +20967,13 @@ static void gpn_batch_read_metadata(gptner_json_reader *r, gpn_batch_lists *l)
     l->n_pairs = 0;
     if (!gptner_json_enter_object(r))
         return;
-    while (gptner_json_next_key(r, &key)) {
-        if (l->pairs != NULL) {
-            l->pairs[l->n_pairs].key = key;
-            gpn_read_text(r, &l->pairs[l->n_pairs].value);
+    while (gptner_json_next_key(r, &key))
+        if (l->n_pairs < l->room_pairs) {
+            gptner_pair *pair = &l->pairs[l->n_pairs++];
+            memset(pair, 0, sizeof *pair);
+            pair->key = key;
+            gpn_read_text(r, &pair->value);
         }
-        l->n_pairs++;
-    }
 }
 
 /* Read a batch object where it lies. */
@@ -21002,8 +21007,9 @@ static void gpn_batch_room(gptner_str json, gpn_batch_lists *l)
     size_t i;
     memset(l, 0, sizeof *l);
     for (i = 0; i < json.len; i++) {
-        l->n_issues += json.ptr[i] == '{' || json.ptr[i] == ',';
-        l->n_pairs += json.ptr[i] == ':';
+        l->room_issues += (json.ptr[i] == '{' || json.ptr[i] == ',') &&
+                          l->room_issues < GPN_ISSUES_MAX;
+        l->room_pairs += json.ptr[i] == ':' && l->room_pairs < GPN_PAIRS_MAX;
     }
 }
 
@@ -21018,16 +21024,15 @@ static gptner_batch *gpn_batch_new(const gpn_env *env, gptner_str json,
     char *text;
     gpn_batch_room(json, &l);
     b = (gptner_batch *)gpn_owned_new(
-        env, sizeof *b + l.n_issues * sizeof *l.issues +
-                 l.n_pairs * sizeof *l.pairs + 2 * (json.len + 1));
+        env, sizeof *b + l.room_issues * sizeof *l.issues +
+                 l.room_pairs * sizeof *l.pairs + 2 * (json.len + 1));
     if (b == NULL) {
         gpn_no_memory(err, "batch");
         return NULL;
     }
     l.issues = (gptner_batch_issue *)(void *)(b + 1);
-    l.pairs = (gptner_pair *)(void *)(l.issues + l.n_issues);
-    text = (char *)(l.pairs + l.n_pairs);
-    l.n_issues = l.n_pairs = 0;
+    l.pairs = (gptner_pair *)(void *)(l.issues + l.room_issues);
+    text = (char *)(l.pairs + l.room_pairs);
     memset(&b->usage, 0xff, sizeof b->usage);
     memcpy(text, json.ptr, json.len);
     b->raw = gpn_str(text, json.len);
@@ -21091,10 +21096,13 @@ static gptner_status gpn_batch_get(gptner_client *c, const char *id,
 static gptner_status gpn_batch_args(const gptner_client *client, const char *id,
                                     gptner_batch **out, gptner_error *err)
 {
+    gpn_id checked;
     if (out != NULL)
         *out = NULL;
-    if (client == NULL || out == NULL || id == NULL || *id == '\0')
-        return gpn_refuse(err, "batch: needs client, id and out");
+    if (client == NULL || out == NULL ||
+        !gpn_id_set(&checked, gptner_str_from(id)))
+        return gpn_refuse(err, "batch: needs client, out, and an id of 1 to "
+                               "127 visible ASCII characters");
     return GPTNER_OK;
 }
 
@@ -21247,8 +21255,13 @@ static gptner_status gpn_page_search(gptner_client *c, const char *first,
             gpn_page_fetch(c, i == 0 ? first : next, page, err);
         if (status != GPTNER_OK || page->found.text[0] != '\0')
             return status;
-        if (!page->has_more || page->count == 0 || page->last.text[0] == '\0')
+        if (!page->has_more || page->count == 0)
             return GPTNER_OK;
+        if (page->last.text[0] == '\0')
+            return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                            "%s: the last item of a page has no id to go on "
+                            "from",
+                            first);
     }
     return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: more than %d pages", first,
                     (int)GPN_PAGES_MAX);
@@ -21258,11 +21271,12 @@ static gptner_status gpn_page_keep_batch(gpn_page *page, gptner_str item,
                                          gptner_error *err)
 {
     gptner_batches *list = page->batches;
+    gptner_error why = GPN_ZERO;
     if (list->count == page->room)
         return GPTNER_OK; /* more than was asked for */
-    list->items[list->count] = gpn_batch_new(page->env, item, err);
+    list->items[list->count] = gpn_batch_new(page->env, item, &why);
     if (list->items[list->count] == NULL)
-        return GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     list->count++;
     return GPTNER_OK;
 }
@@ -21349,7 +21363,8 @@ typedef struct gpn_once {
     gptner_status (*send_fn)(struct gpn_once *o, bool *sent, gptner_error *err);
     /* Look for it; made is empty when it is not there. */
     gptner_status (*look_fn)(struct gpn_once *o, gptner_error *err);
-    gpn_id made; /* out: its id */
+    gpn_id made;   /* out: its id */
+    bool nameless; /* out: it was made, but its id is none that we would send */
 } gpn_once;
 
 static gptner_status gpn_once_look(gpn_once *o, gptner_error *err)
@@ -21405,7 +21420,7 @@ static gptner_status gpn_once_make(gpn_once *o, bool *doubt, gptner_error *err)
         early = gpn_once_too_early(&why);
         *doubt = *doubt || outcome == GPN_OUTCOME_DOUBT;
         if (outcome == GPN_OUTCOME_DONE || status == GPTNER_ERR_CANCELLED ||
-            (outcome == GPN_OUTCOME_REFUSED && !early))
+            o->nameless || (outcome == GPN_OUTCOME_REFUSED && !early))
             break;
         if (status == GPTNER_ERR_RATE_LIMITED
                 ? throttled++ >= rules->max_throttle_retries
@@ -21465,11 +21480,16 @@ static bool gpn_remote_read(gptner_str json, gpn_remote *file)
 static gptner_status gpn_upload_decode(gpn_call *call, char *body, size_t len,
                                        gptner_error *err)
 {
+    gpn_once *o = (gpn_once *)call->product;
     gpn_remote file;
-    if (!gpn_remote_read(gpn_str(body, len), &file) ||
-        !gpn_id_set((gpn_id *)call->product, file.id))
+    if (!gpn_remote_read(gpn_str(body, len), &file))
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "upload: the reply has no file id");
+    o->nameless = !gpn_id_set(&o->made, file.id);
+    if (o->nameless)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "upload: the file's id is too long, or holds "
+                        "characters that we would not send");
     return GPTNER_OK;
 }
 
@@ -21493,7 +21513,7 @@ static gptner_status gpn_upload_send(gpn_once *o, bool *sent, gptner_error *err)
     raw.no_retry = true;
     status = gpn_call_init(&call, o->client, &raw, err);
     call.decode_fn = gpn_upload_decode;
-    call.product = &o->made;
+    call.product = o;
     call.form.sent_fn = u->sent_fn;
     call.form.sent_user = u->sent_user;
     if (status == GPTNER_OK)
@@ -21612,9 +21632,15 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
         status = gpn_ask_run(o->client, &a, err);
         k->batch = (gptner_batch *)a.product;
         *sent = a.sent;
-        if (status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id))
+        o->nameless =
+            status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id);
+        if (o->nameless) {
+            gptner_batch_free(k->batch);
+            k->batch = NULL;
             status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                              "batch: its id is longer than 127 characters");
+                              "batch: it was made, but its id is too long, or "
+                              "holds characters that we would not send");
+        }
     } else {
         gpn_fail(err, status, "batch: %s", gptner_json_writer_message(&w));
     }
@@ -21625,16 +21651,15 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
 static gptner_status gpn_page_match_batch(gpn_page *page, gptner_str item,
                                           gptner_error *err)
 {
+    gptner_error why = GPN_ZERO;
     gptner_batch *b;
     size_t i;
     if (page->found.text[0] != '\0' ||
         gpn_str_find(item, page->name) == item.len)
         return GPTNER_OK;
-    b = gpn_batch_new(page->env, item, err);
+    b = gpn_batch_new(page->env, item, &why);
     if (b == NULL)
-        return err != NULL && err->status == GPTNER_ERR_NO_MEMORY
-                   ? GPTNER_ERR_NO_MEMORY
-                   : GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     for (i = 0; i < b->n_metadata; i++)
         if (gpn_str_eq_c(b->metadata[i].key, "gptner_job") &&
             gpn_str_eq_c(b->metadata[i].value, page->name))
@@ -21683,13 +21708,19 @@ static bool gpn_job_name_ok(const char *name)
     return i > 0;
 }
 
-/* Characters, not bytes. */
+/* Characters, not bytes; SIZE_MAX: it is no UTF-8. */
 static size_t gpn_utf8_count(gptner_str s)
 {
     size_t n = 0;
-    size_t i;
-    for (i = 0; i < s.len; i++)
-        n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
+    uint32_t cp;
+    while (s.len > 0) {
+        size_t len = gpn_utf8_get(s.ptr, s.len, &cp);
+        if (len == 0)
+            return SIZE_MAX;
+        s.ptr += len;
+        s.len -= len;
+        n++;
+    }
     return n;
 }
 
@@ -21699,14 +21730,20 @@ static gptner_status gpn_metadata_check(const char *description,
 {
     size_t i;
     if (gpn_utf8_count(gptner_str_from(description)) > 512)
-        return gpn_refuse(err, "description: longer than 512 characters");
+        return gpn_refuse(err, "description: longer than 512 characters, or "
+                               "no UTF-8");
     if (n > GPN_METADATA_MAX || (n > 0 && list == NULL))
         return gpn_refuse(err, "metadata: more than 14 pairs");
     for (i = 0; i < n; i++)
         if (list[i].key.len == 0 || gpn_utf8_count(list[i].key) > 64 ||
             gpn_utf8_count(list[i].value) > 512)
             return gpn_refuse(err, "metadata: a key is empty or longer than 64 "
-                                   "characters, or a value than 512");
+                                   "characters, or a value than 512, or one of "
+                                   "them is no UTF-8");
+        else if (gpn_str_eq_c(list[i].key, "gptner_job") ||
+                 gpn_str_eq_c(list[i].key, "description"))
+            return gpn_refuse(err, "metadata: the keys gptner_job and "
+                                   "description are ours");
     return GPTNER_OK;
 }
 
@@ -23785,7 +23822,7 @@ static gptner_status gpn_fetch_requests(gpn_fetch *t, gptner_error *err)
         gpn_fetch_file(t->client, t->batch->input_file_id, f->path, false, err);
     f->there = status == GPTNER_OK;
     if (status != GPTNER_OK && err->http_status / 100 == 4 &&
-        status != GPTNER_ERR_AUTH) {
+        status != GPTNER_ERR_AUTH && !gpn_status_passes(status)) {
         gpn_log(&t->client->env, GPTNER_LOG_WARN,
                 "the file of requests is gone; their order is taken from the "
                 "results");
