@@ -3,7 +3,7 @@
  * with the server, every file call failing, every allocation, short writes, and
  * a power cut after every change of the disk. Each time it is called again, and
  * must end with the right answers, nothing missing, nothing paid for twice.
- *   JOB_CRASHES=N   kills at random times (40)
+ *   JOB_CRASHES=N   kills at random times (100)
  *   GPTNER_SLOW=1   ever larger steps, for valgrind and the sanitizers
  *   JOB_VERBOSE=1   figures
  *   TEST_ONLY=NAME  of one test, * and ? allowed
@@ -594,11 +594,12 @@ static void kill_at_random(bool server_too)
 {
     const scene *const scenes[] = {&plain, &follow_up, &parallel};
     const char *wish = getenv("JOB_CRASHES");
-    int most = (wish != NULL ? atoi(wish) : slow ? 10 : 40) / 2, i;
-    int64_t from = real_us(), kills = 0;
+    int most = (wish != NULL ? atoi(wish) : slow ? 10 : 100) / 2, i;
+    int64_t from = real_us();
+    int kills = 0;
     uint64_t seed = server_too ? 77 : 7;
 
-    for (i = 0; i < most && n_broken <= 20; i++) {
+    for (i = 0; kills < most && n_broken <= 20; i++) {
         const scene *s = scenes[i % 3];
         int64_t span = duration_us(s) * 6 / 5 + 1;
 
@@ -633,8 +634,8 @@ static void kill_at_random(bool server_too)
         }
         finish(s);
     }
-    tell(server_too ? "kills at random, server too" : "kills at random",
-         (int)kills, from);
+    tell(server_too ? "kills at random, server too" : "kills at random", kills,
+         from);
     expect_nothing_broken();
 }
 
