@@ -23638,6 +23638,7 @@ typedef struct gpn_shard {
     int tries;                /* batches created for this round before */
     int fetches;              /* that failed */
     bool doubt;               /* the step may have been taken */
+    bool fresh;               /* its batch may yet be refused for the queue */
     int64_t due_ms;           /* nothing is to be done before */
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
@@ -23667,6 +23668,8 @@ typedef struct gpn_job {
     int64_t prompts; /* all, those that make no request included */
     int64_t batches;
     bool resumed;
+    bool tight;  /* a batch was refused for the queue */
+    int refused; /* batches, since one was taken */
     bool written;
     bool done;
     char id[17];
@@ -24226,6 +24229,7 @@ static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
     s->stage = GPN_STAGE_RUN;
     s->done = 0;
     s->fetches = 0;
+    s->fresh = true;
     s->due_ms = gpn_job_now(job);
     job->batches++;
     gpn_job_record(job, k, "created");
@@ -24267,6 +24271,27 @@ static void gpn_batch_explain(const gptner_batch *b, char *out, size_t cap)
                e->message.len > 0 ? e->message.ptr : "", (int)b->n_errors);
 }
 
+/* A batch was refused for the queue. It waits until one of ours has ended, or
+ * for ever more polls, for each attempt leaves a failed batch at the server. */
+static gptner_status gpn_job_queue_full(gpn_job *job, size_t k,
+                                        gptner_error *err)
+{
+    int64_t wait = job->poll_ms;
+    size_t i;
+    job->tight = true;
+    job->refused += job->refused < 4;
+    if (wait < INT64_MAX >> 4)
+        wait <<= job->refused;
+    gpn_job_record(job, k, "again");
+    job->shards[k].tries++;
+    job->shards[k].stage = GPN_STAGE_CREATE;
+    for (i = 0; i < job->n_shards; i++) /* nor is there room for others */
+        if (job->shards[i].stage < GPN_STAGE_RUN)
+            job->shards[i].due_ms = gpn_time_add(gpn_job_now(job), wait);
+    gpn_job_tell(job, "the account's queue is full; the batch waits");
+    return gpn_journal_end(&job->journal, err);
+}
+
 static gptner_status gpn_job_ended(gpn_job *job, size_t k,
                                    const gptner_batch *b, gptner_error *err)
 {
@@ -24275,15 +24300,8 @@ static gptner_status gpn_job_ended(gpn_job *job, size_t k,
     gptner_status status;
     char event[240];
     size_t i;
-    if (gpn_batch_is_queue_full(b)) {
-        gpn_job_record(job, k, "again");
-        status = gpn_journal_end(j, err);
-        s->tries++;
-        s->stage = GPN_STAGE_CREATE;
-        s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
-        gpn_job_tell(job, "the account's queue is full; the batch waits");
-        return status;
-    }
+    if (gpn_batch_is_queue_full(b))
+        return gpn_job_queue_full(job, k, err);
     gpn_id_set(&s->output, b->output_file_id);
     gpn_id_set(&s->error, b->error_file_id);
     s->state = b->state;
@@ -24299,7 +24317,7 @@ static gptner_status gpn_job_ended(gpn_job *job, size_t k,
     s->fetches = 0;
     s->due_ms = gpn_job_now(job);
     for (i = 0; i < job->n_shards; i++) /* there is room in the queue */
-        if (job->shards[i].stage == GPN_STAGE_CREATE)
+        if (job->shards[i].stage < GPN_STAGE_RUN)
             job->shards[i].due_ms = s->due_ms;
     status = gpn_journal_end(j, err);
     gpn_format(event, sizeof event, "%s has ended: %.*s", s->batch.text,
@@ -24331,6 +24349,11 @@ static gptner_status gpn_job_poll(gpn_job *job, size_t k, gptner_error *err)
     }
     s->fetches = 0;
     s->done = b->requests_completed + b->requests_failed;
+    if (s->fresh && b->state > GPTNER_BATCH_VALIDATING &&
+        b->state != GPTNER_BATCH_FAILED) {
+        s->fresh = false;
+        job->refused = 0;
+    }
     if (b->ended)
         status = gpn_job_ended(job, k, b, err);
     else
@@ -24836,7 +24859,8 @@ static gptner_status gpn_job_fetch(gpn_job *job, size_t k, gptner_error *err)
     return gpn_job_settle(job, k, err);
 }
 
-/* May another batch be begun beside those that run? */
+/* May another batch be begun beside those that run? Once the server has refused
+ * one for the queue, they are begun one by one. */
 static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
 {
     int64_t tokens = 0;
@@ -24844,6 +24868,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
     size_t i;
     for (i = 0; i < job->n_shards; i++)
         if (job->shards[i].stage == GPN_STAGE_RUN) {
+            if (job->tight && job->shards[i].fresh)
+                return false;
             running++;
             tokens += job->shards[i].tokens;
         }

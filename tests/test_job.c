@@ -521,7 +521,7 @@ static void a_batch_refused_for_a_full_queue_waits_its_turn(void **state)
     r = rig_with(&opt, 24);
     assert_job(r, GPTNER_OK);
     assert_answered(r, 24);
-    assert_true(count(r, "batches_created") > 6);
+    assert_in_range(count(r, "batches_created"), 7, 30);
     assert_int_equal(count(r, "batch_lines_billed"), 24);
     assert_int_equal(count(r, "batch_lines_billed_again"), 0);
     assert_tidy(r);

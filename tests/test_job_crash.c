@@ -564,6 +564,41 @@ static void a_job_killed_before_any_socket_call_goes_on(void **state)
     kill_before_every_call(&plain, GPN_FAULT_SOCKET, 1);
 }
 
+static void kill_twice(const scene *s, int kind, int stride)
+{
+    int n, m, tries = 0;
+    int64_t from = real_us();
+    bool first = true, second;
+
+    for (n = 1; first && n_broken <= 20; n += stride - 1 + step(n)) {
+        second = true;
+        for (m = 1; first && second; m += stride - 1 + step(m)) {
+            snprintf(label, sizeof label,
+                     "%s: killed before call %d of kind %d, then before %d",
+                     s->name, n, kind, m);
+            begin(s);
+            order->kill_kind = kind;
+            order->kill_at = n;
+            first = job_run(s) != 0;
+            order->kill_at = m;
+            second = job_run(s) != 0;
+            finish(s);
+            tries++;
+        }
+    }
+    tell(label, tries, from);
+    expect_nothing_broken();
+}
+
+static void a_job_killed_while_it_is_taken_up_goes_on(void **state)
+{
+    (void)state;
+    kill_twice(&plain, GPN_FAULT_FILE, 13);
+    kill_twice(&plain, GPN_FAULT_SOCKET, 5);
+    kill_twice(&follow_up, GPN_FAULT_FILE, 41);
+    kill_twice(&parallel, GPN_FAULT_FILE, 29);
+}
+
 static void follow_up_batches_survive_kills(void **state)
 {
     (void)state;
@@ -852,6 +887,45 @@ static void a_failed_sync_is_never_papered_over(void **state)
     fail_on_disk(&parallel, POWER_SYNC, EIO, false, 3);
 }
 
+/* A sync fails, and while the job is taken up again the power does: what was
+ * read back was not on the disk. */
+static void fail_then_cut(const scene *s, int stride)
+{
+    int64_t from = real_us();
+    int k, j, tries = 0;
+    bool failed = true;
+
+    for (k = 1; failed && n_broken <= 20; k++) {
+        bool cut = true;
+
+        for (j = 1; cut && failed; j += stride - 1 + step(j)) {
+            snprintf(label, sizeof label,
+                     "%s: sync %d fails, then the power before change %d",
+                     s->name, k, j);
+            begin_on_disk(s);
+            powered->fail_kind = POWER_SYNC;
+            powered->fail_at = k;
+            job_run(s);
+            failed = powered->failed > 0;
+            job_calm();
+            powered->cut_at = j;
+            cut = job_run(s) == POWER_EXIT;
+            power_cut(POWER_NOTHING, (uint64_t)k);
+            finish_on_disk(s, (uint64_t)k);
+            tries++;
+        }
+    }
+    tell(label, tries, from);
+    expect_nothing_broken();
+}
+
+static void a_power_cut_after_a_failed_sync_loses_nothing(void **state)
+{
+    (void)state;
+    fail_then_cut(&plain, slow ? 40 : 16);
+    fail_then_cut(&parallel, slow ? 40 : 8);
+}
+
 static void a_full_disk_ends_the_run_not_the_job(void **state)
 {
     (void)state;
@@ -959,6 +1033,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_killed_before_any_file_call_goes_on),
         cmocka_unit_test(a_job_killed_before_any_socket_call_goes_on),
+        cmocka_unit_test(a_job_killed_while_it_is_taken_up_goes_on),
         cmocka_unit_test(follow_up_batches_survive_kills),
         cmocka_unit_test(finishing_in_parallel_survives_kills),
         cmocka_unit_test(a_job_killed_at_random_goes_on),
@@ -967,6 +1042,7 @@ int main(void)
         cmocka_unit_test(no_memory_at_any_time_leaves_the_job_whole),
         cmocka_unit_test(short_writes_are_completed),
         cmocka_unit_test(a_failed_sync_is_never_papered_over),
+        cmocka_unit_test(a_power_cut_after_a_failed_sync_loses_nothing),
         cmocka_unit_test(a_full_disk_ends_the_run_not_the_job),
         cmocka_unit_test(a_power_cut_loses_nothing),
         cmocka_unit_test(a_power_cut_during_follow_ups_loses_nothing),
