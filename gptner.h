@@ -23639,6 +23639,7 @@ typedef struct gpn_shard {
     int fetches;              /* that failed */
     bool doubt;               /* the step may have been taken */
     bool fresh;               /* its batch may yet be refused for the queue */
+    bool lost;                /* the uploaded file was, in this run */
     int64_t due_ms;           /* nothing is to be done before */
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
@@ -23819,6 +23820,8 @@ static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
     if (gpn_str_eq_c(kind, "upload") || gpn_str_eq_c(kind, "create")) {
         s->doubt = true;
         s->stage = *kind.ptr == 'u' ? GPN_STAGE_UPLOAD : GPN_STAGE_CREATE;
+    } else if (gpn_str_eq_c(kind, "lost")) {
+        s->stage = GPN_STAGE_UPLOAD;
     } else if (gpn_str_eq_c(kind, "uploaded")) {
         ok = gpn_id_set(&s->file, rec->file);
         s->stage = GPN_STAGE_CREATE;
@@ -24195,6 +24198,21 @@ static gptner_status gpn_job_upload(gpn_job *job, size_t k, gptner_error *err)
     return gpn_journal_end(&job->journal, err);
 }
 
+/* The server does not know the uploaded file any more: it has expired, or was
+ * deleted. Once a run it is uploaded again. */
+static gptner_status gpn_job_lost_file(gpn_job *job, size_t k,
+                                       gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    s->lost = true;
+    s->doubt = false;
+    s->stage = GPN_STAGE_UPLOAD;
+    s->due_ms = gpn_job_now(job);
+    gpn_job_record(job, k, "lost");
+    gpn_job_tell(job, "an uploaded file is gone, and is uploaded again");
+    return gpn_journal_end(&job->journal, err);
+}
+
 static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
 {
     gpn_shard *s = &job->shards[k];
@@ -24223,6 +24241,8 @@ static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
     c.n_metadata = job->cfg->n_metadata;
     status = gpn_create_run(&c, job->client, &s->doubt, &why);
     gptner_batch_free(c.batch);
+    if (status != GPTNER_OK && gpn_once_too_early(&why) && !s->lost)
+        return gpn_job_lost_file(job, k, err);
     if (status != GPTNER_OK)
         return gpn_job_step_failed(job, s, status, &why, err);
     s->batch = c.once.made;

@@ -1097,6 +1097,47 @@ static void doubtful_answers_make_no_second_batch(void **state)
     }
 }
 
+/* Deletes the first file at the server. */
+static void delete_upload(rig *r)
+{
+    gptner_client *c = rig_client(r);
+    gptner_raw_request raw;
+    gptner_response *list = NULL;
+    gptner_error err;
+    char path[128];
+    const char *id;
+
+    memset(&raw, 0, sizeof raw);
+    raw.path = "/files?purpose=batch";
+    assert_int_equal(gptner_raw(c, &raw, &list, &err), GPTNER_OK);
+    id = strstr(list->body.ptr, "\"file-");
+    assert_non_null(id);
+    snprintf(path, sizeof path, "/files/%.*s", (int)strcspn(id + 1, "\""),
+             id + 1);
+    gptner_response_free(list);
+    raw.method = "DELETE";
+    raw.path = path;
+    assert_int_equal(gptner_raw(c, &raw, NULL, &err), GPTNER_OK);
+    gptner_client_free(c);
+}
+
+static void an_uploaded_file_that_is_gone_is_uploaded_again(void **state)
+{
+    rig *r = rig_new(NULL, 4);
+
+    (void)state;
+    fault(r, "401@create");
+    assert_job(r, GPTNER_ERR_AUTH);
+    fault(r, NULL);
+    delete_upload(r);
+    assert_job(r, GPTNER_OK);
+    assert_answered(r, 4);
+    assert_int_equal(count(r, "requests.POST /v1/files"), 2);
+    assert_int_equal(count(r, "batches_created"), 1);
+    assert_tidy(r);
+    rig_free(r);
+}
+
 static void odd_batches_are_understood(void **state)
 {
     static const char *const faults[] = {
@@ -1198,6 +1239,7 @@ int main(void)
         cmocka_unit_test(remote_files_are_deleted_if_asked),
         cmocka_unit_test(a_run_ends_in_time_and_the_job_goes_on),
         cmocka_unit_test(doubtful_answers_make_no_second_batch),
+        cmocka_unit_test(an_uploaded_file_that_is_gone_is_uploaded_again),
         cmocka_unit_test(odd_batches_are_understood),
         cmocka_unit_test(results_that_are_never_to_be_had_are_missing),
         cmocka_unit_test(a_server_that_forgot_the_batch_ends_the_run),
