@@ -24599,7 +24599,8 @@ typedef struct gpn_now {
     gpn_file file;
     const char *path;
     gpn_buf line;
-    gptner_options options;
+    gptner_options chat; /* read by other threads while the run lasts */
+    gptner_options completions;
     gptner_error why; /* of a failure here; status OK: none */
     int unsynced;     /* rows */
 } gpn_now;
@@ -24627,10 +24628,10 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     memset(prompt, 0, sizeof *prompt);
     gptner_json_reader_init(&r, line.ptr, line.len, NULL);
     gpn_read_object(NULL, &r, members, prompt);
-    now->options.endpoint = gpn_str_eq_c(prompt->text, "/v1/completions")
-                                ? GPTNER_ENDPOINT_COMPLETIONS
-                                : GPTNER_ENDPOINT_CHAT;
-    if (now->options.endpoint == GPTNER_ENDPOINT_CHAT &&
+    prompt->options = gpn_str_eq_c(prompt->text, "/v1/completions")
+                          ? &now->completions
+                          : &now->chat;
+    if (prompt->options == &now->chat &&
         !gpn_str_eq_c(prompt->text, "/v1/chat/completions")) {
         gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                  "job: %.*s cannot be finished in parallel, only chat and "
@@ -24640,7 +24641,6 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     }
     memset(&prompt->text, 0, sizeof prompt->text);
     prompt->custom_id = join->view.custom_id;
-    prompt->options = &now->options;
     return 1;
 }
 
@@ -24824,8 +24824,11 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     gpn_now now;
     memset(&now, 0, sizeof now);
     now.job = job;
-    now.options = job->client->cfg.options;
-    now.options.extra_body_json = NULL; /* the bodies have it already */
+    now.chat = job->client->cfg.options;
+    now.chat.endpoint = GPTNER_ENDPOINT_CHAT;
+    now.chat.extra_body_json = NULL; /* the bodies have it already */
+    now.completions = now.chat;
+    now.completions.endpoint = GPTNER_ENDPOINT_COMPLETIONS;
     gpn_buf_init(&now.line, &job->client->env, SIZE_MAX / 2);
     now.path = gpn_job_file(job, k, 0, ".now");
     status =
