@@ -12013,8 +12013,11 @@ static bool gpn_conn_refill(gpn_conn *c)
 {
     gpn_request *q = &c->request;
     if (q->parts == NULL) {
-        c->out = q->body.data + c->body_sent;
         c->out_len = q->body.len - c->body_sent;
+        if (c->out_len == 0) {
+            return true; /* an empty body has no address to add to */
+        }
+        c->out = q->body.data + c->body_sent;
         if (c->out_len > GPN_RECORD) {
             c->out_len = GPN_RECORD;
         }
@@ -17786,7 +17789,7 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     gpn_buf *b = &t->lines;
     size_t seen = 0; /* bytes without an LF */
     for (;;) {
-        const char *from = b->data + t->lines_at;
+        const char *from = b->data != NULL ? b->data + t->lines_at : "";
         size_t have = b->len - t->lines_at;
         const char *lf =
             have > seen ? (const char *)memchr(from + seen, '\n', have - seen)
@@ -23927,6 +23930,8 @@ gptner_batch_retrieve(gptner_client *client, const char *id,
         status = gptner_batch_status(client, id, &batch, err);
     if (status == GPTNER_OK)
         status = gpn_retrieve_files(client, batch, cfg, summary, err);
+    if (status == GPTNER_OK) /* what was waited out is no error any more */
+        memset(err, 0, sizeof *err);
     gptner_batch_free(batch);
     return status;
 }
