@@ -24247,6 +24247,8 @@ typedef struct gpn_shard {
     int tries;                /* batches created for this round before */
     int fetches;              /* that failed */
     bool doubt;               /* the step may have been taken */
+    bool fresh;               /* its batch may yet be refused for the queue */
+    bool lost;                /* the uploaded file was, in this run */
     int64_t due_ms;           /* nothing is to be done before */
     int64_t all;              /* requests of round 0 */
     int64_t requests;         /* of the round */
@@ -24277,6 +24279,8 @@ typedef struct gpn_job {
     int64_t prompts; /* all, those that make no request included */
     int64_t batches;
     bool resumed;
+    bool tight;  /* a batch was refused for the queue */
+    int refused; /* batches, since one was taken */
     bool written;
     bool done;
     char id[17];
@@ -24427,6 +24431,8 @@ static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
     if (gpn_str_eq_c(kind, "upload") || gpn_str_eq_c(kind, "create")) {
         s->doubt = true;
         s->stage = *kind.ptr == 'u' ? GPN_STAGE_UPLOAD : GPN_STAGE_CREATE;
+    } else if (gpn_str_eq_c(kind, "lost")) {
+        s->stage = GPN_STAGE_UPLOAD;
     } else if (gpn_str_eq_c(kind, "uploaded")) {
         ok = gpn_id_set(&s->file, rec->file);
         s->stage = GPN_STAGE_CREATE;
@@ -24803,6 +24809,21 @@ static gptner_status gpn_job_upload(gpn_job *job, size_t k, gptner_error *err)
     return gpn_journal_end(&job->journal, err);
 }
 
+/* The server does not know the uploaded file any more: it has expired, or was
+ * deleted. Once a run it is uploaded again. */
+static gptner_status gpn_job_lost_file(gpn_job *job, size_t k,
+                                       gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    s->lost = true;
+    s->doubt = false;
+    s->stage = GPN_STAGE_UPLOAD;
+    s->due_ms = gpn_job_now(job);
+    gpn_job_record(job, k, "lost");
+    gpn_job_tell(job, "an uploaded file is gone, and is uploaded again");
+    return gpn_journal_end(&job->journal, err);
+}
+
 static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
 {
     gpn_shard *s = &job->shards[k];
@@ -24831,12 +24852,15 @@ static gptner_status gpn_job_create(gpn_job *job, size_t k, gptner_error *err)
     c.n_metadata = job->cfg->n_metadata;
     status = gpn_create_run(&c, job->client, &s->doubt, &why);
     gptner_batch_free(c.batch);
+    if (status != GPTNER_OK && gpn_once_too_early(&why) && !s->lost)
+        return gpn_job_lost_file(job, k, err);
     if (status != GPTNER_OK)
         return gpn_job_step_failed(job, s, status, &why, err);
     s->batch = c.once.made;
     s->stage = GPN_STAGE_RUN;
     s->done = 0;
     s->fetches = 0;
+    s->fresh = true;
     s->due_ms = gpn_job_now(job);
     job->batches++;
     gpn_job_record(job, k, "created");
@@ -24878,6 +24902,27 @@ static void gpn_batch_explain(const gptner_batch *b, char *out, size_t cap)
                e->message.len > 0 ? e->message.ptr : "", (int)b->n_errors);
 }
 
+/* A batch was refused for the queue. It waits until one of ours has ended, or
+ * for ever more polls, for each attempt leaves a failed batch at the server. */
+static gptner_status gpn_job_queue_full(gpn_job *job, size_t k,
+                                        gptner_error *err)
+{
+    int64_t wait = job->poll_ms;
+    size_t i;
+    job->tight = true;
+    job->refused += job->refused < 4;
+    if (wait < INT64_MAX >> 4)
+        wait <<= job->refused;
+    gpn_job_record(job, k, "again");
+    job->shards[k].tries++;
+    job->shards[k].stage = GPN_STAGE_CREATE;
+    for (i = 0; i < job->n_shards; i++) /* nor is there room for others */
+        if (job->shards[i].stage < GPN_STAGE_RUN)
+            job->shards[i].due_ms = gpn_time_add(gpn_job_now(job), wait);
+    gpn_job_tell(job, "the account's queue is full; the batch waits");
+    return gpn_journal_end(&job->journal, err);
+}
+
 static gptner_status gpn_job_ended(gpn_job *job, size_t k,
                                    const gptner_batch *b, gptner_error *err)
 {
@@ -24886,15 +24931,8 @@ static gptner_status gpn_job_ended(gpn_job *job, size_t k,
     gptner_status status;
     char event[240];
     size_t i;
-    if (gpn_batch_is_queue_full(b)) {
-        gpn_job_record(job, k, "again");
-        status = gpn_journal_end(j, err);
-        s->tries++;
-        s->stage = GPN_STAGE_CREATE;
-        s->due_ms = gpn_time_add(gpn_job_now(job), job->poll_ms);
-        gpn_job_tell(job, "the account's queue is full; the batch waits");
-        return status;
-    }
+    if (gpn_batch_is_queue_full(b))
+        return gpn_job_queue_full(job, k, err);
     gpn_id_set(&s->output, b->output_file_id);
     gpn_id_set(&s->error, b->error_file_id);
     s->state = b->state;
@@ -24910,7 +24948,7 @@ static gptner_status gpn_job_ended(gpn_job *job, size_t k,
     s->fetches = 0;
     s->due_ms = gpn_job_now(job);
     for (i = 0; i < job->n_shards; i++) /* there is room in the queue */
-        if (job->shards[i].stage == GPN_STAGE_CREATE)
+        if (job->shards[i].stage < GPN_STAGE_RUN)
             job->shards[i].due_ms = s->due_ms;
     status = gpn_journal_end(j, err);
     gpn_format(event, sizeof event, "%s has ended: %.*s", s->batch.text,
@@ -24942,6 +24980,11 @@ static gptner_status gpn_job_poll(gpn_job *job, size_t k, gptner_error *err)
     }
     s->fetches = 0;
     s->done = b->requests_completed + b->requests_failed;
+    if (s->fresh && b->state > GPTNER_BATCH_VALIDATING &&
+        b->state != GPTNER_BATCH_FAILED) {
+        s->fresh = false;
+        job->refused = 0;
+    }
     if (b->ended)
         status = gpn_job_ended(job, k, b, err);
     else
@@ -25167,7 +25210,8 @@ typedef struct gpn_now {
     gpn_file file;
     const char *path;
     gpn_buf line;
-    gptner_options options;
+    gptner_options chat; /* read by other threads while the run lasts */
+    gptner_options completions;
     gptner_error why; /* of a failure here; status OK: none */
     int unsynced;     /* rows */
 } gpn_now;
@@ -25195,10 +25239,10 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     memset(prompt, 0, sizeof *prompt);
     gptner_json_reader_init(&r, line.ptr, line.len, NULL);
     gpn_read_object(NULL, &r, members, prompt);
-    now->options.endpoint = gpn_str_eq_c(prompt->text, "/v1/completions")
-                                ? GPTNER_ENDPOINT_COMPLETIONS
-                                : GPTNER_ENDPOINT_CHAT;
-    if (now->options.endpoint == GPTNER_ENDPOINT_CHAT &&
+    prompt->options = gpn_str_eq_c(prompt->text, "/v1/completions")
+                          ? &now->completions
+                          : &now->chat;
+    if (prompt->options == &now->chat &&
         !gpn_str_eq_c(prompt->text, "/v1/chat/completions")) {
         gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                  "job: %.*s cannot be finished in parallel, only chat and "
@@ -25208,8 +25252,36 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     }
     memset(&prompt->text, 0, sizeof prompt->text);
     prompt->custom_id = join->view.custom_id;
-    prompt->options = &now->options;
     return 1;
+}
+
+/* What was understood of a reply, where there was no memory to keep it as it
+ * came: it has been paid. */
+static void gpn_now_body(gptner_json_writer *w, const gptner_result *r)
+{
+    size_t i;
+    gptner_json_put_object(w, "body");
+    gptner_json_put_array(w, "choices");
+    for (i = 0; i < r->n_choices; i++) {
+        const gptner_choice *c = &r->choices[i];
+        gptner_json_write_object(w);
+        gptner_json_put_int64(w, "index", c->index);
+        gptner_json_put_object(w, "message");
+        gptner_json_put_str(w, "content", c->text);
+        if (c->refusal.len > 0)
+            gptner_json_put_str(w, "refusal", c->refusal);
+        if (c->tool_calls_json.len > 0)
+            gptner_json_put_raw(w, "tool_calls", c->tool_calls_json);
+        gptner_json_write_end(w);
+        gptner_json_put_str(w, "finish_reason", c->finish_reason);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+    gptner_json_put_object(w, "usage");
+    gptner_json_put_int64(w, "prompt_tokens", r->usage.prompt_tokens);
+    gptner_json_put_int64(w, "completion_tokens", r->usage.completion_tokens);
+    gptner_json_write_end(w);
+    gptner_json_write_end(w);
 }
 
 /* A result as a row of a batch's output. */
@@ -25223,12 +25295,15 @@ static void gpn_now_write(gptner_json_writer *w, const gptner_result *r)
     }
     gptner_json_write_object(w);
     gptner_json_put_str(w, "custom_id", r->custom_id);
-    if (body) {
+    if (body || r->n_choices > 0) {
         gptner_json_put_object(w, "response");
         gptner_json_put_int64(w, "status_code", r->http_status);
         if (r->request_id.ptr != NULL)
             gptner_json_put_str(w, "request_id", r->request_id);
-        gptner_json_put_raw(w, "body", r->raw);
+        if (body)
+            gptner_json_put_raw(w, "body", r->raw);
+        else
+            gpn_now_body(w, r);
         gptner_json_write_end(w);
     } else {
         gptner_json_put_object(w, "error");
@@ -25292,6 +25367,41 @@ static bool gpn_now_result(const gptner_result *r, void *user)
     return false;
 }
 
+/* The rows of a run that was ended, written anew: what is read after a failed
+ * sync need not be on the disk. A last row that was cut off gets its end. */
+static gptner_status gpn_now_renew(gpn_now *now, gptner_error *err)
+{
+    enum { GPN_PIECE = 65536 };
+    const gpn_env *env = &now->job->client->env;
+    gpn_file old;
+    gpn_whole w;
+    int64_t got = 1;
+    int oserr = 0;
+    int ignored; /* was only read */
+    bool ok;
+    if (!gpn_file_open_read(&old, env, now->path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, now->path, "cannot be read", oserr);
+    gpn_buf_clear(&now->line);
+    ok = gpn_buf_reserve(&now->line, GPN_PIECE);
+    if (!ok)
+        oserr = GPN_E_MEMORY;
+    ok = ok && gpn_whole_begin(&w, env, now->path, &oserr);
+    while (ok && got > 0) {
+        got = gpn_file_read(&old, now->line.data, GPN_PIECE, &oserr);
+        if (got < 0 || !gpn_whole_write(&w, got > 0 ? now->line.data : "\n",
+                                        got > 0 ? (size_t)got : 1, &oserr)) {
+            gpn_whole_abort(&w);
+            ok = false;
+        }
+    }
+    ok = ok && gpn_whole_commit(&w, &oserr);
+    gpn_file_close(&old, &ignored);
+    return ok ? GPTNER_OK
+              : gpn_file_fail(err, now->path, "writing failed", oserr);
+}
+
 /* Send now what failed. Rows are added as they come, so that a run that is
  * killed sends only the rest. */
 static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
@@ -25302,23 +25412,18 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     int oserr = 0;
     if (!gpn_file_open(&now->file, now->path, GPN_FILE_APPEND, &oserr))
         return gpn_file_fail(err, now->path, "cannot be written", oserr);
-    /* ends a row that was cut off */
-    status = gpn_file_write(&now->file, "\n", 1, &oserr)
-                 ? GPTNER_OK
-                 : gpn_file_fail(err, now->path, "writing failed", oserr);
     run.next_fn = gpn_now_next;
     run.next_user = now;
     run.result_fn = gpn_now_result;
     run.result_user = now;
     run.as_completed = true;
-    if (status == GPTNER_OK)
-        status = gpn_run_prompts(c, &run, true, NULL, err);
+    status = gpn_run_prompts(c, &run, true, NULL, err);
     if (now->why.status != GPTNER_OK) {
         status = now->why.status;
         if (err != NULL)
             *err = now->why;
     }
-    if (status == GPTNER_OK && !gpn_file_sync(&now->file, &oserr))
+    if (!gpn_file_sync(&now->file, &oserr) && status == GPTNER_OK)
         status = gpn_file_fail(err, now->path, "syncing failed", oserr);
     gpn_file_close(&now->file, &oserr);
     return status;
@@ -25330,10 +25435,17 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     gpn_now now;
     memset(&now, 0, sizeof now);
     now.job = job;
-    now.options = job->client->cfg.options;
-    now.options.extra_body_json = NULL; /* the bodies have it already */
+    now.chat = job->client->cfg.options;
+    now.chat.endpoint = GPTNER_ENDPOINT_CHAT;
+    now.chat.extra_body_json = NULL; /* the bodies have it already */
+    now.completions = now.chat;
+    now.completions.endpoint = GPTNER_ENDPOINT_COMPLETIONS;
     gpn_buf_init(&now.line, &job->client->env, SIZE_MAX / 2);
-    status = gpn_job_rows_open(job, k, &now.rows, err);
+    now.path = gpn_job_file(job, k, 0, ".now");
+    status =
+        now.path != NULL ? gpn_now_renew(&now, err) : gpn_no_memory(err, "job");
+    if (status == GPTNER_OK)
+        status = gpn_job_rows_open(job, k, &now.rows, err);
     if (status == GPTNER_OK) {
         now.path = gpn_job_rows_path(job, &now.rows, k, 0, ".now");
         gpn_job_tell(job, "what failed is sent now, in parallel");
@@ -25381,7 +25493,8 @@ static gptner_status gpn_job_fetch(gpn_job *job, size_t k, gptner_error *err)
     return gpn_job_settle(job, k, err);
 }
 
-/* May another batch be begun beside those that run? */
+/* May another batch be begun beside those that run? Once the server has refused
+ * one for the queue, they are begun one by one. */
 static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
 {
     int64_t tokens = 0;
@@ -25389,6 +25502,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
     size_t i;
     for (i = 0; i < job->n_shards; i++)
         if (job->shards[i].stage == GPN_STAGE_RUN) {
+            if (job->tight && job->shards[i].fresh)
+                return false;
             running++;
             tokens += job->shards[i].tokens;
         }

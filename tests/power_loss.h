@@ -519,7 +519,10 @@ static void power_cut(power_fate fate, uint64_t seed)
 static void power_start(const char *folder)
 {
     powered->on = true;
-    snprintf(powered->folder, sizeof powered->folder, "%s", folder);
+    if (snprintf(powered->folder, sizeof powered->folder, "%s", folder) >=
+        (int)sizeof powered->folder) {
+        abort();
+    }
     powered->n_ops = powered->n_files = powered->n_live = 0;
     powered->n_bytes = 0;
     power_wipe(folder);

@@ -618,7 +618,8 @@ static void any_mix_of_rows_gives_each_request_its_own_result(void **state)
         GPTNER_ERR_TRUNCATED, GPTNER_OK};
     int round;
     (void)state;
-    for (round = 0; round < 400; round++) {
+    for (round = 0; round < (getenv("GPTNER_SLOW") != NULL ? 40 : 400);
+         round++) {
         reading t = GPN_ZERO;
         mix m;
         size_t i;

@@ -131,15 +131,22 @@ static bool numbered_result(const gptner_result *r, void *user)
     return true;
 }
 
-static gptner_status run_numbered(env *e, numbered *s, gptner_run_summary *sum)
+static gptner_status run_numbered_ahead(env *e, numbered *s, size_t max_ahead,
+                                        gptner_run_summary *sum)
 {
     gptner_run_config run;
     memset(&run, 0, sizeof run);
+    run.max_ahead = max_ahead;
     run.next_fn = numbered_next;
     run.next_user = s;
     run.result_fn = numbered_result;
     run.result_user = s;
     return gptner_run(e->client, &run, sum, &e->err);
+}
+
+static gptner_status run_numbered(env *e, numbered *s, gptner_run_summary *sum)
+{
+    return run_numbered_ahead(e, s, 0, sum);
 }
 
 static void *counted_alloc(size_t size, void *user)
@@ -833,7 +840,7 @@ the_key_is_not_sent_on_after_a_redirect_to_another_origin(void **state)
 /* Once everything is warm, the one allocation is that of the result itself. */
 static void a_streamed_run_allocates_its_results_only(void **state)
 {
-    enum { ONCE = 300 };
+    enum { ONCE = 300, AHEAD = 16, WORKERS = 4 };
     env e;
     size_t count = 0;
     size_t made[3];
@@ -844,19 +851,20 @@ static void a_streamed_run_allocates_its_results_only(void **state)
     e.cfg.allocator.realloc_fn = counted_realloc;
     e.cfg.allocator.free_fn = counted_free;
     e.cfg.allocator.user = &count;
-    e.cfg.max_workers = 4;
+    e.cfg.max_workers = WORKERS;
     env_start(&e);
     for (i = 0; i < 3; i++) { /* the first one warms up */
         numbered s;
         size_t before = count;
         memset(&s, 0, sizeof s);
         s.n = i < 2 ? ONCE : 2 * ONCE;
-        assert_int_equal(run_numbered(&e, &s, NULL), GPTNER_OK);
+        assert_int_equal(run_numbered_ahead(&e, &s, AHEAD, NULL), GPTNER_OK);
         assert_int_equal(s.ok, s.n);
         made[i] = count - before;
     }
-    /* besides, an item for each more that was under way at one time */
-    assert_true(made[2] - made[1] <= ONCE + ONCE / 4);
+    /* besides, an item for each more that was under way at one time, and what
+     * a worker needs that had nothing to do before: a connection, buffers */
+    assert_true(made[2] - made[1] <= ONCE + AHEAD + 10 * WORKERS);
     env_end(&e);
 }
 
