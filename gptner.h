@@ -1,9 +1,9 @@
 /* gptner.h - prompts in, answers out: OpenAI-compatible APIs from C. MIT.
 
 One header. It sends one prompt or a million to an OpenAI-compatible API,
-many at a time, over its own verified HTTPS, and gives exactly one result
-for each: an answer, or a typed error. Besides the C library it needs
-mbedTLS (2.28, 3.6 or 4.x).
+many at a time, or by the Batch API at half the price, over its own verified
+HTTPS, and gives exactly one result for each: an answer, or a typed error.
+Besides the C library it needs mbedTLS (2.28, 3.6 or 4.x).
 
 A COMPLETE PROGRAM (examples/hello.c)
 
@@ -146,6 +146,23 @@ ERRORS
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
 
+THE BATCH API
+
+- Half the price, answers within a day. A batch has at most 50,000 requests and
+  200 MB; gptner_batch_create_file() and gptner_job_run() split what is more.
+- gptner_job_run() does it all and may be killed at any instant. Called again
+  with the same arguments it goes on: OUT.job, beside the output OUT, is its
+  journal. Each step that costs money stands there, synced, before it is taken.
+  Creating a batch is not repeatable at the server, so after any doubt (a lost
+  reply, a crash) it is looked for by what we put into its metadata.
+- Answers come in the order of the prompts, one result for each, whatever the
+  server's files hold: rows in another order, twice, of strangers, malformed,
+  or none at all. A batch that expired or was cancelled gives what it has.
+- Of a follow-up that is sent in parallel (GPTNER_RETRY_PARALLEL) a power cut
+may lose up to 64 answers and the requests in flight, which are then paid again.
+- Uploads and downloads take as long as they move: timeout_ms does not bound
+  them, gap_timeout_ms and item_timeout_ms (an hour) do.
+
 SECURITY
 
 - Verified: the server's certificate chain and its name (or IP address), in
@@ -190,10 +207,11 @@ LIMITS, AND WHAT IT DOES NOT DO
 
 - HTTP/1.1 only, one request at a time on a connection; no HTTP/2, no
   compression, no cookies, no SOCKS.
-- It does not count tokens before it sends, and does not cut prompts to fit.
+- It does not count tokens before it sends, and does not cut prompts to fit;
+  the Batch API's limits are kept by an estimate (bytes of a request / 3).
 - Tools are passed through as JSON, not called.
-- The Batch API (half the price, within a day) and named-entity recognition
-  by prompting are to come; the layers that carry them are these.
+- Named-entity recognition by prompting is to come; the layers that carry it
+  are these.
 - mbedTLS cannot use CA certificates with critical name constraints and does
   not fetch missing intermediate certificates.
 
@@ -1504,6 +1522,10 @@ typedef struct gptner_batch_retrieve_config {
     const char *temp_prefix;
     gptner_progress_fn progress_fn;
     void *progress_user;
+    /* Good answers as they stand in the files and the others last, each once:
+     * look at index. Rows are then read once, which saves a third of the time.
+     * An output_path must end in .jsonl. */
+    bool as_completed;
 } gptner_batch_retrieve_config;
 
 /* The results of a batch that has ended, in the order of its requests: exactly
@@ -1642,7 +1664,7 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #else
 #define GPN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #endif
-/* For small functions with many callers, which -Os would still copy. */
+/* For functions which -Os would copy or merge into others, to be larger. */
 #define GPN_NOINLINE __attribute__((noinline))
 #else
 #define GPN_PRINTF(fmt, args)
@@ -1692,36 +1714,40 @@ GPTNER_API const char *gptner_version(void)
     return GPTNER_VERSION;
 }
 
+/* The status of each line in the texts below. */
+static const unsigned char gpn_status_values[] = {
+#define GPTNER_X(name, value, text) value,
+    GPTNER_ERROR_LIST(GPTNER_X)
+#undef GPTNER_X
+        GPTNER_OK};
+
+/* Of texts that stand one behind the other, with a NUL after each, the one
+ * that belongs to status; the last is for all others. */
+static const char *gpn_status_find(const char *texts, gptner_status status)
+{
+    size_t i = 0;
+    while (i < GPN_COUNT(gpn_status_values) &&
+           gpn_status_values[i] != (unsigned)status) {
+        texts += strlen(texts) + 1;
+        i++;
+    }
+    return texts;
+}
+
 GPTNER_API const char *gptner_status_text(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return text;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) text "\0"
+    return gpn_status_find(GPTNER_ERROR_LIST(GPTNER_X) "ok\0unknown status",
+                           status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "ok";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "unknown status";
 }
 
 GPTNER_API const char *gptner_status_name(gptner_status status)
 {
-    switch (status) {
-#define GPTNER_X(name, value, text) \
-    case GPTNER_ERR_##name:         \
-        return "GPTNER_ERR_" #name;
-        GPTNER_ERROR_LIST(GPTNER_X)
+#define GPTNER_X(name, value, text) "GPTNER_ERR_" #name "\0"
+    return gpn_status_find(
+        GPTNER_ERROR_LIST(GPTNER_X) "GPTNER_OK\0GPTNER_ERR_UNKNOWN", status);
 #undef GPTNER_X
-    case GPTNER_OK:
-        return "GPTNER_OK";
-    case GPTNER_STATUS_LAST:
-        break;
-    }
-    return "GPTNER_ERR_UNKNOWN";
 }
 
 /* ===========================================================================
@@ -2070,11 +2096,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     SRWLOCK lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    CONDITION_VARIABLE cond;
-} gpn_cond;
 typedef struct gpn_thread {
     HANDLE handle;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {SRWLOCK_INIT}
@@ -2083,11 +2108,10 @@ typedef struct gpn_thread {
 typedef struct gpn_mutex {
     pthread_mutex_t lock;
 } gpn_mutex;
-typedef struct gpn_cond {
-    pthread_cond_t cond;
-} gpn_cond;
 typedef struct gpn_thread {
     pthread_t id;
+    void (*fn)(void *arg);
+    void *arg;
 } gpn_thread;
 /* clang-format off */
 #define GPN_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
@@ -2142,88 +2166,26 @@ static void gpn_mutex_unlock(gpn_mutex *m)
 }
 
 #ifndef GPTNER_NO_THREADS
-static bool gpn_cond_init(gpn_cond *c)
-{
-    memset(c, 0, sizeof *c);
-    if (GPN_FAULT(GPN_FAULT_THREAD)) {
-        return false;
-    }
 #ifdef _WIN32
-    InitializeConditionVariable(&c->cond);
-    return true;
-#else
-    return pthread_cond_init(&c->cond, NULL) == 0;
-#endif
-}
-
-static void gpn_cond_deinit(gpn_cond *c)
+static unsigned __stdcall gpn_thread_entry(void *thread)
 {
-#ifdef _WIN32
-    GPN_UNUSED(c);
-#else
-    pthread_cond_destroy(&c->cond);
-#endif
-}
-
-static void gpn_cond_wait(gpn_cond *c, gpn_mutex *m)
-{
-#ifdef _WIN32
-    SleepConditionVariableSRW(&c->cond, &m->lock, INFINITE, 0);
-#else
-    pthread_cond_wait(&c->cond, &m->lock);
-#endif
-}
-
-static void gpn_cond_signal(gpn_cond *c)
-{
-#ifdef _WIN32
-    WakeConditionVariable(&c->cond);
-#else
-    pthread_cond_signal(&c->cond);
-#endif
-}
-
-/* Lives on the stack of gpn_thread_start until the new thread has read it, so
- * that starting a thread allocates nothing. mutex guards taken. */
-typedef struct gpn_thread_boot {
-    void (*fn)(void *arg);
-    void *arg;
-    gpn_mutex mutex;
-    gpn_cond cond;
-    bool taken;
-} gpn_thread_boot;
-
-static void gpn_thread_run(gpn_thread_boot *boot)
-{
-    void (*fn)(void *arg) = boot->fn;
-    void *arg = boot->arg;
-
-    gpn_mutex_lock(&boot->mutex);
-    boot->taken = true;
-    gpn_cond_signal(&boot->cond);
-    gpn_mutex_unlock(&boot->mutex);
-    fn(arg);
-}
-
-#ifdef _WIN32
-static unsigned __stdcall gpn_thread_entry(void *boot)
-{
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return 0;
 }
 
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     t->handle =
-        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry,
-                               boot, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+        (HANDLE)_beginthreadex(NULL, (unsigned)stack_bytes, gpn_thread_entry, t,
+                               STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return t->handle != NULL;
 }
 #else
-static void *gpn_thread_entry(void *boot)
+static void *gpn_thread_entry(void *thread)
 {
-    gpn_thread_run((gpn_thread_boot *)boot);
+    gpn_thread *t = (gpn_thread *)thread;
+    t->fn(t->arg);
     return NULL;
 }
 
@@ -2245,8 +2207,7 @@ static bool gpn_thread_set_stack(pthread_attr_t *attr, size_t bytes)
 
 /* The new thread inherits a mask with every signal blocked but those that
  * report a fault of its own: the caller's threads take the signals. */
-static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
-                              size_t stack_bytes)
+static bool gpn_thread_create(gpn_thread *t, size_t stack_bytes)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     pthread_attr_t attr;
@@ -2264,7 +2225,7 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
     ok = gpn_thread_set_stack(&attr, stack_bytes) &&
          pthread_sigmask(SIG_SETMASK, &block, &old) == 0;
     if (ok) {
-        ok = pthread_create(&t->id, &attr, gpn_thread_entry, boot) == 0;
+        ok = pthread_create(&t->id, &attr, gpn_thread_entry, t) == 0;
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);
@@ -2272,33 +2233,17 @@ static bool gpn_thread_create(gpn_thread *t, gpn_thread_boot *boot,
 }
 #endif
 
-/* stack_bytes 0: the system's default. End it with join or detach. */
+/* stack_bytes 0: the system's default. End it with join or detach; *t stays
+ * where it is until fn has begun. */
 static bool gpn_thread_start(gpn_thread *t, void (*fn)(void *arg), void *arg,
                              size_t stack_bytes)
 {
-    gpn_thread_boot boot = GPN_ZERO;
-    bool ok;
-
-    if (GPN_FAULT(GPN_FAULT_THREAD) || !gpn_mutex_init(&boot.mutex)) {
+    if (GPN_FAULT(GPN_FAULT_THREAD)) {
         return false;
     }
-    if (!gpn_cond_init(&boot.cond)) {
-        gpn_mutex_deinit(&boot.mutex);
-        return false;
-    }
-    boot.fn = fn;
-    boot.arg = arg;
-    ok = gpn_thread_create(t, &boot, stack_bytes);
-    if (ok) {
-        gpn_mutex_lock(&boot.mutex);
-        while (!boot.taken) {
-            gpn_cond_wait(&boot.cond, &boot.mutex);
-        }
-        gpn_mutex_unlock(&boot.mutex);
-    }
-    gpn_cond_deinit(&boot.cond);
-    gpn_mutex_deinit(&boot.mutex);
-    return ok;
+    t->fn = fn;
+    t->arg = arg;
+    return gpn_thread_create(t, stack_bytes);
 }
 
 static void gpn_thread_join(gpn_thread *t)
@@ -3380,7 +3325,7 @@ static bool gpn_file_open_read(gpn_file *f, const gpn_env *env,
 }
 
 /* 0, 1, 2: the standard streams. */
-static void gpn_file_std(gpn_file *f, int number)
+static GPN_NOINLINE void gpn_file_std(gpn_file *f, int number)
 {
     memset(f, 0, sizeof *f);
 #ifdef _WIN32
@@ -3431,6 +3376,7 @@ static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
     return -1;
 }
 
+#ifndef GPTNER_NO_BATCH
 /* Reads from any place of a file that is no pipe, until cap bytes are there or
  * the file ends. The number of bytes read, -1: failed. Do not mix with
  * gpn_file_read(): on Windows this moves its place. */
@@ -3476,6 +3422,7 @@ static int64_t gpn_file_read_at(gpn_file *f, char *data, size_t cap, int64_t at,
     }
     return (int64_t)have;
 }
+#endif
 
 /* All of it, or false. */
 static bool gpn_file_write(gpn_file *f, const char *data, size_t len,
@@ -3631,6 +3578,7 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
+#ifndef GPTNER_NO_BATCH
 /* A file that one process at a time can hold, made if it is not there. false
  * with *busy: another has it. It ends with the process that holds it; a file
  * that was removed meanwhile holds nobody off, so its name is looked at. */
@@ -3696,6 +3644,7 @@ static void gpn_lock_give(gpn_file *f, const char *path)
     gpn_file_close(f, &ignored);
 #endif
 }
+#endif
 
 /* ---- files that appear whole or not at all ---- */
 
@@ -3815,7 +3764,7 @@ static bool gpn_whole_begin(gpn_whole *w, const gpn_env *env, const char *path,
     return true;
 }
 
-static bool gpn_whole_flush(gpn_whole *w)
+static GPN_NOINLINE bool gpn_whole_flush(gpn_whole *w)
 {
     bool ok = gpn_file_write(&w->file, w->buffer, w->len, &w->oserr);
 
@@ -3872,7 +3821,7 @@ static bool gpn_folder_of(const char *path, char folder[PATH_MAX])
 /* So that names in the folder of path survive a power cut, too: in that of its
  * target, if it is a symbolic link. true where that cannot be done, as in a
  * folder that may not be read or on a file system that knows no such thing. */
-static bool gpn_folder_sync(const char *path, int *oserr)
+static bool gpn_folder_flush(const char *path, int *oserr)
 {
 #ifdef _WIN32
     GPN_UNUSED(path);
@@ -3884,10 +3833,6 @@ static bool gpn_folder_sync(const char *path, int *oserr)
     unsigned mode;
     int fd;
 
-    if (GPN_FAULT(GPN_FAULT_FILE)) {
-        *oserr = GPN_E_IO;
-        return false;
-    }
     path = gpn_whole_target(path, resolved, &direct, &mode);
     if (!gpn_folder_of(path, folder)) {
         return true;
@@ -3903,6 +3848,18 @@ static bool gpn_folder_sync(const char *path, int *oserr)
     return ok;
 #endif
 }
+
+/* The same, where a failure counts. */
+#ifndef GPTNER_NO_BATCH
+static bool gpn_folder_sync(const char *path, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    return gpn_folder_flush(path, oserr);
+}
+#endif
 
 #ifndef GPTNER_NO_BATCH
 /* Show ours_fn what follows in each name that begins with path, and remove the
@@ -3980,6 +3937,7 @@ static bool gpn_whole_finish(gpn_whole *w)
              gpn_file_close(&w->file, &w->oserr)));
 }
 
+#ifndef GPTNER_NO_BATCH
 /* Writes no more, but still has to be put in its place, or aborted; what is
  * held until then are the names. */
 static bool gpn_whole_seal(gpn_whole *w, int *oserr)
@@ -3997,6 +3955,7 @@ static bool gpn_whole_seal(gpn_whole *w, int *oserr)
     *oserr = w->oserr;
     return ok;
 }
+#endif
 
 /* Puts the file in its place. Ends the writer in either case; false: path is
  * as it was before. */
@@ -4010,7 +3969,7 @@ static bool gpn_whole_commit(gpn_whole *w, int *oserr)
             int ignored; /* the file is in its place */
 
             w->part = NULL;
-            gpn_folder_sync(w->path, &ignored);
+            gpn_folder_flush(w->path, &ignored);
         }
     }
     *oserr = w->oserr;
@@ -4282,7 +4241,7 @@ static bool gpn_str_starts(gptner_str a, const char *text)
     return gpn_str_begins(a, text, false);
 }
 
-static bool gpn_str_istarts(gptner_str a, const char *text)
+static GPN_NOINLINE bool gpn_str_istarts(gptner_str a, const char *text)
 {
     return gpn_str_begins(a, text, true);
 }
@@ -4488,7 +4447,7 @@ typedef struct gpn_big {
     uint32_t w[GPN_BIG_WORDS];
 } gpn_big;
 
-static void gpn_big_set(gpn_big *a, uint64_t value)
+static GPN_NOINLINE void gpn_big_set(gpn_big *a, uint64_t value)
 {
     a->n = 0;
     while (value > 0) {
@@ -4957,7 +4916,7 @@ static uint64_t gpn_double_exact(uint64_t fraction, int exp2, int *power)
 }
 
 /* Whether digits * 10^power reads back as value. */
-static bool gpn_double_is(double value, uint64_t digits, int power)
+static GPN_NOINLINE bool gpn_double_is(double value, uint64_t digits, int power)
 {
     char text[24];
     gpn_number number;
@@ -5067,6 +5026,7 @@ typedef struct gpn_buf {
     char *data;
     size_t len, cap, max;
     gptner_status status;
+    bool secret; /* memory is wiped before it is given back */
 } gpn_buf;
 
 #define GPN_BUF_FIRST 256 /* bytes */
@@ -5078,17 +5038,23 @@ static void gpn_buf_init(gpn_buf *b, const gpn_env *env, size_t max)
     b->max = max;
 }
 
+static void gpn_buf_release(const gpn_buf *b)
+{
+    if (b->secret && b->data != NULL) {
+        gpn_mem_wipe(b->data, b->cap);
+    }
+    gpn_mem_free(b->env, b->data);
+}
+
 static void gpn_buf_deinit(gpn_buf *b)
 {
-    if (b->data != NULL) {
-        gpn_mem_free(b->env, b->data);
-    }
+    gpn_buf_release(b);
     b->data = NULL;
     b->len = b->cap = 0;
 }
 
 /* Empty again; the memory is kept. */
-static void gpn_buf_clear(gpn_buf *b)
+static GPN_NOINLINE void gpn_buf_clear(gpn_buf *b)
 {
     b->len = 0;
     b->status = GPTNER_OK;
@@ -5117,7 +5083,15 @@ static bool gpn_buf_reserve(gpn_buf *b, size_t extra)
     if (cap > b->max) {
         cap = b->max;
     }
-    data = gpn_mem_realloc(b->env, b->data, cap);
+    if (!b->secret) {
+        data = gpn_mem_realloc(b->env, b->data, cap);
+    } else { /* no copy stays behind */
+        data = gpn_mem_alloc(b->env, cap);
+        if (data != NULL && b->data != NULL) {
+            memcpy(data, b->data, b->len);
+            gpn_buf_release(b);
+        }
+    }
     if (data == NULL) {
         b->status = GPTNER_ERR_NO_MEMORY;
         return false;
@@ -5408,8 +5382,8 @@ static size_t gpn_format(char *out, size_t cap, const char *fmt, ...)
 }
 
 GPN_PRINTF(3, 0)
-static void gpn_vformat_line(char *out, size_t cap, const char *fmt,
-                             va_list args)
+static GPN_NOINLINE void gpn_vformat_line(char *out, size_t cap,
+                                          const char *fmt, va_list args)
 {
     gpn_text_clean(out, gpn_vformat(out, cap, fmt, args));
 }
@@ -5461,7 +5435,7 @@ typedef struct gpn_sha256_state {
     unsigned char block[64];
 } gpn_sha256_state;
 
-static void gpn_sha256_init(gpn_sha256_state *s)
+static GPN_NOINLINE void gpn_sha256_init(gpn_sha256_state *s)
 {
     static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u,
                                       0xa54ff53au, 0x510e527fu, 0x9b05688cu,
@@ -6795,79 +6769,190 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
-/* A piece of text from p up to stop, or a little beyond it but not to end, to
- * *at, which has room. Stops early at what is no whole character. */
-static const char *gpn_json_w_piece(const char *p, const char *stop,
-                                    const char *end, char **at)
+#if defined(__SSE2__) && defined(__GNUC__)
+#include <emmintrin.h>
+
+/* What 64 bytes hold, a bit a byte, the first one lowest. */
+typedef struct gpn_json_block {
+    uint64_t escapes; /* does not stand for itself */
+    uint64_t beyond;  /* not ASCII; the others are only set if there are such */
+    uint64_t inner;   /* not the first byte of a character */
+    uint64_t three;   /* first of three or four */
+    uint64_t four;    /* first of four */
+    uint64_t rare;    /* first, and the second one has to be looked at */
+} gpn_json_block;
+
+static uint64_t gpn_json_mask(__m128i a, __m128i b, __m128i c, __m128i d)
 {
-    /* behind the backslash; 'u': no short form, 0: needs none */
-    static const char form[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu\0\0\"";
-    char *to = *at;
-    while (p < stop) {
-        unsigned c;
-        size_t n;
-        if (end - p >= 8) {
-            uint64_t hits = gpn_json_hits(p);
-            memcpy(to, p, 8);
-            n = hits != 0 ? gpn_json_first(hits) : 8;
-            p += n;
-            to += n;
-            if (n == 8)
-                continue;
-        }
-        c = (unsigned char)*p;
-        if (c >= 0x80) {
-            do {
-                n = gpn_json_multi(p, (size_t)(end - p));
-                memcpy(to, p, n);
-                p += n;
-                to += n;
-            } while (n > 0 && p < stop && (unsigned char)*p >= 0x80);
-            if (n == 0)
-                break;
-        } else if (c != '\\' && (c >= sizeof form - 1 || form[c] == '\0')) {
-            *to++ = *p++;
-        } else if (c >= 0x20 || form[c] != 'u') {
-            *to++ = '\\';
-            *to++ = c == '\\' ? '\\' : form[c];
-            p++;
-        } else {
-            to = gpn_json_w_unit(to, c);
-            p++;
-        }
-    }
-    *at = to;
-    return p;
+    unsigned low = (unsigned)_mm_movemask_epi8(b) << 16;
+    unsigned high = (unsigned)_mm_movemask_epi8(d) << 16;
+    low |= (unsigned)_mm_movemask_epi8(a);
+    high |= (unsigned)_mm_movemask_epi8(c);
+    return (uint64_t)high << 32 | low;
 }
 
-/* The quick way into memory for most of a text, if not all: a piece at a time,
- * for which there is room whatever it holds. Returns where it stopped. */
+static __m128i gpn_json_equal(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(x, _mm_set1_epi8((char)c));
+}
+
+static __m128i gpn_json_least(__m128i x, unsigned c)
+{
+    return _mm_cmpeq_epi8(_mm_max_epu8(x, _mm_set1_epi8((char)c)), x);
+}
+
+static __m128i gpn_json_odd(__m128i x)
+{
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
+    return _mm_or_si128(
+        low, _mm_or_si128(gpn_json_equal(x, '"'), gpn_json_equal(x, '\\')));
+}
+
+/* C0, C1, E0, ED. */
+static __m128i gpn_json_rare(__m128i x)
+{
+    __m128i even = _mm_and_si128(x, _mm_set1_epi8((char)0xfe));
+    return _mm_or_si128(
+        gpn_json_equal(even, 0xc0),
+        _mm_or_si128(gpn_json_equal(x, 0xe0), gpn_json_equal(x, 0xed)));
+}
+
+static __m128i gpn_json_inner(__m128i x)
+{
+    return _mm_cmplt_epi8(x, _mm_set1_epi8((char)0xc0));
+}
+
+static void gpn_json_survey(const char *p, gpn_json_block *b)
+{
+    const __m128i *at = (const __m128i *)(const void *)p;
+    __m128i v = _mm_loadu_si128(at), x = _mm_loadu_si128(at + 1);
+    __m128i y = _mm_loadu_si128(at + 2), z = _mm_loadu_si128(at + 3);
+    b->escapes = gpn_json_mask(gpn_json_odd(v), gpn_json_odd(x),
+                               gpn_json_odd(y), gpn_json_odd(z));
+    b->beyond = gpn_json_mask(v, x, y, z);
+    b->inner = b->three = b->four = b->rare = 0;
+    if (b->beyond == 0)
+        return;
+    b->inner = gpn_json_mask(gpn_json_inner(v), gpn_json_inner(x),
+                             gpn_json_inner(y), gpn_json_inner(z));
+    b->three = gpn_json_mask(gpn_json_least(v, 0xe0), gpn_json_least(x, 0xe0),
+                             gpn_json_least(y, 0xe0), gpn_json_least(z, 0xe0));
+    b->rare = gpn_json_mask(gpn_json_rare(v), gpn_json_rare(x),
+                            gpn_json_rare(y), gpn_json_rare(z));
+    if (b->three == 0)
+        return;
+    b->four = gpn_json_mask(gpn_json_least(v, 0xf0), gpn_json_least(x, 0xf0),
+                            gpn_json_least(y, 0xf0), gpn_json_least(z, 0xf0));
+    b->rare |= b->four;
+}
+
+/* Whether the block at p is UTF-8, when those of the bits of *due that are set
+ * are inner bytes of a character begun before; *due for the next block. */
+static bool gpn_json_block_good(const gpn_json_block *b, const char *p,
+                                const char *end, uint64_t *due)
+{
+    uint64_t first = b->beyond & ~b->inner, rare = b->rare;
+    uint64_t inner = first << 1 | b->three << 2 | b->four << 3 | *due;
+    *due = first >> 63 | b->three >> 62 | b->four >> 61;
+    if (inner != b->inner)
+        return false;
+    for (; rare != 0; rare &= rare - 1) {
+        const char *c = p + __builtin_ctzll(rare);
+        if (gpn_json_multi(c, (size_t)(end - c)) == 0)
+            return false;
+    }
+    return true;
+}
+
+/* A block at p, of which n bytes count, up to 112 can be read, and those of the
+ * bits of escapes want one. Returns where the output ends, behind which up to
+ * 64 bytes are spoilt. */
+static char *gpn_json_w_block(const char *p, size_t n, uint64_t escapes,
+                              char *to)
+{
+    /* what follows the backslash; 'u': no short form */
+    static const char form['\\' + 1] = {
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'b', 't', 'n', 'u', 'f', 'r',
+        'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u',
+        'u', 'u', 'u', 'u', 0,   0,   '"', 0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+        0,   0,   0,   0,   0,   0,   0,   0,   '\\'};
+    size_t from = 0, next;
+    for (; escapes != 0; escapes &= escapes - 1) {
+        unsigned c;
+        next = (size_t)__builtin_ctzll(escapes);
+        c = (unsigned char)p[next];
+        memcpy(to, p + from, 48);
+        if (next - from > 48)
+            memcpy(to + 48, p + from + 48, 16);
+        to += next - from;
+        from = next + 1;
+        to[0] = '\\';
+        to[1] = form[c];
+        to += 2;
+        if (form[c] == 'u')
+            to = gpn_json_w_unit(to - 2, c);
+    }
+    memcpy(to, p + from, 48);
+    if (n - from > 48)
+        memcpy(to + 48, p + from + 48, 16);
+    return to + (n - from);
+}
+
+/* The quick way into memory for most of a text, if not all, 64 bytes a step.
+ * Returns where it stopped: at the end, or at a character that is none or not
+ * whole, or when little is left of what the buffer may hold. */
 static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
                                     const char *end)
 {
+    enum { ROOM = 6 * 64 + 64 }; /* \u00xx 64 times, and what is spoilt */
     gpn_buf *out = w->out;
-    const char *stop;
-    do {
-        size_t len = (size_t)(end - p), room;
-        char *to;
-        len = len < 2048 ? len : 2048;
-        room = 6 * len + 16; /* \u00xx; and a word, or a character, beyond */
-        if (out->max - out->len < room || !gpn_buf_reserve(out, room))
+    char last[224]; /* the end of the text, and what may be read behind it */
+    const char *from = p; /* there, or still in the text */
+    gpn_json_block b;
+    uint64_t due = 0, next;
+    while (p < end &&
+           (out->cap - out->len >= ROOM ||
+            (out->max - out->len >= ROOM && gpn_buf_reserve(out, ROOM)))) {
+        size_t n = (size_t)(end - p);
+        char *to = out->data + out->len;
+        if (n < 112 && from == p) {
+            memset(last + n, ' ', 112);
+            memcpy(last, p, n);
+            from = last;
+        }
+        n = n < 64 ? n : 64;
+        next = due;
+        gpn_json_survey(from, &b);
+        if ((b.beyond | due) != 0 && !gpn_json_block_good(&b, p, end, &next))
             break;
-        stop = p + len;
-        to = out->data + out->len;
-        p = gpn_json_w_piece(p, stop, end, &to);
-        out->len = (size_t)(to - out->data);
-    } while (p < end && p >= stop);
+        due = next;
+        out->len += (size_t)(gpn_json_w_block(from, n, b.escapes, to) - to);
+        p += n;
+        from += n;
+    }
+    if (due != 0) { /* back to where that character begins */
+        do {
+            out->len--;
+            p--;
+        } while (((unsigned char)*p & 0xc0) == 0x80);
+    }
     return p;
 }
+#endif
 
 /* Text inside a string; a character cut off by its end is carried over. */
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
     const char *end = p + len, *run;
+#if defined(__SSE2__) && defined(__GNUC__)
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
+    if (p == end)
+        return;
+#endif
     run = p;
     while ((p = gpn_json_plain(p, end)) < end) {
         size_t need = 1, n = 1;
@@ -7415,12 +7500,12 @@ typedef struct gpn_name {
 /* Lives on the default allocator and its own env: a helper thread that is
  * stuck in the operating system may outlive the client and its hooks. */
 typedef struct gpn_resolver {
-    gpn_env env;
-    gpn_bell bell;
-    gpn_mutex mutex; /* guards all below, and what gpn_name does not except */
-    int refs;        /* the client, and each running helper */
+    gpn_mutex mutex; /* guards up to count, and what gpn_name does not except */
     gpn_name *names;
     size_t count;
+    int refs; /* the client, and each running helper */
+    gpn_env env;
+    gpn_bell bell;
 } gpn_resolver;
 
 static gptner_status gpn_resolver_new(const gpn_env *env, gpn_resolver **out,
@@ -8200,7 +8285,7 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
 }
 #endif
 
-static void gpn_tls_init_contexts(gpn_tls *tls)
+static GPN_NOINLINE void gpn_tls_init_contexts(gpn_tls *tls)
 {
     mbedtls_ssl_config_init(&tls->conf);
 #ifdef GPN_TLS_13
@@ -8981,7 +9066,8 @@ static const char *gpn_tls_flags_text(const gpn_stream *s, uint32_t flags,
 
 /* Error codes that can be met; the first that fits. X.509 and ASN.1 codes come
  * from a certificate that cannot be parsed. */
-static const char *gpn_tls_code_text(int code, gptner_status *status)
+static GPN_NOINLINE const char *gpn_tls_code_text(int code,
+                                                  gptner_status *status)
 {
     static const gpn_tls_text texts[] = {
         {0x6600, "the server's parameters are not acceptable"},
@@ -9019,7 +9105,8 @@ static const char *gpn_tls_code_text(int code, gptner_status *status)
 
 /* --- TLS: handshake --- */
 
-static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
+static GPN_NOINLINE bool gpn_ascii_same(const unsigned char *a, const char *b,
+                                        size_t len)
 {
     size_t i;
     for (i = 0; i < len; i++) {
@@ -9036,8 +9123,8 @@ static bool gpn_ascii_same(const unsigned char *a, const char *b, size_t len)
 
 /* RFC 9525 6.3: the whole name, or '*' in place of its first label, and then
  * at least two more. name is in lower case. */
-static bool gpn_dns_matches(const unsigned char *san, size_t len,
-                            const char *name)
+static GPN_NOINLINE bool gpn_dns_matches(const unsigned char *san, size_t len,
+                                         const char *name)
 {
     size_t name_len = strlen(name);
     if (len > 2 && san[0] == '*' && san[1] == '.') {
@@ -9720,7 +9807,7 @@ static int gpn_hex_value(char c)
 }
 
 /* A number of exactly n digits; -1: it is none. */
-static int gpn_digits_fixed(const char *p, int n)
+static GPN_NOINLINE int gpn_digits_fixed(const char *p, int n)
 {
     int value = 0;
     for (; n > 0; n--, p++) {
@@ -9887,7 +9974,7 @@ static const char *gpn_url_split_authority(gptner_str text, gpn_url_view *v)
 }
 
 /* Splits what follows "scheme://"; NULL or what is wrong with it. */
-static const char *gpn_url_split(gptner_str text, gpn_url_view *v)
+static GPN_NOINLINE const char *gpn_url_split(gptner_str text, gpn_url_view *v)
 {
     const char *why;
     size_t i = 0;
@@ -10131,6 +10218,12 @@ static void gpn_http_header(gpn_buf *out, const char *name, gptner_str value)
     gpn_buf_add(out, "\r\n", 2);
 }
 
+static GPN_NOINLINE void gpn_http_header_c(gpn_buf *out, const char *name,
+                                           const char *value)
+{
+    gpn_http_header(out, name, gpn_str_c(value));
+}
+
 static void gpn_http_end_head(gpn_buf *out)
 {
     gpn_buf_add(out, "\r\n", 2);
@@ -10252,7 +10345,7 @@ static void gpn_http_deinit(gpn_http *h)
     gpn_buf_deinit(&h->fields);
 }
 
-static void gpn_http_clear_head(gpn_http *h)
+static GPN_NOINLINE void gpn_http_clear_head(gpn_http *h)
 {
     gpn_buf_clear(&h->head);
     gpn_buf_clear(&h->fields);
@@ -10263,7 +10356,8 @@ static void gpn_http_clear_head(gpn_http *h)
 }
 
 /* value, or the default for 0, but not more than most. */
-static size_t gpn_http_limit(size_t value, size_t otherwise, size_t most)
+static GPN_NOINLINE size_t gpn_http_limit(size_t value, size_t otherwise,
+                                          size_t most)
 {
     value = value > 0 ? value : otherwise;
     return value < most ? value : most;
@@ -10836,7 +10930,7 @@ static void gpn_sse_init(gpn_sse *s, const gpn_env *env, size_t max_event)
     }
 }
 
-static void gpn_sse_reset(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_reset(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10846,7 +10940,7 @@ static void gpn_sse_reset(gpn_sse *s)
     s->begun = s->after_cr = s->skipping = s->handed_out = false;
 }
 
-static void gpn_sse_deinit(gpn_sse *s)
+static GPN_NOINLINE void gpn_sse_deinit(gpn_sse *s)
 {
     int i;
     for (i = 0; i < GPN_SSE_TEXTS; i++) {
@@ -10880,7 +10974,7 @@ static void gpn_sse_field(gpn_sse *s, gptner_str name, gptner_str value)
 }
 
 /* True when the line was empty and an event is to be handed out. */
-static bool gpn_sse_line(gpn_sse *s, gptner_str line)
+static GPN_NOINLINE bool gpn_sse_line(gpn_sse *s, gptner_str line)
 {
     const char *colon;
     gptner_str value = GPN_ZERO;
@@ -11090,7 +11184,7 @@ static void gpn_multipart_head(gpn_multipart *m, const gptner_part *part)
     }
     gpn_buf_add_s(out, "\r\n");
     if (type != NULL) {
-        gpn_http_header(out, "Content-Type", gpn_str_c(type));
+        gpn_http_header_c(out, "Content-Type", type);
     }
     gpn_buf_add_s(out, "\r\n");
 }
@@ -11140,8 +11234,9 @@ static gptner_status gpn_multipart_size(gpn_multipart *m,
 }
 
 /* The body becomes n bytes longer. */
-static gptner_status gpn_multipart_grow(gpn_multipart *m, int64_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_grow(gpn_multipart *m,
+                                                     int64_t n,
+                                                     gptner_error *err)
 {
     if (n > INT64_MAX - m->length) {
         return gpn_fail(err, GPTNER_ERR_LIMIT, "multipart: too long");
@@ -11180,9 +11275,11 @@ static gptner_status gpn_multipart_build(gpn_multipart *m, gptner_error *err)
 
 /* parts, their strings and values are borrowed until deinit. On success length
  * is what will be read, to the byte. */
-static gptner_status gpn_multipart_init(gpn_multipart *m, const gpn_env *env,
-                                        const gptner_part *parts, size_t n,
-                                        gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_multipart_init(gpn_multipart *m,
+                                                     const gpn_env *env,
+                                                     const gptner_part *parts,
+                                                     size_t n,
+                                                     gptner_error *err)
 {
     enum { TEXT_MAX = 1 << 24 }; /* bytes of all heads; far above any use */
     uint64_t a = gpn_random_u64(env), b = gpn_random_u64(env);
@@ -11655,10 +11752,9 @@ typedef struct gpn_scratch {
     char data[GPN_RECORD];
 } gpn_scratch;
 
-typedef struct gpn_conn {
-    const gpn_link *link;
-    gpn_stream stream;
+typedef struct gpn_conn { /* what is used most is within a short offset */
     const gpn_peer *peer; /* of the open connection; NULL: closed */
+    const gpn_link *link;
     gpn_phase phase;
     int reopened;    /* within this attempt */
     unsigned served; /* exchanges over this connection */
@@ -11673,30 +11769,31 @@ typedef struct gpn_conn {
     size_t out_len;
     size_t body_sent;
     /* times: gpn_clock_ms() */
-    int64_t started_ms;
     int64_t phase_ms;    /* when the phase began */
     int64_t progress_ms; /* last byte that moved */
     int64_t sent_ms;     /* first byte of the request */
     int64_t received;    /* bytes of this exchange's response */
-    int64_t idle_ms;     /* since when it is idle */
     int64_t until;       /* step at the latest then; INT64_MAX: never */
-    int64_t hard_ms;     /* caller's limit */
+    gptner_error error;
+    gpn_request request;
+    gpn_stream stream;
+    gpn_reply reply;
+    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
+    gpn_buf body;
+    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
+    gpn_http http;
+    int64_t started_ms;
+    int64_t hard_ms; /* caller's limit */
+    int64_t idle_ms; /* since when it is idle */
     int64_t idle_limit_ms;
     /* counted for the run's summary, cleared by the pool */
     unsigned opened;
     unsigned resumed;
     unsigned resent;
-    gpn_sink sink; /* divert_fn NULL: all bodies to memory */
-    gpn_request request;
-    gpn_reply reply;
-    gpn_buf body;
-    gpn_buf upload; /* a piece of a multipart body; the CONNECT request */
-    gpn_http http;
-    gptner_error error;
 } gpn_conn;
 
-static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
-                          void *tag)
+static GPN_NOINLINE void gpn_conn_init(gpn_conn *c, const gpn_link *link,
+                                       gpn_poller *poller, void *tag)
 {
     memset(c, 0, sizeof *c);
     c->link = link;
@@ -11706,6 +11803,8 @@ static void gpn_conn_init(gpn_conn *c, const gpn_link *link, gpn_poller *poller,
     gpn_buf_init(&c->request.body, link->env, SIZE_MAX / 2);
     gpn_buf_init(&c->body, link->env, SIZE_MAX / 2);
     gpn_buf_init(&c->upload, link->env, GPN_HEAD_CAP);
+    c->request.head.secret = true; /* it holds the key, */
+    c->upload.secret = true;       /* and this perhaps the proxy's password */
     c->phase = GPN_PHASE_IDLE;
     c->until = INT64_MAX;
 }
@@ -11723,15 +11822,9 @@ static void gpn_conn_deinit(gpn_conn *c)
 {
     gpn_conn_close(c);
     gpn_http_deinit(&c->http);
-    if (c->request.head.data != NULL) { /* it holds the key */
-        gpn_mem_wipe(c->request.head.data, c->request.head.cap);
-    }
     gpn_buf_deinit(&c->request.head);
     gpn_buf_deinit(&c->request.body);
     gpn_buf_deinit(&c->body);
-    if (c->upload.data != NULL) { /* it may hold the proxy's password */
-        gpn_mem_wipe(c->upload.data, c->upload.cap);
-    }
     gpn_buf_deinit(&c->upload);
 }
 
@@ -11766,42 +11859,43 @@ static GPN_NOINLINE void gpn_conn_enter(gpn_conn *c, gpn_phase phase,
     c->progress_ms = now;
 }
 
+typedef struct gpn_phase_limit {
+    char what[55];
+    bool moves; /* from the last byte that moved, not from the phase's begin */
+    uint16_t time; /* in gpn_time_limits */
+} gpn_phase_limit;
+
+/* By gpn_phase; behind them that of a response which has begun. */
+static const gpn_phase_limit gpn_phase_limits[] = {
+    {"", false, 0},
+    {"connect (connect_timeout_ms)", false,
+     offsetof(gpn_time_limits, connect_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"CONNECT to the proxy (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"TLS handshake (handshake_timeout_ms)", false,
+     offsetof(gpn_time_limits, handshake_ms)},
+    {"sending the request (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)},
+    {"waiting for the first byte (first_byte_timeout_ms)", false,
+     offsetof(gpn_time_limits, first_byte_ms)},
+    {"waiting for more of the response (gap_timeout_ms)", true,
+     offsetof(gpn_time_limits, gap_ms)}};
+
 /* The deadline of the present phase, and its name for the message. */
 static int64_t gpn_conn_deadline(const gpn_conn *c, const char **what)
 {
     const gpn_time_limits *t = &c->link->times;
-    int64_t own = INT64_MAX;
+    bool begun = c->phase == GPN_PHASE_RECEIVE && c->received > 0;
+    const gpn_phase_limit *limit = &gpn_phase_limits[c->phase + begun];
     int64_t all = c->request.bulk ? INT64_MAX
                                   : gpn_time_add(c->started_ms, t->attempt_ms);
-    switch (c->phase) {
-    case GPN_PHASE_CONNECT:
-        *what = "connect (connect_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->connect_ms);
-        break;
-    case GPN_PHASE_TUNNEL_SEND:
-    case GPN_PHASE_TUNNEL_RECEIVE:
-        *what = "CONNECT to the proxy (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_HANDSHAKE:
-        *what = "TLS handshake (handshake_timeout_ms)";
-        own = gpn_time_add(c->phase_ms, t->handshake_ms);
-        break;
-    case GPN_PHASE_SEND:
-        *what = "sending the request (gap_timeout_ms)";
-        own = gpn_time_add(c->progress_ms, t->gap_ms);
-        break;
-    case GPN_PHASE_RECEIVE:
-        if (c->received == 0) {
-            *what = "waiting for the first byte (first_byte_timeout_ms)";
-            own = gpn_time_add(c->phase_ms, t->first_byte_ms);
-        } else {
-            *what = "waiting for more of the response (gap_timeout_ms)";
-            own = gpn_time_add(c->progress_ms, t->gap_ms);
-        }
-        break;
-    case GPN_PHASE_IDLE:
-        *what = "";
+    int64_t own =
+        gpn_time_add(limit->moves ? c->progress_ms : c->phase_ms,
+                     *(const int64_t *)((const char *)t + limit->time));
+    *what = limit->what;
+    if (c->phase == GPN_PHASE_IDLE) {
         return INT64_MAX;
     }
     if (all < own) {
@@ -11919,8 +12013,11 @@ static bool gpn_conn_refill(gpn_conn *c)
 {
     gpn_request *q = &c->request;
     if (q->parts == NULL) {
-        c->out = q->body.data + c->body_sent;
         c->out_len = q->body.len - c->body_sent;
+        if (c->out_len == 0) {
+            return true; /* an empty body has no address to add to */
+        }
+        c->out = q->body.data + c->body_sent;
         if (c->out_len > GPN_RECORD) {
             c->out_len = GPN_RECORD;
         }
@@ -12001,8 +12098,7 @@ static void gpn_conn_write_connect(gpn_buf *out, const gpn_peer *peer)
     gpn_http_begin(out, "CONNECT", target);
     gpn_http_header(out, "Host", target);
     if (peer->proxy_auth != NULL) {
-        gpn_http_header(out, "Proxy-Authorization",
-                        gpn_str_c(peer->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", peer->proxy_auth);
     }
     gpn_http_end_head(out);
 }
@@ -12134,7 +12230,7 @@ static gpn_io gpn_conn_step_handshake(gpn_conn *c, int64_t now)
     return gpn_conn_start_send(c, now) ? GPN_IO_DONE : GPN_IO_FAILED;
 }
 
-static gptner_status gpn_conn_body_too_long(gpn_conn *c)
+static GPN_NOINLINE gptner_status gpn_conn_body_too_long(gpn_conn *c)
 {
     return gpn_fail(&c->error, GPTNER_ERR_LIMIT,
                     "response of %s: body longer than max_body_bytes (%zu)",
@@ -12233,7 +12329,7 @@ static gpn_io gpn_conn_feed(gpn_conn *c, const char *data, size_t len)
 /* The stream ended. clean: by close_notify, or by FIN where there is no TLS. */
 static gpn_io gpn_conn_ended(gpn_conn *c, bool clean)
 {
-    gptner_error why = GPN_ZERO;
+    gptner_error ignored;
     gpn_http_event ev;
     if (c->received == 0) {
         if (c->error.status == GPTNER_OK) {
@@ -12243,15 +12339,13 @@ static gpn_io gpn_conn_ended(gpn_conn *c, bool clean)
         }
         return GPN_IO_FAILED;
     }
-    ev = gpn_http_eof(&c->http, clean, &why);
+    ev = gpn_http_eof(&c->http, clean,
+                      c->error.status == GPTNER_OK ? &c->error : &ignored);
     if (ev == GPN_HTTP_DONE) {
         c->reply.reusable = false;
         c->whole = true;
         memset(&c->error, 0, sizeof c->error);
         return GPN_IO_DONE;
-    }
-    if (c->error.status == GPTNER_OK) {
-        c->error = why;
     }
     return GPN_IO_FAILED;
 }
@@ -12287,11 +12381,10 @@ static gpn_io gpn_conn_step_receive(gpn_conn *c, int64_t now,
 static gpn_io gpn_conn_early_reply(gpn_conn *c, int64_t now,
                                    gpn_scratch *scratch)
 {
-    gptner_error kept = c->error;
+    gptner_error ignored; /* that of sending stays */
     size_t got = 0;
     gpn_io io = gpn_stream_recv(&c->stream, scratch->data, sizeof scratch->data,
-                                &got, &c->error);
-    c->error = kept;
+                                &got, &ignored);
     if (io != GPN_IO_DONE) {
         return io;
     }
@@ -12391,8 +12484,8 @@ static gpn_io gpn_conn_step_phase(gpn_conn *c, int64_t now, unsigned ready,
 /* Move the exchange as far as it goes. true: it ended, c->reply tells how.
  * Data that has arrived is always taken before a deadline is looked at, so a
  * thread that comes late does not fail what was in time. */
-static bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
-                          gpn_scratch *scratch)
+static GPN_NOINLINE bool gpn_conn_step(gpn_conn *c, int64_t now, unsigned ready,
+                                       gpn_scratch *scratch)
 {
     const char *what = "";
     int64_t deadline;
@@ -12592,7 +12685,7 @@ static bool gpn_reset_parse_ns(gptner_str text, int64_t *ns)
 }
 
 /* The same in milliseconds, rounded up. */
-static bool gpn_reset_parse(gptner_str text, int64_t *ms)
+static GPN_NOINLINE bool gpn_reset_parse(gptner_str text, int64_t *ms)
 {
     int64_t ns;
     bool ok = gpn_reset_parse_ns(gpn_str_trim(text), &ns);
@@ -12721,9 +12814,10 @@ static gptner_status gpn_pace_word(gptner_str word)
 }
 
 /* Client errors, by openai-api.md 6.2. */
-static gpn_class gpn_pace_client_error(int http_status, gptner_status word,
-                                       gptner_str message,
-                                       gptner_status *status)
+static GPN_NOINLINE gpn_class gpn_pace_client_error(int http_status,
+                                                    gptner_status word,
+                                                    gptner_str message,
+                                                    gptner_status *status)
 {
     static const struct {
         int http_status;
@@ -12945,7 +13039,8 @@ static void gpn_gate_deinit(gpn_gate *gate)
 
 /* 0: start now. Otherwise the time at which to ask again: each caller gets
  * another one. (It may be put off once more if another 429 came meanwhile.) */
-static int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env, int64_t now)
+static GPN_NOINLINE int64_t gpn_gate_enter(gpn_gate *gate, const gpn_env *env,
+                                           int64_t now)
 {
     int64_t answer = 0, step;
     gpn_mutex_lock(&gate->mutex);
@@ -12986,7 +13081,8 @@ static bool gpn_gate_open(gpn_gate *gate, int64_t now)
 }
 
 /* The server asked for a pause of delay_ms: nobody starts before it is over. */
-static void gpn_gate_throttled(gpn_gate *gate, int64_t now, int64_t delay_ms)
+static GPN_NOINLINE void gpn_gate_throttled(gpn_gate *gate, int64_t now,
+                                            int64_t delay_ms)
 {
     int64_t step;
     delay_ms = gpn_clamp(delay_ms, 1, GPN_WAIT_MAX);
@@ -13098,16 +13194,16 @@ typedef struct gpn_run_spec {
 
 typedef struct gpn_driver gpn_driver;
 
-typedef struct gpn_pool {
+typedef struct gpn_pool { /* the large members last: short offsets */
     const gpn_env *env;
-    gpn_pool_config config;
-    gpn_link link;
-    gpn_gate gate;
     gpn_atomic cancelled;
-    gpn_flag cancel_flag; /* wakes every driver's poller */
-    gpn_mutex lock;       /* guards idle */
+    int made;       /* parts that are to be unmade: lock, gate, flag */
+    gpn_mutex lock; /* guards idle */
     gpn_driver *idle;
-    int made; /* parts that are to be unmade: lock, gate, flag */
+    gpn_gate gate;
+    gpn_flag cancel_flag; /* wakes every driver's poller */
+    gpn_link link;
+    gpn_pool_config config;
 } gpn_pool;
 
 enum {
@@ -13118,15 +13214,10 @@ enum {
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
-typedef struct gpn_run {
-    gpn_pool *pool;
+typedef struct gpn_run { /* what is used most is within a short offset */
+    gpn_mutex lock;      /* guards all from ring to why */
     const gpn_run_spec *spec;
-    int64_t started_ms;
-    int64_t deadline_ms;
-    size_t max_ahead;
-    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
-    size_t n_drivers;
-    gpn_mutex lock; /* guards all below */
+    gpn_pool *pool;
     gpn_work **ring;
     gpn_work **parked; /* a heap by due_ms, room for max_ahead */
     size_t n_parked;
@@ -13140,11 +13231,17 @@ typedef struct gpn_run {
     gpn_stop stop;
     gptner_run_summary sum;
     gptner_error why; /* of the stop */
+    /* these do not change while drivers run */
+    size_t mask; /* of ring; its size is a power of two, >= max_ahead */
+    size_t max_ahead;
+    int64_t started_ms;
+    int64_t deadline_ms;
+    size_t n_drivers;
+    gpn_driver *drivers[GPN_DRIVERS_MAX];
     /* used by the calling thread alone */
     int64_t progress_ms;
     int64_t progress_done;
     gptner_progress progress;
-    gpn_driver *drivers[GPN_DRIVERS_MAX]; /* does not change meanwhile */
 } gpn_run;
 
 typedef struct gpn_slot {
@@ -13259,7 +13356,7 @@ static bool gpn_driver_resize(gpn_driver *d, size_t n)
     return d->used == n;
 }
 
-static gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
+static GPN_NOINLINE gpn_driver *gpn_pool_take_driver(gpn_pool *pool)
 {
     gpn_driver *d;
     gpn_mutex_lock(&pool->lock);
@@ -13389,7 +13486,7 @@ static void gpn_run_deliver_locked(gpn_run *run)
         gpn_mutex_unlock(&run->lock);
         go_on = run->spec->ops->deliver_fn(run->spec->ctx, work);
         if (!go_on) {
-            gptner_error why = GPN_ZERO;
+            gptner_error why;
             gpn_fail(&why, GPTNER_ERR_CANCELLED,
                      "run cancelled by the receiver of its results");
             gpn_run_stop(run, GPN_STOP_HARD, &why);
@@ -13434,8 +13531,9 @@ static gpn_work *gpn_run_read_locked(gpn_run *run)
 }
 
 /* A work for a free slot, or NULL; *again is then when to ask next. After a
- * stop it hands out what there is, whatever its time, to be settled. */
-static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
+ * stop (*stop) it hands out what there is, whatever its time, to be settled. */
+static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again,
+                              gpn_stop *stop)
 {
     gpn_work *work = NULL;
     *again = INT64_MAX;
@@ -13458,6 +13556,7 @@ static gpn_work *gpn_run_take(gpn_run *run, int64_t now, int64_t *again)
     } else if (run->n_parked > 0) {
         *again = run->parked[0]->due_ms;
     }
+    *stop = run->stop;
     gpn_mutex_unlock(&run->lock);
     return work;
 }
@@ -13493,18 +13592,15 @@ static void gpn_run_finish(gpn_run *run, gpn_work *work)
 /* End a work because the run stopped. */
 static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
 {
-    gptner_error err = GPN_ZERO;
-    gptner_error why;
+    gptner_error err;
     gpn_stop stop;
     gpn_mutex_lock(&run->lock);
-    why = run->why;
+    err = run->why;
     stop = run->stop;
     gpn_mutex_unlock(&run->lock);
-    if (work->budget.attempts > 0 && stop == GPN_STOP_HARD) {
-        err = why;
-    } else {
+    if (work->budget.attempts == 0 || stop != GPN_STOP_HARD) {
         gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: the run stopped: %s",
-                 work->budget.attempts > 0 ? " again" : "", why.message);
+                 work->budget.attempts > 0 ? " again" : "", err.message);
     }
     run->spec->ops->settle_fn(run->spec->ctx, work, &err);
     gpn_mutex_lock(&run->lock);
@@ -13707,12 +13803,12 @@ static gpn_stop gpn_run_stopped(gpn_run *run)
     return stop;
 }
 
-/* How the run is stopped, if it is: also by cancellation or its deadline. */
-static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now)
+/* How the run is stopped, if it is: as was seen in stop, or by cancellation or
+ * its deadline. */
+static gpn_stop gpn_driver_check(gpn_driver *d, int64_t now, gpn_stop stop)
 {
     gpn_run *run = d->run;
-    gptner_error why = GPN_ZERO;
-    gpn_stop stop = gpn_run_stopped(run);
+    gptner_error why;
     if (stop == GPN_STOP_HARD) {
         return stop;
     }
@@ -13755,15 +13851,16 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
     while (d->n_free > 0 && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;
+        gpn_stop stop;
         if (slot->work != NULL) {
             i++;
             continue;
         }
-        work = gpn_run_take(run, now, &again);
+        work = gpn_run_take(run, now, &again, &stop);
         if (work == NULL) {
             break;
         }
-        if (gpn_driver_check(d, now) != GPN_STOP_NONE) {
+        if (gpn_driver_check(d, now, stop) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
             continue;
         }
@@ -13898,7 +13995,7 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
 /* The system does not tell any more what its sockets do. */
 static void gpn_driver_blind(gpn_driver *d)
 {
-    gptner_error why = GPN_ZERO;
+    gptner_error why;
     gpn_fail(&why, GPTNER_ERR_CONNECTION_LOST,
              "run: waiting for sockets fails; raise the limit of open files");
     gpn_run_stop(d->run, GPN_STOP_HARD, &why);
@@ -13912,13 +14009,12 @@ static void gpn_driver_loop(void *arg)
     gpn_run *run = d->run;
     gpn_event events[GPN_EVENTS];
     int blind = 0;
-    while (!gpn_run_over(run)) {
+    for (;;) {
         int64_t now = gpn_clock_ms(d->pool->env);
+        gpn_stop stop = gpn_driver_check(d, now, gpn_run_stopped(run));
         int64_t until;
-        gpn_stop stop;
         int n;
         int i;
-        stop = gpn_driver_check(d, now);
         if (stop != GPN_STOP_NONE) {
             gpn_driver_stop_slots(d, stop);
         }
@@ -14044,7 +14140,7 @@ static size_t gpn_run_start_threads(gpn_run *run)
     return started;
 }
 
-static void gpn_run_disengage(gpn_run *run)
+static GPN_NOINLINE void gpn_run_disengage(gpn_run *run)
 {
     size_t k;
     for (k = run->n_drivers; k > 0; k--) {
@@ -14121,6 +14217,7 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
 
 /* --- the pool --- */
 
+#ifndef GPTNER_NO_BATCH
 /* Wait for ms; ends at once when the pool is cancelled. */
 static gptner_status gpn_pool_pause(gpn_pool *pool, int64_t ms,
                                     gptner_error *err)
@@ -14156,6 +14253,7 @@ static gptner_status gpn_pool_pause(gpn_pool *pool, int64_t ms,
                         : gpn_fail(err, GPTNER_ERR_CONNECTION_LOST,
                                    "pause: waiting fails");
 }
+#endif
 
 static void gpn_pool_cancel(gpn_pool *pool)
 {
@@ -14641,7 +14739,7 @@ static unsigned gpn_model_flags(const char *model)
     return 0;
 }
 
-static const char *gpn_model_of(const gptner_options *o)
+static GPN_NOINLINE const char *gpn_model_of(const gptner_options *o)
 {
     return o->model != NULL ? o->model : "gpt-4o-mini";
 }
@@ -14660,8 +14758,9 @@ static gptner_endpoint gpn_model_endpoint(const gptner_options *o,
 
 /* The flags as they stand with these options: GPN_MODEL_NO_SAMPLING,
  * NO_PENALTY and COMPLETIONS are decided. */
-static unsigned gpn_model_resolve(const gptner_options *o, unsigned flags,
-                                  gptner_endpoint endpoint)
+static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
+                                               unsigned flags,
+                                               gptner_endpoint endpoint)
 {
     unsigned both = GPN_MODEL_NO_SAMPLING | GPN_MODEL_NO_PENALTY;
     const char *effort = o->reasoning_effort;
@@ -14994,7 +15093,7 @@ static gptner_status gpn_origin_init(gptner_client *c, gpn_origin *o,
 }
 
 /* What stands before the target of a request there. */
-static void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
+static GPN_NOINLINE void gpn_origin_add(const gpn_origin *o, gpn_buf *target)
 {
     if (o->plain_proxy) {
         gpn_buf_add_s(target, "http://");
@@ -15137,7 +15236,7 @@ static gptner_status gpn_client_set_base(gptner_client *c, gptner_error *err)
 
 /* What a head is made of. */
 typedef struct gpn_head {
-    const gptner_client *client;
+    gptner_client *client;
     const gpn_origin *origin;
     bool own; /* the client's own server: it gets the key */
     bool has_body;
@@ -15157,7 +15256,7 @@ static void gpn_head_field(const gpn_head *h, gpn_buf *out, const char *name,
                            const char *value)
 {
     if (value != NULL && !gpn_head_replaced(h, name))
-        gpn_http_header(out, name, gptner_str_from(value));
+        gpn_http_header_c(out, name, value);
 }
 
 /* The key, in the field that the server reads. It was checked before. */
@@ -15179,13 +15278,12 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
 {
     const gptner_config *cfg = &h->client->cfg;
     size_t i;
-    gpn_http_header(out, "Host", gptner_str_from(h->origin->host));
+    gpn_http_header_c(out, "Host", h->origin->host);
     if (h->origin->plain_proxy && h->origin->peer.proxy_auth != NULL)
-        gpn_http_header(out, "Proxy-Authorization",
-                        gptner_str_from(h->origin->proxy_auth));
+        gpn_http_header_c(out, "Proxy-Authorization", h->origin->proxy_auth);
     gpn_head_field(h, out, "User-Agent", "gptner/" GPTNER_VERSION);
     gpn_head_field(h, out, "Accept", "application/json");
-    gpn_http_header(out, "Accept-Encoding", gptner_str_from("identity"));
+    gpn_http_header_c(out, "Accept-Encoding", "identity");
     if (h->has_body)
         gpn_head_field(h, out, "Content-Type", h->content_type);
     if (!h->own)
@@ -15195,33 +15293,9 @@ static void gpn_head_fields(const gpn_head *h, gpn_buf *out)
     gpn_head_field(h, out, "OpenAI-Project", cfg->project);
     for (i = 0; i < cfg->n_headers; i++)
         if (!gpn_header_in(h->headers, h->n_headers, cfg->headers[i].name))
-            gpn_http_header(out, cfg->headers[i].name,
-                            gptner_str_from(cfg->headers[i].value));
+            gpn_http_header_c(out, cfg->headers[i].name, cfg->headers[i].value);
     for (i = 0; i < h->n_headers; i++)
-        gpn_http_header(out, h->headers[i].name,
-                        gptner_str_from(h->headers[i].value));
-}
-
-static size_t gpn_headers_size(const gptner_header *list, size_t n)
-{
-    size_t size = 0;
-    size_t i;
-    for (i = 0; i < n; i++)
-        size += strlen(list[i].name) + strlen(list[i].value) + 4;
-    return size;
-}
-
-/* More bytes than gpn_head_fields() writes: reserved at once, so that growing
- * leaves no copies of the key behind. */
-static size_t gpn_head_room(const gpn_head *h)
-{
-    const gptner_config *cfg = &h->client->cfg;
-    return 1024 + sizeof h->origin->host + sizeof h->origin->proxy_auth +
-           gptner_str_from(cfg->api_key).len +
-           gptner_str_from(cfg->organization).len +
-           gptner_str_from(cfg->project).len +
-           gpn_headers_size(cfg->headers, cfg->n_headers) +
-           gpn_headers_size(h->headers, h->n_headers);
+        gpn_http_header_c(out, h->headers[i].name, h->headers[i].value);
 }
 
 static void gpn_head_end(gpn_buf *out, bool has_body, uint64_t length)
@@ -15243,7 +15317,7 @@ static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
     h.has_body = true;
     h.content_type = "application/json";
     gpn_buf_init(&c->head, &c->env, GPN_HEAD_CAP);
-    gpn_buf_reserve(&c->head, gpn_head_room(&h));
+    c->head.secret = true;
     gpn_head_fields(&h, &c->head);
     if (c->head.status == GPTNER_OK)
         return GPTNER_OK;
@@ -15299,11 +15373,11 @@ typedef struct gpn_pass {
     uint16_t size;
 } gpn_pass;
 
-#define GPN_PASS(from, to)                                            \
-    {                                                                 \
-        offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
-            sizeof((gpn_pool_config *)NULL)->to                       \
-    }
+/* clang-format off */
+#define GPN_PASS(from, to)                                         \
+    {offsetof(gptner_config, from), offsetof(gpn_pool_config, to), \
+     sizeof((gpn_pool_config *)NULL)->to}
+/* clang-format on */
 static const gpn_pass gpn_passes[] = {
     GPN_PASS(max_threads, max_threads),
     GPN_PASS(max_head_bytes, http.max_head),
@@ -15346,6 +15420,15 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
                gpn_passes[i].size);
 }
 
+/* A reader of text, with scratch for keys that are decoded. */
+static GPN_NOINLINE void gpn_json_reader_on(gptner_json_reader *r,
+                                            gptner_str text, char *scratch,
+                                            size_t cap)
+{
+    gptner_json_reader_init(r, text.ptr, text.len, NULL);
+    gptner_json_reader_scratch(r, scratch, cap);
+}
+
 /* Whether text is one JSON value of this type. */
 static gptner_status gpn_json_require(const char *what, gptner_str text,
                                       gptner_json_type type, gptner_error *err)
@@ -15378,8 +15461,7 @@ static bool gpn_json_has(const char *object, const char *name)
     names[1] = NULL;
     if (object == NULL)
         return false;
-    gptner_json_reader_init(&r, object, strlen(object), NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, gpn_str_c(object), scratch, sizeof scratch);
     return gptner_json_enter_object(&r) &&
            gptner_json_next_member(&r, names, &which);
 }
@@ -15529,10 +15611,8 @@ static void gpn_client_wipe(const gpn_arena *arena)
 
 GPTNER_API void gptner_client_free(gptner_client *client)
 {
-    gpn_env env;
     if (client == NULL)
         return;
-    env = client->env;
     gpn_pool_free(client->pool);
     while (client->origins != NULL) {
         gpn_origin *o = client->origins;
@@ -15540,13 +15620,11 @@ GPTNER_API void gptner_client_free(gptner_client *client)
         gpn_origin_free(client, o);
     }
     gpn_origin_deinit(&client->home);
-    if (client->head.data != NULL)
-        gpn_mem_wipe(client->head.data, client->head.cap);
     gpn_buf_deinit(&client->head);
     gpn_client_wipe(&client->arena);
     gpn_arena_deinit(&client->arena);
     gpn_mutex_deinit(&client->lock);
-    gpn_mem_free(&env, client);
+    gpn_mem_free(&client->env, client);
 }
 
 GPTNER_API void gptner_client_cancel(gptner_client *client)
@@ -15670,11 +15748,11 @@ typedef struct gpn_body_member {
 } gpn_body_member;
 
 typedef struct gpn_body {
-    gptner_json_writer w;
     const gpn_ask *ask;
     const gptner_options *o;
     unsigned flags; /* GPN_MODEL_*, resolved for these options */
     bool chat;
+    gptner_json_writer w;
 } gpn_body;
 
 static bool gpn_role_leads(gptner_str role)
@@ -15705,14 +15783,13 @@ static void gpn_body_items(gpn_body *b, gptner_str json, gptner_str system)
     size_t which;
     gptner_str text = GPN_ZERO;
     gptner_json_reader r;
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     if (gptner_json_next_item(&r) && gptner_json_enter_object(&r) &&
         gptner_json_next_member(&r, names, &which))
         gptner_json_read_str(&r, &text);
     gpn_body_lead(b, system, text);
-    gptner_json_reader_init(&r, json.ptr, json.len, NULL);
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
     gptner_json_enter_array(&r);
     while (gptner_json_next_item(&r) && gptner_json_read_raw(&r, &text))
         gptner_json_write_raw(&b->w, text);
@@ -15814,11 +15891,13 @@ static void gpn_body_format(gpn_body *b)
 
 static void gpn_body_stream_options(gpn_body *b)
 {
-    gptner_json_put_object(&b->w, "stream_options");
-    gptner_json_put_bool(&b->w, "include_usage", true);
-    if (b->ask->client->official) /* random padding, which costs bytes */
-        gptner_json_put_bool(&b->w, "include_obfuscation", false);
-    gptner_json_write_end(&b->w);
+    /* obfuscation is random padding, which costs bytes */
+    static const char official[] =
+        "{\"include_usage\":true,\"include_obfuscation\":false}";
+    gptner_json_put_raw(&b->w, "stream_options",
+                        gpn_str_c(b->ask->client->official
+                                      ? official
+                                      : "{\"include_usage\":true}"));
 }
 
 static const gpn_body_member gpn_body_members[] = {
@@ -15920,8 +15999,7 @@ static void gpn_body_extra(gpn_body *b)
     gptner_json_reader r;
     gptner_str key, value;
     gptner_str extra = gptner_str_from(b->o->extra_body_json);
-    gptner_json_reader_init(&r, extra.ptr, extra.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, extra, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_key(&r, &key)) {
         gptner_json_write_key_str(&b->w, key);
@@ -15975,8 +16053,7 @@ static gptner_status gpn_body_own(gpn_ask *ask, gpn_buf *out, gptner_error *err)
     if (status != GPTNER_OK)
         return status;
     memset(seen, 0, sizeof seen);
-    gptner_json_reader_init(&r, body.ptr, body.len, NULL);
-    gptner_json_reader_scratch(&r, scratch, sizeof scratch);
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
     gptner_json_enter_object(&r);
     while (gptner_json_next_member(&r, names, &which))
         gptner_json_read_raw(&r, &seen[which]);
@@ -16397,8 +16474,8 @@ static void gpn_read_json(gptner_json_reader *r, gptner_str *out)
         memset(out, 0, sizeof *out);
 }
 
-static void gpn_read_value(gpn_fields *f, gptner_json_reader *r, unsigned kind,
-                           void *to)
+static GPN_NOINLINE void gpn_read_value(gpn_fields *f, gptner_json_reader *r,
+                                        unsigned kind, void *to)
 {
     static const gpn_member *const nested[] = {
         gpn_usage_members, gpn_cached_members, gpn_reasoning_members,
@@ -17279,31 +17356,46 @@ typedef struct gpn_twin gpn_twin;
 
 typedef struct gpn_item {
     gpn_work work;         /* first: the pool's pointer is this item's */
-    struct gpn_item *next; /* in the queue of followers */
-    const gptner_options *options;
     gptner_result *result; /* what there is so far, or &spare */
+    const gptner_options *options;
     gpn_twin *twin;
-    size_t index;
     unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
     gptner_endpoint endpoint;
-    uint64_t line;   /* of the input; 0: not from a file */
-    const char *bad; /* why the line is no prompt; NULL: it is one */
+    size_t index;
     gptner_prompt prompt;
+    struct gpn_item *next; /* in the queue of followers; of those at hand */
+    size_t room;           /* for texts */
+    uint64_t line;         /* of the input; 0: not from a file */
+    const char *bad;       /* why the line is no prompt; NULL: it is one */
     char spare_text[128];
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
     /* texts follow */
 } gpn_item;
 
-static gpn_item *gpn_item_alloc(const gpn_env *env, size_t room)
+enum { GPN_ITEM_KEPT = 16384 /* bytes of texts; larger items are not kept */ };
+
+/* An item with room for texts: the first of those at hand, if that is large
+ * enough, else a new one. */
+static gpn_item *gpn_item_alloc(const gpn_env *env, gpn_item **at_hand,
+                                size_t room)
 {
-    gpn_item *it = NULL;
+    gpn_item *it = *at_hand;
     size_t size;
-    if (gpn_size_add(sizeof *it, room, &size))
+    if (it != NULL)
+        *at_hand = it->next;
+    if (it != NULL && it->room < room) {
+        gpn_mem_free(env, it);
+        it = NULL;
+    }
+    if (it != NULL)
+        room = it->room;
+    else if (gpn_size_add(sizeof *it, room, &size))
         it = (gpn_item *)gpn_mem_alloc(env, size);
     if (it == NULL)
         return NULL;
     memset(it, 0, sizeof *it);
+    it->room = room;
     gpn_owner_set(&it->spare, env, it);
     return it;
 }
@@ -17323,7 +17415,8 @@ static const uint16_t gpn_prompt_texts[] = {
     offsetof(gptner_prompt, system), offsetof(gptner_prompt, messages_json),
     offsetof(gptner_prompt, body_json)};
 
-static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
+static GPN_NOINLINE size_t gpn_messages_pack(gptner_message *list, size_t n,
+                                             char *at)
 {
     size_t size = 0;
     size_t i;
@@ -17336,8 +17429,8 @@ static size_t gpn_messages_pack(gptner_message *list, size_t n, char *at)
 
 /* An item for a prompt, whose texts are copied if they will not last. The
  * custom_id is always, for the spare result may outlive the prompt. */
-static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
-                              bool copy)
+static gpn_item *gpn_item_new(const gpn_env *env, gpn_item **at_hand,
+                              const gptner_prompt *prompt, bool copy)
 {
     gptner_prompt p = *prompt;
     size_t n = copy ? GPN_COUNT(gpn_prompt_texts) : 1;
@@ -17352,7 +17445,7 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
         size += gpn_messages_pack((gptner_message *)(uintptr_t)p.messages,
                                   p.n_messages, NULL); /* only counts */
     }
-    it = gpn_item_alloc(env, list + size);
+    it = gpn_item_alloc(env, at_hand, list + size);
     if (it == NULL)
         return NULL;
     messages = (gptner_message *)(void *)gpn_item_room(it);
@@ -17367,15 +17460,9 @@ static gpn_item *gpn_item_new(const gpn_env *env, const gptner_prompt *prompt,
     return it;
 }
 
-/* The item ends. What its result is made of stays until that is freed. */
-static void gpn_item_free(const gpn_env *env, gpn_item *it)
-{
-    if (it->result != &it->spare)
-        gpn_mem_free(env, it);
-}
-
 /* What every result says about its prompt. */
-static void gpn_item_describe(const gpn_item *it, int64_t now, gptner_result *r)
+static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
+                                           gptner_result *r)
 {
     r->index = it->index;
     r->custom_id = it->prompt.custom_id;
@@ -17414,7 +17501,8 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
 }
 
 /* Put an error into a view of a result. */
-static void gpn_result_fail(gptner_result *view, const gptner_error *err)
+static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
+                                         const gptner_error *err)
 {
     view->status = err->status;
     view->message = err->message;
@@ -17454,33 +17542,37 @@ enum {
     GPN_LINE_READ = 65536       /* bytes read from the input at once */
 };
 
-typedef struct gpn_task {
+typedef struct gpn_task { /* what is used most is within a short offset */
+    gpn_mutex lock;       /* guards results, room, and from twins to body */
     gptner_client *client;
     const gptner_run_config *cfg;
     bool keep_raw;            /* as in the client's configuration */
     const gptner_prompt *one; /* instead of cfg: a single prompt */
     gpn_live *live;           /* its stream */
+    /* Items of prompts that are done, for the next ones: no more than were
+     * under way at one time. As the pool asks for a prompt, or delivers one,
+     * but one call at a time, no lock guards them. */
+    gpn_item *at_hand;
+    /* the places */
+    size_t delivered; /* prompts, in order */
+    gptner_result **results;
+    size_t room; /* of results */
     /* the source */
     size_t read; /* prompts taken; the index of the next */
     bool jsonl;
     bool input_ended;
     bool input_failed;
-    uint64_t line;
-    gpn_file input;
     size_t lines_at;
     gpn_buf lines; /* read ahead, from lines_at on */
-    /* the places */
-    gptner_result **results;
-    size_t room;      /* of results */
-    size_t delivered; /* prompts, in order */
+    uint64_t line;
+    gpn_file input;
     gptner_result *single;
     /* equal prompts */
-    gpn_mutex lock; /* guards results, room, and from twins to body */
     gpn_twin *twins;
-    size_t n_twins;
-    size_t twin_bytes;
     gpn_item *first;
     gpn_item *last;
+    size_t n_twins;
+    size_t twin_bytes;
     size_t followers;
     int64_t shared; /* followers read */
     int64_t shared_ok;
@@ -17489,6 +17581,19 @@ typedef struct gpn_task {
     gpn_out out;
     gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
+
+/* An item ends. What its result is made of stays until that is freed. */
+static void gpn_task_put_item(gpn_task *t, gpn_item *it)
+{
+    if (it->result == &it->spare)
+        return;
+    if (it->room > GPN_ITEM_KEPT || t->one != NULL) {
+        gpn_mem_free(&t->client->env, it);
+    } else {
+        it->next = t->at_hand;
+        t->at_hand = it;
+    }
+}
 
 static const char *gpn_item_what(const gpn_item *it)
 {
@@ -17529,7 +17634,6 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
     if (t->live != NULL)
         gpn_live_reset(t->live);
     q->peer = &c->home.peer;
-    gpn_buf_reserve(&q->head, GPN_RECORD); /* once: copies hold the key */
     gpn_http_begin(&q->head, "POST",
                    c->targets[it->endpoint == GPTNER_ENDPOINT_COMPLETIONS]);
     gpn_buf_add(&q->head, c->head.data, c->head.len);
@@ -17581,9 +17685,10 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
-static gpn_class gpn_item_decide(gpn_task *t, gpn_item *it, gpn_reply *reply,
-                                 gpn_fields *f, int64_t *delay_ms,
-                                 gptner_error *err)
+static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
+                                              gpn_reply *reply, gpn_fields *f,
+                                              int64_t *delay_ms,
+                                              gptner_error *err)
 {
     const char *what = gpn_item_what(it);
     gpn_live *live = t->live;
@@ -17684,7 +17789,7 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     gpn_buf *b = &t->lines;
     size_t seen = 0; /* bytes without an LF */
     for (;;) {
-        const char *from = b->data + t->lines_at;
+        const char *from = b->data != NULL ? b->data + t->lines_at : "";
         size_t have = b->len - t->lines_at;
         const char *lf =
             have > seen ? (const char *)memchr(from + seen, '\n', have - seen)
@@ -17726,13 +17831,13 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
     }
 }
 
-static const gpn_member gpn_line_members[] = {
-    {"prompt", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
-    {"messages", GPN_KIND_JSON, offsetof(gptner_prompt, messages_json)},
-    {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
-    {"system", GPN_KIND_TEXT, offsetof(gptner_prompt, system)},
-    {"custom_id", GPN_KIND_TEXT, offsetof(gptner_prompt, custom_id)},
-    {"", GPN_KIND_SKIP, 0}};
+/* The members of a line, texts and then JSON, and where they go. */
+static const char *const gpn_line_names[] = {"prompt",   "system", "custom_id",
+                                             "messages", "body",   NULL};
+static const uint16_t gpn_line_places[] = {
+    offsetof(gptner_prompt, text), offsetof(gptner_prompt, system),
+    offsetof(gptner_prompt, custom_id), offsetof(gptner_prompt, messages_json),
+    offsetof(gptner_prompt, body_json)};
 
 /* Take a line of JSON apart where it lies in the item. */
 static void gpn_item_parse(gpn_item *it, char *text, size_t len)
@@ -17740,9 +17845,17 @@ static void gpn_item_parse(gpn_item *it, char *text, size_t len)
     gptner_prompt *p = &it->prompt;
     gptner_json_reader r;
     gptner_json_error why;
+    size_t which;
     bool object;
     gptner_json_reader_init_in_place(&r, text, len, NULL);
-    object = gpn_read_object(NULL, &r, gpn_line_members, p);
+    object = gptner_json_enter_object(&r);
+    while (object && gptner_json_next_member(&r, gpn_line_names, &which)) {
+        gptner_str *to = (gptner_str *)gpn_at(p, gpn_line_places[which]);
+        if (which < 3)
+            gpn_read_text(&r, to);
+        else
+            gpn_read_json(&r, to);
+    }
     if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
         it->bad = why.message;
     else if (!object || (p->text.ptr == NULL && p->messages_json.ptr == NULL &&
@@ -17763,7 +17876,7 @@ static int gpn_task_read_file(gpn_task *t, gpn_item **out, gptner_error *err)
     } while (got > 0 && gpn_str_trim(line).len == 0);
     if (got <= 0)
         return got;
-    it = gpn_item_alloc(&t->client->env, line.len + 1);
+    it = gpn_item_alloc(&t->client->env, &t->at_hand, line.len + 1);
     if (it == NULL) {
         gpn_fail(err, GPTNER_ERR_NO_MEMORY, "%s: line %lld: out of memory",
                  t->cfg->input_path, (long long)t->line);
@@ -17806,7 +17919,7 @@ static int gpn_task_read_given(gpn_task *t, gpn_item **out, gptner_error *err)
     } else {
         return 0;
     }
-    *out = gpn_item_new(&t->client->env, &p, copy);
+    *out = gpn_item_new(&t->client->env, &t->at_hand, &p, copy);
     if (*out != NULL)
         return 1;
     gpn_fail(err, GPTNER_ERR_NO_MEMORY, "prompt %lld: out of memory",
@@ -17870,7 +17983,8 @@ static int gpn_task_read(gpn_task *t, gpn_item **out, gptner_error *err)
 
 /* --- places --- */
 
-static bool gpn_out_direct(gpn_out *o, const char *data, size_t len)
+static GPN_NOINLINE bool gpn_out_direct(gpn_out *o, const char *data,
+                                        size_t len)
 {
     return gpn_file_write(&o->std, data, len, &o->oserr);
 }
@@ -17962,7 +18076,7 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
     gpn_out_write(o, "\n", 1);
 }
 
-static bool gpn_path_is_jsonl(const char *path)
+static GPN_NOINLINE bool gpn_path_is_jsonl(const char *path)
 {
     return gpn_text_ends(path, ".jsonl");
 }
@@ -18001,7 +18115,7 @@ static bool gpn_out_close(gpn_out *o, bool keep)
     return ok;
 }
 
-static void gpn_task_write_failed(gpn_task *t)
+static GPN_NOINLINE void gpn_task_write_failed(gpn_task *t)
 {
     gpn_file_fail(&t->failure, t->cfg->output_path, "writing failed",
                   t->out.oserr);
@@ -18026,7 +18140,7 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 
 /* --- equal prompts --- */
 
-static size_t gpn_twin_bytes(const gptner_result *r)
+static GPN_NOINLINE size_t gpn_twin_bytes(const gptner_result *r)
 {
     return GPN_TWIN_BYTES_EACH + r->text.len + r->raw.len;
 }
@@ -18151,7 +18265,7 @@ static void gpn_task_store(gpn_task *t, gpn_item *it)
         }
         gpn_mutex_unlock(&t->lock);
     }
-    gpn_item_free(&t->client->env, it); /* unless it is the result */
+    gpn_task_put_item(t, it); /* unless it is the result */
     if (!kept)
         gpn_owned_free(r);
 }
@@ -18204,7 +18318,7 @@ static bool gpn_task_share(gpn_task *t, gpn_item *it)
     if (it->result != NULL)
         gpn_task_store(t, it);
     else
-        gpn_mem_free(env, it);
+        gpn_task_put_item(t, it);
     return go_on;
 }
 
@@ -18283,9 +18397,10 @@ static const gpn_work_ops gpn_live_ops = {
     gpn_item_judge, gpn_item_settle, gpn_task_deliver};
 
 /* One work, in the calling thread. */
-static gptner_status gpn_run_single(gptner_client *c, const gpn_work_ops *ops,
-                                    void *ctx, int64_t limit_ms,
-                                    gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
+                                                 const gpn_work_ops *ops,
+                                                 void *ctx, int64_t limit_ms,
+                                                 gptner_error *err)
 {
     gpn_run_spec spec;
     memset(&spec, 0, sizeof spec);
@@ -18420,10 +18535,15 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
     return status;
 }
 
-static void gpn_task_close(gpn_task *t)
+static GPN_NOINLINE void gpn_task_close(gpn_task *t)
 {
     int oserr;
     gpn_task_close_twins(t);
+    while (t->at_hand != NULL) {
+        gpn_item *it = t->at_hand;
+        t->at_hand = it->next;
+        gpn_mem_free(&t->client->env, it);
+    }
     if (t->input.is_open)
         gpn_file_close(&t->input, &oserr); /* was only read */
     gpn_buf_deinit(&t->lines);
@@ -18562,10 +18682,9 @@ typedef struct gpn_call gpn_call;
 /* A request that is no prompt. */
 struct gpn_call {
     gpn_work work; /* first: the pool's pointer is this call's */
-    gptner_client *client;
     const gptner_raw_request *raw;
-    const char *method;
     gpn_head head;
+    const char *method;
     gpn_buf target;
     gpn_multipart *parts; /* &form, if there are any */
     bool saving;          /* whole is open */
@@ -18609,12 +18728,9 @@ static gptner_status gpn_call_build(void *ctx, gpn_work *work, gpn_request *q,
 {
     gpn_call *call = (gpn_call *)ctx;
     const gptner_raw_request *raw = call->raw;
-    size_t room = gpn_head_room(&call->head) + call->target.len;
     GPN_UNUSED(work);
     gpn_call_drop_file(call);
     gpn_sse_reset(&call->sse);
-    gpn_buf_reserve(&q->head,
-                    room > (size_t)GPN_RECORD ? room : (size_t)GPN_RECORD);
     gpn_http_begin(&q->head, call->method,
                    gpn_str(call->target.data, call->target.len));
     gpn_head_fields(&call->head, &q->head);
@@ -18657,7 +18773,7 @@ static gptner_status gpn_call_save(gpn_call *call, const char *data, size_t len,
 {
     int oserr = 0;
     if (!call->saving)
-        call->saving = gpn_whole_begin(&call->whole, &call->client->env,
+        call->saving = gpn_whole_begin(&call->whole, &call->head.client->env,
                                        call->raw->save_path, &oserr);
     if (!call->saving || !gpn_whole_write(&call->whole, data, len, &oserr))
         return gpn_call_file_error(call, oserr, err);
@@ -18703,8 +18819,8 @@ static gptner_str gpn_response_text(const gpn_http *http, size_t i)
 }
 
 /* The response as the caller sees it, in one block; NULL: no memory. */
-static gptner_response *gpn_response_new(const gptner_client *c,
-                                         const gpn_reply *reply)
+static GPN_NOINLINE gptner_response *gpn_response_new(const gptner_client *c,
+                                                      const gpn_reply *reply)
 {
     const gpn_http *http = reply->http;
     size_t n = http->n_headers;
@@ -18766,7 +18882,7 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     if (reply->status != GPTNER_OK)
         return gpn_judge_transport(reply, err);
     if (call->decode_fn == NULL) {
-        call->response = gpn_response_new(call->client, reply);
+        call->response = gpn_response_new(call->head.client, reply);
         if (call->response == NULL) {
             gpn_no_memory(err, "response");
             return GPN_CLASS_FAIL;
@@ -18783,8 +18899,8 @@ static gpn_class gpn_call_decide(gpn_call *call, gpn_reply *reply,
     gpn_format(what, sizeof what, "%s %.*s", call->method,
                (int)(call->target.len < 120 ? call->target.len : 120),
                call->target.data);
-    gpn_fields_init(&f, &call->client->env, reply->body);
-    gpn_fields_read_error(&f, call->client, reply->body_len);
+    gpn_fields_init(&f, &call->head.client->env, reply->body);
+    gpn_fields_read_error(&f, call->head.client, reply->body_len);
     cls = gpn_judge_error(reply, &f, what, delay_ms, err);
     gpn_fields_deinit(&f);
     return cls;
@@ -18833,7 +18949,6 @@ static gptner_status gpn_call_init(gpn_call *call, gptner_client *c,
     bool form = raw->parts != NULL;
     size_t i;
     memset(call, 0, sizeof *call);
-    call->client = c;
     call->raw = raw;
     call->method = raw->method;
     if (call->method == NULL)
@@ -18891,8 +19006,8 @@ static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
     call->taken = false;
     call->sent = false;
     call->status = GPTNER_OK;
-    status = gpn_run_single(call->client, &gpn_call_ops, call, call->limit_ms,
-                            &call->error);
+    status = gpn_run_single(call->head.client, &gpn_call_ops, call,
+                            call->limit_ms, &call->error);
     if (!call->taken)
         call->status = status;
     if (call->status != GPTNER_OK && err != NULL)
@@ -18916,11 +19031,12 @@ GPTNER_API const char *gptner_response_header(const gptner_response *response,
 /* Point the call to where its redirect leads: a whole URL, or a path of the
  * server that it was at. Other references (RFC 3986 4.2) no API sends. Without
  * the key for another server, and never from https to http. */
-static gptner_status gpn_call_redirect(gpn_call *call, const char *location,
-                                       gptner_error *err)
+static GPN_NOINLINE gptner_status gpn_call_redirect(gpn_call *call,
+                                                    const char *location,
+                                                    gptner_error *err)
 {
     const gpn_origin *from = call->head.origin;
-    gptner_client *c = call->client;
+    gptner_client *c = call->head.client;
     gptner_str to = gpn_str_trim(gptner_str_from(location));
     size_t hash = gpn_str_find(to, "#");
     gptner_status status;
@@ -19020,7 +19136,7 @@ static gptner_status gpn_call_read(gpn_call *call, gpn_fields *f, size_t len,
 {
     gptner_str text;
     gptner_status status =
-        gpn_fields_load(f, call->client, len, call->raw->path, err);
+        gpn_fields_load(f, call->head.client, len, call->raw->path, err);
     if (status != GPTNER_OK || !f->failed)
         return status;
     text = f->r.error_message;
@@ -19116,7 +19232,7 @@ static gptner_status gpn_embed_decode(gpn_call *call, char *body, size_t len,
     memset(rows->row, 0, rows->n * sizeof rows->row[0]);
     rows->position = 0;
     rows->wrong = false;
-    gpn_fields_init(&f, &call->client->env, body);
+    gpn_fields_init(&f, &call->head.client->env, body);
     f.item_fn = gpn_rows_add;
     f.items = rows;
     status = gpn_call_read(call, &f, len, err);
@@ -19248,7 +19364,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
 {
     size_t room = len / 10 + 1;
     gptner_models *m = (gptner_models *)gpn_owned_new(
-        &call->client->env, sizeof *m + room * sizeof *m->items + len + 1);
+        &call->head.client->env, sizeof *m + room * sizeof *m->items + len + 1);
     char *text;
     gpn_fields f;
     gptner_status status;
@@ -19257,7 +19373,7 @@ static gptner_status gpn_models_decode(gpn_call *call, char *body, size_t len,
     m->items = (gptner_model *)(m + 1);
     text = (char *)(m->items + room);
     memcpy(text, body, len);
-    gpn_fields_init(&f, &call->client->env, text);
+    gpn_fields_init(&f, &call->head.client->env, text);
     f.item_fn = gpn_models_add;
     f.items = m;
     status = gpn_call_read(call, &f, len, err);
@@ -19430,7 +19546,7 @@ static bool gpn_marks_add(gpn_marks *m, gptner_str id)
     return true;
 }
 
-enum { GPN_LINES_PIECE = 65536, GPN_LINE_MODEL = 256 };
+enum { GPN_LINES_PIECE = 131072, GPN_LINE_MODEL = 256 };
 
 /* A line on its way into a file. */
 typedef struct gpn_line {
@@ -19465,7 +19581,8 @@ typedef struct gpn_lines {
                          do by gpn_lines_commit() */
     bool dry;         /* no file at all: only counts and digest */
     bool digest;
-    size_t first; /* files before this number are only counted; from 1, or 0 */
+    size_t first; /* files before this number are only counted (and told by
+                     file_fn); from 1, or 0 */
     /* A prompt that makes no line (why->status is INVALID_ARGUMENT or LIMIT) is
      * left out, and told here; its index is not given to another. false ends
      * all with CANCELLED. bad_fn NULL: such a prompt ends all, with its own
@@ -19494,6 +19611,9 @@ typedef struct gpn_lines {
     /* the file that is being filled */
     gpn_lines_file now;
     int64_t inputs;
+    size_t unmarked; /* its lines from this index on have ids by their index,
+                        none is left out, and marks does not know them */
+    bool marking;    /* all are in marks */
     /* what all lines share */
     size_t model_len;
     char model[GPN_LINE_MODEL];
@@ -19510,6 +19630,7 @@ typedef struct gpn_lines {
     gpn_buf shape_tail;   /* from its end to the end of the line */
     size_t shape_outside; /* bytes of the head before the body */
     gpn_line shape_line;
+    gptner_json_writer writer; /* of texts to out */
 } gpn_lines;
 
 /* The texts in an "input": one, or those of an array. An array of numbers is
@@ -19766,6 +19887,12 @@ static bool gpn_lines_fits(gpn_lines *j, const gptner_prompt *p,
     return false;
 }
 
+static void gpn_line_number(gpn_line *l, size_t index)
+{
+    memcpy(l->id, "request-", 8);
+    l->id_len = 8 + gpn_fmt_u64(index, l->id + 8);
+}
+
 /* The line's id: the prompt's own, or one made of its index. */
 static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
                                    gptner_error *err)
@@ -19773,8 +19900,7 @@ static gptner_status gpn_line_name(gpn_line *l, const gpn_item *it,
     gptner_str id = it->prompt.custom_id;
     size_t i;
     if (id.ptr == NULL) {
-        memcpy(l->id, "request-", 8);
-        l->id_len = 8 + gpn_fmt_u64(it->index, l->id + 8);
+        gpn_line_number(l, it->index);
         return GPTNER_OK;
     }
     if (id.len < 1 || id.len > GPTNER_BATCH_ID_MAX)
@@ -19810,16 +19936,16 @@ static void gpn_line_begin(const gpn_line *l, gpn_buf *out)
  * with its text. */
 static bool gpn_lines_quick(gpn_lines *j, gptner_str text, gpn_line *l)
 {
-    gptner_json_writer w;
+    gptner_json_writer *w = &j->writer;
     size_t from;
     gpn_line_begin(l, &j->out);
     from = j->out.len + j->shape_outside;
     gpn_buf_add(&j->out, j->shape_head.data, j->shape_head.len);
-    gpn_json_writer_init(&w, &j->out);
-    w.refuse_invalid = true;
-    gpn_json_w_text(&w, text.ptr, text.len);
+    w->status = GPTNER_OK;
+    w->carried = 0;
+    gpn_json_w_text(w, text.ptr, text.len);
     gpn_buf_add(&j->out, j->shape_tail.data, j->shape_tail.len);
-    if (w.carried > 0 || gptner_json_writer_status(&w) != GPTNER_OK)
+    if (w->carried > 0 || gptner_json_writer_status(w) != GPTNER_OK)
         return false;
     l->url = j->shape_line.url;
     l->inputs = j->shape_line.inputs;
@@ -19906,7 +20032,9 @@ static gptner_status gpn_lines_begin_file(gpn_lines *j, gptner_error *err)
         return status;
     path = gpn_lines_path(j, j->now.name);
     if (!gpn_whole_begin(&j->now.whole, &j->client->env, path, &oserr))
-        return gpn_file_fail(err, path, "cannot be created", oserr);
+        return oserr == GPN_E_MEMORY
+                   ? gpn_no_memory(err, path)
+                   : gpn_file_fail(err, path, "cannot be created", oserr);
     return GPTNER_OK;
 }
 
@@ -19958,7 +20086,9 @@ static gptner_status gpn_lines_end_file(gpn_lines *j, size_t len,
     gpn_buf_add(&j->files, (const char *)&j->now, sizeof j->now);
     memset(&j->now, 0, sizeof j->now);
     j->n_files++;
-    gpn_marks_clear(&j->marks);
+    if (j->marking)
+        gpn_marks_clear(&j->marks);
+    j->marking = false;
     if (j->file_fn != NULL)
         return j->file_fn(j->ctx, j->n_files, &file, err);
     return GPTNER_OK;
@@ -20001,11 +20131,28 @@ static gptner_status gpn_lines_check(const gpn_lines *j, const gpn_line *l,
     return GPTNER_OK;
 }
 
+/* From here on each id of this file is looked up. That is not needed, nor the
+ * memory, as long as all have the ids that come from their index. */
+static gptner_status gpn_lines_mark(gpn_lines *j, size_t index,
+                                    gptner_error *err)
+{
+    gpn_line l;
+    if (j->marks.slots == NULL &&
+        !gpn_marks_init(&j->marks, &j->client->env, (size_t)j->max_requests))
+        return gpn_no_memory(err, "batch");
+    for (; j->unmarked < index && !j->marking; j->unmarked++) {
+        gpn_line_number(&l, j->unmarked);
+        gpn_marks_add(&j->marks, gpn_str(l.id, l.id_len));
+    }
+    j->marking = true;
+    return GPTNER_OK;
+}
+
 /* The line at the end of out, from from on, into this file or the next. *why:
  * what stands against it; *err: what ends all. */
-static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
-                                     size_t from, gptner_error *why,
-                                     gptner_error *err)
+static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
+                                     const gpn_line *l, size_t from,
+                                     gptner_error *why, gptner_error *err)
 {
     int64_t bytes = (int64_t)(j->out.len - from);
     gptner_status status = gpn_lines_check(j, l, bytes, why);
@@ -20016,7 +20163,13 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         if (status != GPTNER_OK)
             return status;
     }
-    if (!gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
+    if (j->now.requests == 0)
+        j->unmarked = it->index;
+    if (it->prompt.custom_id.ptr != NULL && !j->marking)
+        status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (j->marking && !gpn_marks_add(&j->marks, gpn_str(l->id, l->id_len)))
         return gpn_fail(why, GPTNER_ERR_INVALID_ARGUMENT,
                         "custom_id %.*s is used twice", (int)l->id_len, l->id);
     if (j->now.requests == 0)
@@ -20033,8 +20186,9 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_line *l,
         j->model_len = l->model_len;
         memcpy(j->model, l->model, l->model_len);
     }
-    return j->out.len >= GPN_LINES_PIECE ? gpn_lines_flush(j, j->out.len, err)
-                                         : GPTNER_OK;
+    return j->out.len >= GPN_LINES_PIECE /* whole pages are written faster */
+               ? gpn_lines_flush(j, j->out.len & ~(size_t)4095, err)
+               : GPTNER_OK;
 }
 
 /* Take a prompt in. */
@@ -20046,7 +20200,7 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     size_t from = j->out.len;
     gptner_status status = gpn_lines_compose(j, it, &l, &why);
     if (status == GPTNER_OK)
-        status = gpn_lines_admit(j, &l, from, &why, err);
+        status = gpn_lines_admit(j, it, &l, from, &why, err);
     if (status == GPTNER_OK || why.status == GPTNER_OK)
         return status;
     if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
@@ -20066,6 +20220,9 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     j->out.len = from;
     j->out.status = GPTNER_OK;
     j->bad++;
+    status = gpn_lines_mark(j, it->index, err);
+    if (status != GPTNER_OK)
+        return status;
     return j->bad_fn(j->ctx, it->index, &why)
                ? GPTNER_OK
                : gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
@@ -20075,7 +20232,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
 {
     const gptner_batch_create_config *cfg = j->cfg;
     const gpn_env *env = &j->client->env;
-    int64_t most;
     j->max_requests =
         cfg->max_requests != 0 ? cfg->max_requests : GPTNER_BATCH_REQUESTS_MAX;
     j->max_bytes =
@@ -20101,6 +20257,8 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
     gpn_buf_init(&j->shape_system, env, (size_t)j->max_bytes);
     gpn_buf_init(&j->shape_head, env, (size_t)j->max_bytes);
     gpn_buf_init(&j->shape_tail, env, (size_t)j->max_bytes);
+    gpn_json_writer_init(&j->writer, &j->out);
+    j->writer.refuse_invalid = true;
     gpn_sha256_init(&j->sha);
     j->run.prompts = cfg->prompts;
     j->run.texts = cfg->texts;
@@ -20110,12 +20268,6 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
     j->run.next_user = cfg->next_user;
     j->task.client = j->client;
     j->task.cfg = &j->run;
-    most = j->max_requests;
-    if ((cfg->prompts != NULL || cfg->texts != NULL) &&
-        cfg->n_prompts < (size_t)most)
-        most = (int64_t)cfg->n_prompts;
-    if (!gpn_marks_init(&j->marks, env, (size_t)most))
-        return gpn_no_memory(err, "batch");
     return gpn_task_open(&j->task, err);
 }
 
@@ -20177,7 +20329,7 @@ static gptner_status gpn_lines_write(gpn_lines *j, gptner_error *err)
         got = gpn_task_read(&j->task, &it, err);
         if (got > 0) {
             status = gpn_lines_take(j, it, err);
-            gpn_item_free(&j->client->env, it);
+            gpn_task_put_item(&j->task, it);
         } else if (got < 0) {
             status = err->status;
         }
@@ -20625,7 +20777,8 @@ static bool gpn_id_set(gpn_id *id, gptner_str text)
 {
     size_t i;
     memset(id, 0, sizeof *id);
-    if (text.len == 0 || text.len >= sizeof id->text)
+    if (text.len == 0 || text.len >= sizeof id->text ||
+        gpn_str_eq_c(text, ".") || gpn_str_eq_c(text, ".."))
         return false;
     for (i = 0; i < text.len; i++)
         if ((unsigned char)text.ptr[i] <= ' ' ||
@@ -20776,12 +20929,18 @@ static gptner_batch_state gpn_batch_state_of(gptner_str word)
     return GPTNER_BATCH_UNKNOWN;
 }
 
-/* A batch and what its lists need, in one block. issues NULL: only counts. */
+/* What a batch holds of its lists; more is left out, for no server sends it: a
+ * line of a file is told of once or twice, and metadata are 16 pairs. */
+enum { GPN_ISSUES_MAX = 65536, GPN_PAIRS_MAX = 1024 };
+
+/* The lists of a batch, and how many there is room for. */
 typedef struct gpn_batch_lists {
     gptner_batch_issue *issues;
     gptner_pair *pairs;
     size_t n_issues;
     size_t n_pairs;
+    size_t room_issues;
+    size_t room_pairs;
 } gpn_batch_lists;
 
 /* {"object":"list","data":[...]}, or a bare array. */
@@ -20795,14 +20954,12 @@ static void gpn_batch_read_errors(gptner_json_reader *r, gpn_batch_lists *l)
                    !gptner_json_next_member(r, names, &which)))
         return;
     if (gptner_json_enter_array(r))
-        while (gptner_json_next_item(r)) {
-            if (l->issues != NULL) {
-                memset(&l->issues[l->n_issues], 0, sizeof *l->issues);
-                gpn_read_object(NULL, r, gpn_issue_members,
-                                &l->issues[l->n_issues]);
+        while (gptner_json_next_item(r))
+            if (l->n_issues < l->room_issues) {
+                gptner_batch_issue *issue = &l->issues[l->n_issues++];
+                memset(issue, 0, sizeof *issue);
+                gpn_read_object(NULL, r, gpn_issue_members, issue);
             }
-            l->n_issues++;
-        }
     if (object)
         gptner_json_leave(r);
 }
@@ -20813,13 +20970,13 @@ static void gpn_batch_read_metadata(gptner_json_reader *r, gpn_batch_lists *l)
     l->n_pairs = 0;
     if (!gptner_json_enter_object(r))
         return;
-    while (gptner_json_next_key(r, &key)) {
-        if (l->pairs != NULL) {
-            l->pairs[l->n_pairs].key = key;
-            gpn_read_text(r, &l->pairs[l->n_pairs].value);
+    while (gptner_json_next_key(r, &key))
+        if (l->n_pairs < l->room_pairs) {
+            gptner_pair *pair = &l->pairs[l->n_pairs++];
+            memset(pair, 0, sizeof *pair);
+            pair->key = key;
+            gpn_read_text(r, &pair->value);
         }
-        l->n_pairs++;
-    }
 }
 
 /* Read a batch object where it lies. */
@@ -20853,8 +21010,9 @@ static void gpn_batch_room(gptner_str json, gpn_batch_lists *l)
     size_t i;
     memset(l, 0, sizeof *l);
     for (i = 0; i < json.len; i++) {
-        l->n_issues += json.ptr[i] == '{' || json.ptr[i] == ',';
-        l->n_pairs += json.ptr[i] == ':';
+        l->room_issues += (json.ptr[i] == '{' || json.ptr[i] == ',') &&
+                          l->room_issues < GPN_ISSUES_MAX;
+        l->room_pairs += json.ptr[i] == ':' && l->room_pairs < GPN_PAIRS_MAX;
     }
 }
 
@@ -20869,16 +21027,15 @@ static gptner_batch *gpn_batch_new(const gpn_env *env, gptner_str json,
     char *text;
     gpn_batch_room(json, &l);
     b = (gptner_batch *)gpn_owned_new(
-        env, sizeof *b + l.n_issues * sizeof *l.issues +
-                 l.n_pairs * sizeof *l.pairs + 2 * (json.len + 1));
+        env, sizeof *b + l.room_issues * sizeof *l.issues +
+                 l.room_pairs * sizeof *l.pairs + 2 * (json.len + 1));
     if (b == NULL) {
         gpn_no_memory(err, "batch");
         return NULL;
     }
     l.issues = (gptner_batch_issue *)(void *)(b + 1);
-    l.pairs = (gptner_pair *)(void *)(l.issues + l.n_issues);
-    text = (char *)(l.pairs + l.n_pairs);
-    l.n_issues = l.n_pairs = 0;
+    l.pairs = (gptner_pair *)(void *)(l.issues + l.room_issues);
+    text = (char *)(l.pairs + l.room_pairs);
     memset(&b->usage, 0xff, sizeof b->usage);
     memcpy(text, json.ptr, json.len);
     b->raw = gpn_str(text, json.len);
@@ -20913,7 +21070,7 @@ static gptner_status gpn_batch_decode(gpn_call *call, char *body, size_t len,
 {
     gptner_error why = GPN_ZERO;
     gptner_batch *b =
-        gpn_batch_new(&call->client->env, gpn_str(body, len), &why);
+        gpn_batch_new(&call->head.client->env, gpn_str(body, len), &why);
     if (b == NULL) {
         if (err != NULL)
             *err = why;
@@ -20942,10 +21099,13 @@ static gptner_status gpn_batch_get(gptner_client *c, const char *id,
 static gptner_status gpn_batch_args(const gptner_client *client, const char *id,
                                     gptner_batch **out, gptner_error *err)
 {
+    gpn_id checked;
     if (out != NULL)
         *out = NULL;
-    if (client == NULL || out == NULL || id == NULL || *id == '\0')
-        return gpn_refuse(err, "batch: needs client, id and out");
+    if (client == NULL || out == NULL ||
+        !gpn_id_set(&checked, gptner_str_from(id)))
+        return gpn_refuse(err, "batch: needs client, out, and an id of 1 to "
+                               "127 visible ASCII characters");
     return GPTNER_OK;
 }
 
@@ -21098,8 +21258,13 @@ static gptner_status gpn_page_search(gptner_client *c, const char *first,
             gpn_page_fetch(c, i == 0 ? first : next, page, err);
         if (status != GPTNER_OK || page->found.text[0] != '\0')
             return status;
-        if (!page->has_more || page->count == 0 || page->last.text[0] == '\0')
+        if (!page->has_more || page->count == 0)
             return GPTNER_OK;
+        if (page->last.text[0] == '\0')
+            return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                            "%s: the last item of a page has no id to go on "
+                            "from",
+                            first);
     }
     return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: more than %d pages", first,
                     (int)GPN_PAGES_MAX);
@@ -21109,11 +21274,12 @@ static gptner_status gpn_page_keep_batch(gpn_page *page, gptner_str item,
                                          gptner_error *err)
 {
     gptner_batches *list = page->batches;
+    gptner_error why = GPN_ZERO;
     if (list->count == page->room)
         return GPTNER_OK; /* more than was asked for */
-    list->items[list->count] = gpn_batch_new(page->env, item, err);
+    list->items[list->count] = gpn_batch_new(page->env, item, &why);
     if (list->items[list->count] == NULL)
-        return GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     list->count++;
     return GPTNER_OK;
 }
@@ -21200,7 +21366,8 @@ typedef struct gpn_once {
     gptner_status (*send_fn)(struct gpn_once *o, bool *sent, gptner_error *err);
     /* Look for it; made is empty when it is not there. */
     gptner_status (*look_fn)(struct gpn_once *o, gptner_error *err);
-    gpn_id made; /* out: its id */
+    gpn_id made;   /* out: its id */
+    bool nameless; /* out: it was made, but its id is none that we would send */
 } gpn_once;
 
 static gptner_status gpn_once_look(gpn_once *o, gptner_error *err)
@@ -21256,7 +21423,7 @@ static gptner_status gpn_once_make(gpn_once *o, bool *doubt, gptner_error *err)
         early = gpn_once_too_early(&why);
         *doubt = *doubt || outcome == GPN_OUTCOME_DOUBT;
         if (outcome == GPN_OUTCOME_DONE || status == GPTNER_ERR_CANCELLED ||
-            (outcome == GPN_OUTCOME_REFUSED && !early))
+            o->nameless || (outcome == GPN_OUTCOME_REFUSED && !early))
             break;
         if (status == GPTNER_ERR_RATE_LIMITED
                 ? throttled++ >= rules->max_throttle_retries
@@ -21316,11 +21483,16 @@ static bool gpn_remote_read(gptner_str json, gpn_remote *file)
 static gptner_status gpn_upload_decode(gpn_call *call, char *body, size_t len,
                                        gptner_error *err)
 {
+    gpn_once *o = (gpn_once *)call->product;
     gpn_remote file;
-    if (!gpn_remote_read(gpn_str(body, len), &file) ||
-        !gpn_id_set((gpn_id *)call->product, file.id))
+    if (!gpn_remote_read(gpn_str(body, len), &file))
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "upload: the reply has no file id");
+    o->nameless = !gpn_id_set(&o->made, file.id);
+    if (o->nameless)
+        return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                        "upload: the file's id is too long, or holds "
+                        "characters that we would not send");
     return GPTNER_OK;
 }
 
@@ -21344,7 +21516,7 @@ static gptner_status gpn_upload_send(gpn_once *o, bool *sent, gptner_error *err)
     raw.no_retry = true;
     status = gpn_call_init(&call, o->client, &raw, err);
     call.decode_fn = gpn_upload_decode;
-    call.product = &o->made;
+    call.product = o;
     call.form.sent_fn = u->sent_fn;
     call.form.sent_user = u->sent_user;
     if (status == GPTNER_OK)
@@ -21463,9 +21635,15 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
         status = gpn_ask_run(o->client, &a, err);
         k->batch = (gptner_batch *)a.product;
         *sent = a.sent;
-        if (status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id))
+        o->nameless =
+            status == GPTNER_OK && !gpn_id_set(&o->made, k->batch->id);
+        if (o->nameless) {
+            gptner_batch_free(k->batch);
+            k->batch = NULL;
             status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
-                              "batch: its id is longer than 127 characters");
+                              "batch: it was made, but its id is too long, or "
+                              "holds characters that we would not send");
+        }
     } else {
         gpn_fail(err, status, "batch: %s", gptner_json_writer_message(&w));
     }
@@ -21476,16 +21654,15 @@ static gptner_status gpn_create_send(gpn_once *o, bool *sent, gptner_error *err)
 static gptner_status gpn_page_match_batch(gpn_page *page, gptner_str item,
                                           gptner_error *err)
 {
+    gptner_error why = GPN_ZERO;
     gptner_batch *b;
     size_t i;
     if (page->found.text[0] != '\0' ||
         gpn_str_find(item, page->name) == item.len)
         return GPTNER_OK;
-    b = gpn_batch_new(page->env, item, err);
+    b = gpn_batch_new(page->env, item, &why);
     if (b == NULL)
-        return err != NULL && err->status == GPTNER_ERR_NO_MEMORY
-                   ? GPTNER_ERR_NO_MEMORY
-                   : GPTNER_ERR_BAD_REPLY;
+        return gpn_fail(err, why.status, "%s", why.message);
     for (i = 0; i < b->n_metadata; i++)
         if (gpn_str_eq_c(b->metadata[i].key, "gptner_job") &&
             gpn_str_eq_c(b->metadata[i].value, page->name))
@@ -21534,13 +21711,19 @@ static bool gpn_job_name_ok(const char *name)
     return i > 0;
 }
 
-/* Characters, not bytes. */
+/* Characters, not bytes; SIZE_MAX: it is no UTF-8. */
 static size_t gpn_utf8_count(gptner_str s)
 {
     size_t n = 0;
-    size_t i;
-    for (i = 0; i < s.len; i++)
-        n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
+    uint32_t cp;
+    while (s.len > 0) {
+        size_t len = gpn_utf8_get(s.ptr, s.len, &cp);
+        if (len == 0)
+            return SIZE_MAX;
+        s.ptr += len;
+        s.len -= len;
+        n++;
+    }
     return n;
 }
 
@@ -21550,14 +21733,20 @@ static gptner_status gpn_metadata_check(const char *description,
 {
     size_t i;
     if (gpn_utf8_count(gptner_str_from(description)) > 512)
-        return gpn_refuse(err, "description: longer than 512 characters");
+        return gpn_refuse(err, "description: longer than 512 characters, or "
+                               "no UTF-8");
     if (n > GPN_METADATA_MAX || (n > 0 && list == NULL))
         return gpn_refuse(err, "metadata: more than 14 pairs");
     for (i = 0; i < n; i++)
         if (list[i].key.len == 0 || gpn_utf8_count(list[i].key) > 64 ||
             gpn_utf8_count(list[i].value) > 512)
             return gpn_refuse(err, "metadata: a key is empty or longer than 64 "
-                                   "characters, or a value than 512");
+                                   "characters, or a value than 512, or one of "
+                                   "them is no UTF-8");
+        else if (gpn_str_eq_c(list[i].key, "gptner_job") ||
+                 gpn_str_eq_c(list[i].key, "description"))
+            return gpn_refuse(err, "metadata: the keys gptner_job and "
+                                   "description are ours");
     return GPTNER_OK;
 }
 
@@ -21777,14 +21966,16 @@ GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
  * The requests of one batch are joined with the rows that came back for them,
  * of which neither the order nor the number can be trusted.
  *
- * First the requests are counted, and the hash of each custom_id goes into an
- * open table of 8-byte slots, 44 bits of the hash beside 20 of the request's
- * number. Then the rows are passed over once: only the custom_id of each is
- * looked at, and where it stands is noted in 6 bytes for its request. At last
- * the rows are read again, in the order of the requests, checked and decoded
- * where they lie. So a request costs 10 bytes of table and 6 of place, and no
- * row is parsed twice but those of a request that has several. Hashes have a
- * secret seed: that a strange id is taken for another happens once in 2^44.
+ * First the hash of each request's custom_id goes into an open table of 8-byte
+ * slots, 44 bits of the hash beside 20 of the request's number. Then the rows
+ * are passed over once: only the custom_id of each is looked at, and where it
+ * stands is noted in 6 bytes for its request. At last the rows are read again,
+ * in the order of the requests, checked and decoded where they lie. So a
+ * request costs at most 10 bytes of table and 6 of place, and no row is parsed
+ * twice but those of a request that has several. Hashes have a secret seed:
+ * that a strange id is taken for another happens once in 2^44. Mapping the
+ * files into memory would save the system calls, but a file that shrinks or a
+ * disk that fails would then end the process.
  *
  * gpn_join_open(); gpn_join_add() for each file of rows, which is of a round:
  * later ones answer what earlier ones left open; gpn_join_index(); then
@@ -21796,7 +21987,7 @@ enum {
     GPN_JOIN_REQUESTS = 1000000,
     GPN_JOIN_NUMBERED = 10000000, /* numbers of "request-<n>" */
     GPN_JOIN_ID = 256,            /* room to decode a custom_id with escapes */
-    GPN_JOIN_BLOCK = 131072,      /* bytes of a file, read at once */
+    GPN_JOIN_BLOCK = 262144,      /* bytes of a file, read at once */
     GPN_JOIN_PLACE = 6            /* bytes of a place */
 };
 
@@ -21806,7 +21997,8 @@ typedef enum gpn_rank {
     GPN_RANK_MALFORMED,
     GPN_RANK_ERROR,
     GPN_RANK_ANSWER, /* refused, filtered or cut short */
-    GPN_RANK_OK
+    GPN_RANK_OK,
+    GPN_RANK_DONE /* the result was handed out already */
 } gpn_rank;
 
 /* What can be done for a request (openai-api.md 5.9). */
@@ -21849,7 +22041,7 @@ static void gpn_feed_init(gpn_feed *l, const gpn_env *env, gpn_file *file,
 static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 {
     gpn_buf *b = &l->buf;
-    bool first = l->offset == 0 && b->cap == 0;
+    bool first = l->offset == 0 && b->len == 0;
     size_t room;
     int64_t got;
     int oserr = 0;
@@ -21879,6 +22071,8 @@ static bool gpn_feed_fill(gpn_feed *l, gptner_error *err)
 static int gpn_feed_next(gpn_feed *l, gptner_error *err)
 {
     size_t seen = 0; /* bytes without an LF */
+    if (l->buf.data == NULL && !gpn_feed_fill(l, err))
+        return -1;
     for (;;) {
         const char *from = l->buf.data + l->at;
         size_t have = l->buf.len - l->at;
@@ -21933,9 +22127,17 @@ static gptner_str gpn_line_recover_id(gptner_str line, char *room)
  * GPN_JOIN_ID bytes. ptr NULL: it has none. */
 static gptner_str gpn_line_id(gptner_str line, char *room)
 {
+    static const char usual[] = "{\"custom_id\":\"";
     gptner_json_reader r;
     gptner_str id = GPN_ZERO;
     gptner_str key;
+    if (gpn_str_starts(line, usual)) { /* as we write it */
+        const char *from = line.ptr + sizeof usual - 1;
+        const char *end = line.ptr + line.len;
+        const char *quote = gpn_json_plain(from, end);
+        if (quote < end && *quote == '"')
+            return gpn_str(from, (size_t)(quote - from));
+    }
     gptner_json_reader_init(&r, line.ptr, line.len, NULL);
     gptner_json_reader_scratch(&r, room, GPN_JOIN_ID);
     if (gptner_json_enter_object(&r)) {
@@ -21998,6 +22200,43 @@ static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
 
 /* --- the join --- */
 
+/* What a row says beside the body in it. */
+typedef struct gpn_row_head {
+    gptner_str custom_id;
+    gptner_str request_id;
+    gptner_str code;
+    gptner_str message;
+    int64_t status;  /* -1: none */
+    bool responded;  /* response is an object */
+    bool has_body;   /* which is an object */
+    bool failed;     /* there is an error */
+    gptner_str body; /* as it came, if that was asked for */
+} gpn_row_head;
+
+enum {
+    GPN_FORM_TOKENS = 64,
+    GPN_FORM_BYTES = 2048,
+    GPN_FORM_MISSES = 8,  /* answers that look otherwise, before it is learnt
+                             anew */
+    GPN_FORM_LEARNT = 32, /* forms of a join */
+    GPN_FORM_NOWHERE = 255
+};
+
+/* What most rows of a file have in common: all but the strings and numbers
+ * that are values. See gpn_form_match(). */
+typedef struct gpn_form {
+    size_t n; /* tokens; 0: there is no form yet */
+    size_t bytes;
+    int learnt;
+    int missed;
+    struct {
+        uint16_t before; /* bytes of the form up to it */
+        bool number;
+        uint8_t to; /* GPN_FORM_NOWHERE: its value does not matter */
+    } tokens[GPN_FORM_TOKENS];
+    char text[GPN_FORM_BYTES];
+} gpn_form;
+
 typedef struct gpn_join_file {
     gpn_file file;
     const char *path;
@@ -22018,13 +22257,16 @@ typedef struct gpn_join {
     size_t count;          /* of results */
     size_t numbered;       /* of them "request-<n>", without requests */
     size_t named;          /* of them others, without requests */
-    int64_t rows;
-    int64_t row_bytes;
     int64_t duplicates;
     int64_t strangers;
     gptner_status lost; /* of requests without a row; 0: _MISSING */
     bool raw;           /* keep bodies */
     bool foreign;       /* the last one was of an endpoint without choices */
+    bool formed;        /* the next row to be read was, by its form */
+    /* Takes good results while rows are passed over, in their order; NULL:
+     * all are handed out by gpn_join_next(). */
+    gptner_status (*early_fn)(struct gpn_join *j, gptner_error *err);
+    void *early_ctx;
     gpn_feed lines;
     size_t lines_read; /* requests, lines is behind */
     /* a part of a file of rows, read ahead */
@@ -22039,6 +22281,8 @@ typedef struct gpn_join {
     gpn_fate fate;
     gpn_rank rank; /* of the row; NONE: there is none */
     gpn_fields fields;
+    gpn_row_head head;
+    gpn_form form;
     gpn_buf body; /* a copy, or two */
     gptner_error error;
     char id_room[GPN_JOIN_ID];
@@ -22110,27 +22354,35 @@ static void gpn_join_read(gpn_join *j, gpn_file *file, const char *path)
     j->lines.buf = kept;
 }
 
-/* --- places: file number, rank and offset of a row --- */
+/* --- places: 4 bits of file number, 3 of rank, 6 of size, 35 of offset --- */
 
 typedef struct gpn_place {
     size_t file; /* GPN_JOIN_FILES: there is no row */
     gpn_rank rank;
+    size_t size; /* to be read at once; longer rows take more than one read */
     int64_t at;
 } gpn_place;
 
-#define GPN_PLACE_MAX ((int64_t)1 << 41) /* bytes of a file */
+#define GPN_PLACE_MAX ((int64_t)1 << 35) /* bytes of a file */
+
+/* 512 bytes to 120 KiB, in steps of an eighth or less. */
+static size_t gpn_place_size(unsigned code)
+{
+    return (size_t)(8 + (code & 7)) << (6 + (code >> 3));
+}
 
 static gpn_place gpn_place_get(const gpn_join *j, size_t index)
 {
     const unsigned char *p = j->places + index * GPN_JOIN_PLACE;
-    unsigned top = p[5];
+    uint64_t bits = (uint64_t)p[5] << 40 | (uint64_t)p[4] << 32 |
+                    (uint64_t)p[3] << 24 | (uint64_t)p[2] << 16 |
+                    (uint64_t)p[1] << 8 | p[0];
     gpn_place place;
-    place.file = top >> 4;
-    place.rank = (gpn_rank)(top >> 1 & 7);
-    place.at = (int64_t)(top & 1) << 40 | (int64_t)p[4] << 32 |
-               (int64_t)p[3] << 24 | (int64_t)p[2] << 16 | (int64_t)p[1] << 8 |
-               p[0];
-    if ((top >> 1 & 7) == 7)
+    place.file = (size_t)(bits >> 44);
+    place.rank = (gpn_rank)(bits >> 41 & 7);
+    place.size = gpn_place_size((unsigned)(bits >> 35 & 63));
+    place.at = (int64_t)(bits & ((UINT64_C(1) << 35) - 1));
+    if ((bits >> 41 & 7) == 7)
         place.file = GPN_JOIN_FILES;
     return place;
 }
@@ -22138,11 +22390,26 @@ static gpn_place gpn_place_get(const gpn_join *j, size_t index)
 static void gpn_place_set(gpn_join *j, size_t index, gpn_place place)
 {
     unsigned char *p = j->places + index * GPN_JOIN_PLACE;
+    unsigned code = 0;
+    uint64_t bits;
     int i;
-    for (i = 0; i < 5; i++)
-        p[i] = (unsigned char)(place.at >> 8 * i & 0xff);
-    p[5] = (unsigned char)(place.file << 4 | (unsigned)place.rank << 1 |
-                           (size_t)(place.at >> 40));
+    while (code < 63 && gpn_place_size(code) < place.size)
+        code++;
+    bits = (uint64_t)place.file << 44 | (uint64_t)place.rank << 41 |
+           (uint64_t)code << 35 | (uint64_t)place.at;
+    for (i = 0; i < GPN_JOIN_PLACE; i++)
+        p[i] = (unsigned char)(bits >> 8 * i & 0xff);
+}
+
+/* Where the row is that was found last. */
+static gpn_place gpn_place_here(const gpn_join *j, size_t file)
+{
+    gpn_place place;
+    place.file = file;
+    place.rank = GPN_RANK_NONE;
+    place.size = j->lines.line.len + 1;
+    place.at = j->lines.line_at;
+    return place;
 }
 
 /* Room for more places, none of them taken. */
@@ -22168,15 +22435,15 @@ static gptner_status gpn_join_no_memory(const gpn_join *j, gptner_error *err)
     return gpn_no_memory(err, j->requests != NULL ? j->requests : "results");
 }
 
-/* A table for n ids, at most four fifths full, and places for their rows. */
+/* A table of n slots, and a new seed. */
 static gptner_status gpn_table_new(gpn_join *j, size_t n, gptner_error *err)
 {
     const gpn_env *env = &j->client->env;
     gpn_mem_free(env, j->slots);
-    j->n_slots = n + n / 4 + 1;
+    j->n_slots = n;
     j->seed[0] = gpn_random_u64(env);
     j->seed[1] = gpn_random_u64(env);
-    j->slots = (uint64_t *)gpn_mem_zalloc(env, j->n_slots * sizeof *j->slots);
+    j->slots = (uint64_t *)gpn_mem_zalloc(env, n * sizeof *j->slots);
     return j->slots != NULL ? GPTNER_OK : gpn_join_no_memory(j, err);
 }
 
@@ -22197,20 +22464,25 @@ static size_t gpn_slot_index(uint64_t slot)
     return (size_t)(slot & ((1u << 20) - 1));
 }
 
-/* Put the id of each request into the table. *twice: the line of an id that
- * was there before, 0: none. */
+/* Put the id of each request into the table and count them. Once the table is
+ * too full they are only counted. *twice: the line of an id that was there
+ * before, 0: none. */
 static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
                                     gptner_error *err)
 {
-    size_t n = 0;
+    size_t most = j->n_slots - j->n_slots / 16 - 1;
     int got;
     *twice = 0;
+    j->count = 0;
     gpn_join_read(j, &j->file, j->requests);
     while ((got = gpn_feed_next(&j->lines, err)) > 0) {
-        gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+        gptner_str id;
         uint64_t tag;
         uint64_t *slot;
-        if (id.ptr == NULL || n == j->count)
+        if (j->count++ >= most)
+            continue;
+        id = gpn_line_id(j->lines.line, j->id_room);
+        if (id.ptr == NULL)
             return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
                             "%s: line %lld has no custom_id", j->requests,
                             (long long)j->lines.number);
@@ -22219,57 +22491,81 @@ static gptner_status gpn_join_enter(gpn_join *j, int64_t *twice,
             *twice = j->lines.number;
             return GPTNER_OK;
         }
-        *slot = tag << 20 | n++;
+        *slot = tag << 20 | (j->count - 1);
     }
-    return got < 0 ? err->status : GPTNER_OK;
-}
-
-/* Count the requests and make their table. */
-static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
-{
-    gptner_status status;
-    int64_t twice = 0;
-    int tries;
-    int got;
-    gpn_join_read(j, &j->file, j->requests);
-    while ((got = gpn_feed_next(&j->lines, err)) > 0)
-        j->count++;
     if (got < 0)
         return err->status;
     if (j->count > GPN_JOIN_REQUESTS)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "%s: more than 1,000,000 requests", j->requests);
-    for (tries = 0; tries < 2; tries++) { /* two hashes may be equal, once */
-        status = gpn_table_new(j, j->count, err);
+    return GPTNER_OK;
+}
+
+/* About how many requests there are: by the length of the first ones. */
+static gptner_status gpn_join_estimate(gpn_join *j, size_t *n,
+                                       gptner_error *err)
+{
+    int64_t size = gpn_file_size(&j->file);
+    int64_t seen;
+    int got;
+    gpn_join_read(j, &j->file, j->requests);
+    do
+        got = gpn_feed_next(&j->lines, err);
+    while (got > 0 && (size_t)j->lines.number < 64);
+    if (got < 0)
+        return err->status;
+    seen = j->lines.offset + (int64_t)j->lines.at;
+    *n = (size_t)j->lines.number;
+    if (got > 0 && size > seen)
+        *n = (size_t)(size / seen + 1) * *n;
+    if (*n > GPN_JOIN_REQUESTS)
+        *n = GPN_JOIN_REQUESTS;
+    return GPTNER_OK;
+}
+
+/* Make the table of the requests. Its size is that of an estimate if this turns
+ * out to be good, so that most files are read once. It is at most 15/16 full,
+ * and not less than 4/5. */
+static gptner_status gpn_join_requests(gpn_join *j, gptner_error *err)
+{
+    size_t n = 0;
+    gptner_status status = gpn_join_estimate(j, &n, err);
+    int64_t twice = 0;
+    int again = 0; /* two different ids may have one hash, once */
+    n += n / 8 + 16;
+    while (status == GPTNER_OK) {
+        size_t right;
+        status = gpn_table_new(j, n, err);
         if (status == GPTNER_OK)
             status = gpn_join_enter(j, &twice, err);
-        if (status != GPTNER_OK)
-            return status;
-        if (twice == 0)
+        if (status == GPTNER_OK && twice != 0 && again++ > 0)
+            status = gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                              "%s: line %lld has the custom_id of another line",
+                              j->requests, (long long)twice);
+        right = j->count + j->count / 4 + 32;
+        if (twice == 0 && n <= right && j->count < n - n / 16)
             break;
+        if (twice == 0)
+            n = right;
     }
-    if (twice != 0)
-        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
-                        "%s: line %lld has the custom_id of another line",
-                        j->requests, (long long)twice);
-    if (!gpn_places_grow(j, j->count))
-        return gpn_join_no_memory(j, err);
-    return GPTNER_OK;
+    if (status == GPTNER_OK && !gpn_places_grow(j, j->count))
+        status = gpn_join_no_memory(j, err);
+    return status;
 }
 
 /* --- a row --- */
 
 /* Find the row at a place, in memory. false: reading failed. */
-static bool gpn_join_fetch(gpn_join *j, size_t file, int64_t at,
-                           gptner_str *row, gptner_error *err)
+static bool gpn_join_fetch(gpn_join *j, gpn_place place, gptner_str *row,
+                           gptner_error *err)
 {
     gpn_buf *b = &j->ahead;
-    gpn_join_file *f = &j->files[file];
+    gpn_join_file *f = &j->files[place.file];
+    size_t file = place.file;
+    int64_t at = place.at;
     size_t most = j->client->cfg.max_body_bytes;
-    size_t size = GPN_JOIN_BLOCK;
+    size_t size = at == j->expected ? (size_t)GPN_JOIN_BLOCK : place.size;
     int oserr = 0;
-    if (at != j->expected && j->rows > 0) /* rows are of much the same size */
-        size = (size_t)(j->row_bytes / j->rows) * 3 / 2 + 64;
     for (;;) {
         size_t have = 0;
         int64_t got;
@@ -22303,19 +22599,6 @@ static bool gpn_join_fetch(gpn_join *j, size_t file, int64_t at,
         j->ahead_ended = b->len < size;
     }
 }
-
-/* What a row says beside the body in it. */
-typedef struct gpn_row_head {
-    gptner_str custom_id;
-    gptner_str request_id;
-    gptner_str code;
-    gptner_str message;
-    int64_t status;  /* -1: none */
-    bool responded;  /* response is an object */
-    bool has_body;   /* which is an object */
-    bool failed;     /* there is an error */
-    gptner_str body; /* as it came, if that was asked for */
-} gpn_row_head;
 
 static const gpn_member gpn_row_error_members[] = {
     {"code", GPN_KIND_TEXT, offsetof(gpn_row_head, code)},
@@ -22372,10 +22655,10 @@ static void gpn_row_error(gptner_json_reader *r, gpn_row_head *h)
 
 /* Take a row apart where it lies. false: it is no JSON object; why says what
  * it is. */
-static bool gpn_row_parse(gpn_join *j, gptner_str row, gpn_row_head *h,
+static bool gpn_row_parse(gpn_join *j, char *text, size_t len,
                           gptner_json_error *why)
 {
-    char *text = j->ahead.data + (row.ptr - j->ahead.data);
+    gpn_row_head *h = &j->head;
     gptner_json_reader r;
     gptner_str key;
     bool object;
@@ -22383,7 +22666,7 @@ static bool gpn_row_parse(gpn_join *j, gptner_str row, gpn_row_head *h,
     h->status = -1;
     gpn_fields_deinit(&j->fields);
     gpn_fields_init(&j->fields, &j->client->env, text);
-    gptner_json_reader_init_in_place(&r, text, row.len, NULL);
+    gptner_json_reader_init_in_place(&r, text, len, NULL);
     object = gptner_json_enter_object(&r);
     while (object && gptner_json_next_key(&r, &key)) {
         if (gpn_str_eq_c(key, "custom_id") && h->custom_id.ptr == NULL)
@@ -22396,6 +22679,259 @@ static bool gpn_row_parse(gpn_join *j, gptner_str row, gpn_row_head *h,
     if (gptner_json_reader_finish(&r, why) == GPTNER_OK && !object)
         why->message = "no object";
     return why->status == GPTNER_OK && object;
+}
+
+/* --- forms ---
+ * The rows of a batch are written by one program, and differ only in the values
+ * of some members. So one good row is taken apart into literal text and,
+ * between its pieces, strings and numbers. A row in which the same text is
+ * found, and each string and number is a valid one, is JSON, for the first row
+ * was, and means the same. That takes a third of the time that reading it
+ * member by member does; a row that does not fit is read so. */
+
+/* Where values go, from the join on. */
+typedef struct gpn_form_target {
+    uint16_t at;
+    bool number; /* an int64_t; else a gptner_str */
+} gpn_form_target;
+
+#define GPN_FORM_CHOICE offsetof(gpn_join, fields.few)
+
+static const gpn_form_target gpn_form_targets[] = {
+    {offsetof(gpn_join, head.custom_id), false},
+    {offsetof(gpn_join, head.request_id), false},
+    {offsetof(gpn_join, head.status), true},
+    {offsetof(gpn_join, fields.r.id), false},
+    {offsetof(gpn_join, fields.r.model), false},
+    {offsetof(gpn_join, fields.r.system_fingerprint), false},
+    {offsetof(gpn_join, fields.r.usage.prompt_tokens), true},
+    {offsetof(gpn_join, fields.r.usage.completion_tokens), true},
+    {offsetof(gpn_join, fields.r.usage.total_tokens), true},
+    {offsetof(gpn_join, fields.r.usage.cached_tokens), true},
+    {offsetof(gpn_join, fields.r.usage.reasoning_tokens), true},
+    {GPN_FORM_CHOICE + offsetof(gptner_choice, index), true},
+    {GPN_FORM_CHOICE + offsetof(gptner_choice, text), false},
+    {GPN_FORM_CHOICE + offsetof(gptner_choice, finish_reason), false},
+    {GPN_FORM_CHOICE + offsetof(gptner_choice, refusal), false},
+    {GPN_FORM_CHOICE + offsetof(gptner_choice, reasoning), false}};
+
+enum { GPN_FORM_MARK = 7000 }; /* the value of token 0, for a moment */
+
+static void gpn_form_blank(gpn_join *j, char *text)
+{
+    gpn_fields_deinit(&j->fields);
+    gpn_fields_init(&j->fields, &j->client->env, text);
+    memset(&j->head, 0, sizeof j->head);
+    j->head.status = -1;
+}
+
+/* Cut a row, which is valid, into the form, and write to marked what it would
+ * be with a value for each token that tells which it is. */
+static bool gpn_form_cut(gpn_form *f, gptner_str row, gpn_buf *marked)
+{
+    gptner_json_reader r;
+    size_t from = 0; /* of the literal text not yet taken */
+    size_t at = 0;
+    f->n = f->bytes = 0;
+    gptner_json_reader_init(&r, row.ptr, row.len, NULL);
+    while (at <= row.len) {
+        char c = at < row.len ? row.ptr[at] : '\0';
+        bool string = c == '"';
+        bool number = c == '-' || (c >= '0' && c <= '9');
+        gptner_str text;
+        bool escapes;
+        char value[24];
+        size_t end = at;
+        if (string || number) {
+            r.pos = row.ptr + at;
+            if (string ? !gpn_json_string(&r, &text, &escapes)
+                       : !gpn_json_number(&r, &text))
+                return false;
+            end = (size_t)(r.pos - row.ptr);
+            gpn_json_space(&r);
+            if (r.pos < r.end && *r.pos == ':') { /* a key */
+                at = end;
+                continue;
+            }
+        } else if (at < row.len) {
+            at++;
+            continue;
+        }
+        if (f->bytes + at - from > GPN_FORM_BYTES || f->n == GPN_FORM_TOKENS)
+            return false;
+        memcpy(f->text + f->bytes, row.ptr + from, at - from);
+        f->bytes += at - from;
+        gpn_buf_add(marked, row.ptr + from, at - from);
+        if (at == row.len)
+            break;
+        f->tokens[f->n].before = (uint16_t)f->bytes;
+        f->tokens[f->n].number = number;
+        f->tokens[f->n].to = GPN_FORM_NOWHERE;
+        gpn_format(value, sizeof value, number ? "%d" : "\"%d\"",
+                   GPN_FORM_MARK + (int)f->n);
+        gpn_buf_add_s(marked, value);
+        f->n++;
+        at = from = end;
+    }
+    return marked->status == GPTNER_OK;
+}
+
+/* Whether the marked row, which was read, is an answer of the plain kind. */
+static bool gpn_form_plain(const gpn_join *j)
+{
+    const gpn_fields *f = &j->fields;
+    const gptner_choice *c = &f->few[0];
+    return j->head.responded && j->head.has_body && !j->head.failed &&
+           f->answered && !f->failed && f->n_choices == 1 &&
+           f->choices == f->few && c->tool_calls_json.ptr == NULL &&
+           c->logprobs_json.ptr == NULL && f->r.error_message.ptr == NULL &&
+           f->r.error_type.ptr == NULL && f->r.error_code.ptr == NULL &&
+           f->r.error_param.ptr == NULL;
+}
+
+/* See which token arrived at which target. false: a value did that is none of
+ * them. */
+static bool gpn_form_trace(gpn_join *j)
+{
+    gpn_form *f = &j->form;
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_form_targets); i++) {
+        const gpn_form_target *t = &gpn_form_targets[i];
+        const void *from = gpn_at(j, t->at);
+        gptner_str text = GPN_ZERO;
+        uint64_t mark = 0;
+        if (t->number) {
+            const int64_t *n = (const int64_t *)from;
+            mark = (uint64_t)*n;
+            if (mark == UINT64_MAX || mark == 0) /* none */
+                continue;
+        } else {
+            text = *(const gptner_str *)from;
+            if (text.ptr == NULL)
+                continue;
+            if (!gpn_parse_u64(text, &mark))
+                return false;
+        }
+        mark -= GPN_FORM_MARK;
+        if (mark >= f->n || f->tokens[mark].number != t->number ||
+            f->tokens[mark].to != GPN_FORM_NOWHERE)
+            return false;
+        f->tokens[mark].to = (uint8_t)i;
+    }
+    return true;
+}
+
+/* Learn a form from a good row, as it was before it was read. What had been
+ * found in the join's fields is gone. */
+static void gpn_form_learn(gpn_join *j, gptner_str row)
+{
+    gpn_form *f = &j->form;
+    gpn_form old = *f;
+    gptner_json_error why;
+    gpn_buf marked;
+    gpn_buf_init(&marked, &j->client->env, 4 * GPN_FORM_BYTES);
+    if (!gpn_form_cut(f, row, &marked) ||
+        !gpn_row_parse(j, marked.data, marked.len, &why) ||
+        !gpn_form_plain(j) || !gpn_form_trace(j))
+        *f = old;
+    f->learnt = old.learnt + 1;
+    f->missed = 0;
+    gpn_form_blank(j, NULL); /* nothing points into marked */
+    gpn_buf_deinit(&marked);
+}
+
+/* The values of a row that has the form. false: it has not, or a value is none
+ * that JSON has or that is wanted. Nothing is decoded yet. */
+static bool gpn_form_scan(const gpn_form *f, gptner_json_reader *r,
+                          gptner_str *values, bool *escapes)
+{
+    uint64_t number;
+    size_t at = 0;
+    size_t i;
+    for (i = 0; i <= f->n; i++) {
+        size_t to = i < f->n ? f->tokens[i].before : f->bytes;
+        if ((size_t)(r->end - r->pos) < to - at ||
+            memcmp(r->pos, f->text + at, to - at) != 0)
+            return false;
+        r->pos += to - at;
+        at = to;
+        if (i == f->n)
+            break;
+        if (r->pos == r->end)
+            return false;
+        if (f->tokens[i].number) {
+            if (!gpn_json_number(r, &values[i]) ||
+                (f->tokens[i].to != GPN_FORM_NOWHERE &&
+                 (values[i].len > 18 || !gpn_parse_u64(values[i], &number))))
+                return false;
+        } else if (*r->pos != '"' ||
+                   !gpn_json_string(r, &values[i], &escapes[i])) {
+            return false;
+        }
+    }
+    return r->pos == r->end;
+}
+
+/* Does the row have the form? If so its values are in the join, else nothing
+ * has changed. */
+static bool gpn_form_match(gpn_join *j, char *text, size_t len)
+{
+    const gpn_form *f = &j->form;
+    gptner_str values[GPN_FORM_TOKENS];
+    bool escapes[GPN_FORM_TOKENS];
+    gptner_json_reader r;
+    uint64_t number = 0;
+    size_t i;
+    gptner_json_reader_init_in_place(&r, text, len, NULL);
+    r.pos = text;
+    if (!gpn_form_scan(f, &r, values, escapes))
+        return false;
+    gpn_form_blank(j, text);
+    memset(&j->fields.few[0], 0, sizeof j->fields.few[0]);
+    j->fields.n_choices = 1;
+    j->fields.listed = j->fields.answered = true;
+    j->head.responded = j->head.has_body = true;
+    for (i = 0; i < f->n; i++) {
+        void *to;
+        if (f->tokens[i].to == GPN_FORM_NOWHERE)
+            continue;
+        to = gpn_at(j, gpn_form_targets[f->tokens[i].to].at);
+        if (f->tokens[i].number) {
+            gpn_parse_u64(values[i], &number);
+            *(int64_t *)to = (int64_t)number;
+        } else {
+            gpn_json_settle(&r, &values[i], escapes[i]);
+            *(gptner_str *)to = values[i];
+        }
+    }
+    return true;
+}
+
+/* Read a row by its form, or member by member; then a form is learnt where it
+ * is due. */
+static bool gpn_row_read_any(gpn_join *j, char *text, size_t len,
+                             gptner_json_error *why)
+{
+    gpn_form *f = &j->form;
+    gptner_json_reader r;
+    bool learn = !j->raw && len <= 2 * GPN_FORM_BYTES &&
+                 (f->n == 0 || f->missed >= GPN_FORM_MISSES) &&
+                 f->learnt < GPN_FORM_LEARNT;
+    if (j->formed) {
+        j->formed = false;
+        return true;
+    }
+    if (!j->raw && f->n > 0 && gpn_form_match(j, text, len))
+        return true;
+    if (learn) {
+        gptner_json_reader_init(&r, text, len, NULL);
+        if (gptner_json_reader_finish(&r, NULL) == GPTNER_OK)
+            gpn_form_learn(j, gpn_str(text, len));
+        if (f->n > 0 && gpn_form_match(j, text, len))
+            return true;
+    }
+    f->missed++;
+    return gpn_row_parse(j, text, len, why);
 }
 
 /* The answer in a body of /v1/responses (openai-api.md 3.4): the texts of its
@@ -22546,7 +23082,7 @@ static gpn_fate gpn_row_judge(gpn_join *j, gpn_row_head *h)
     return gpn_fate_of(cls);
 }
 
-static void gpn_row_malformed(gpn_join *j, size_t file, int64_t at, bool cut,
+static void gpn_row_malformed(gpn_join *j, gpn_place place, bool cut,
                               const char *why)
 {
     j->rank = GPN_RANK_MALFORMED;
@@ -22555,58 +23091,91 @@ static void gpn_row_malformed(gpn_join *j, size_t file, int64_t at, bool cut,
     gpn_fields_init(&j->fields, &j->client->env, NULL);
     j->view = j->fields.r;
     gpn_fail(&j->error, cut ? GPTNER_ERR_LIMIT : GPTNER_ERR_BAD_REPLY,
-             "malformed line at byte %lld of %s: %s", (long long)at,
-             j->files[file].path, why);
+             "malformed line at byte %lld of %s: %s", (long long)place.at,
+             j->files[place.file].path, why);
 }
 
 static void gpn_join_name(gpn_join *j, gptner_str id)
 {
-    gpn_format(j->what, sizeof j->what, "%.*s",
-               (int)(id.len < 64 ? id.len : 64), id.len > 0 ? id.ptr : "");
+    size_t len = id.len < sizeof j->what ? id.len : sizeof j->what - 1;
+    if (len > 0)
+        memcpy(j->what, id.ptr, len);
+    j->what[len] = '\0';
 }
 
-/* Read and judge the row at a place: rank, fate, fields, error and a part of
- * view are set. Not OK: the whole join fails. */
-static gptner_status gpn_join_load(gpn_join *j, size_t file, int64_t at,
-                                   gptner_error *err)
+/* Judge a row, which lies at text: rank, fate, fields, error and a part of view
+ * are set. *again: it has to be read once more, with its body kept. Not OK: the
+ * whole join fails. */
+static gptner_status gpn_join_take(gpn_join *j, gpn_place place, char *text,
+                                   size_t len, bool *again, gptner_error *err)
 {
     gptner_result *view = &j->view;
+    gpn_row_head *head = &j->head;
+    bool cut = len > j->client->cfg.max_body_bytes;
     gptner_json_error why;
-    gpn_row_head head;
-    gptner_str row;
-    bool cut;
     memset(&j->error, 0, sizeof j->error);
-again:
-    if (!gpn_join_fetch(j, file, at, &row, err))
-        return err->status;
-    cut = row.len > j->client->cfg.max_body_bytes;
     why.message = "longer than max_body_bytes";
-    if (cut || !gpn_row_parse(j, row, &head, &why)) {
-        gpn_row_malformed(j, file, at, cut, why.message);
+    if (cut || !gpn_row_read_any(j, text, len, &why)) {
+        gpn_row_malformed(j, place, cut, why.message);
         return GPTNER_OK;
     }
-    if (!j->raw && head.has_body && !j->fields.answered &&
-        head.status / 100 == 2 && !j->fields.failed) {
+    if (!j->raw && head->has_body && !j->fields.answered &&
+        head->status / 100 == 2 && !j->fields.failed) {
         j->raw = true; /* the rows of an endpoint whose bodies are kept */
-        j->ahead.len = 0;
-        goto again;
+        *again = true;
+        return GPTNER_OK;
     }
-    if (head.body.len > 0 && gpn_buf_reserve(&j->body, head.body.len))
-        head.body.ptr = j->body.data;
+    if (head->body.len > 0 && gpn_buf_reserve(&j->body, head->body.len))
+        head->body.ptr = j->body.data;
     if (j->body.status == GPTNER_ERR_NO_MEMORY ||
         j->fields.status == GPTNER_ERR_NO_MEMORY)
         return gpn_join_no_memory(j, err);
-    gpn_join_name(j, head.custom_id);
-    j->fate = gpn_row_judge(j, &head);
+    gpn_join_name(j, head->custom_id);
+    j->fate = gpn_row_judge(j, head);
     *view = j->fields.r;
-    view->custom_id = head.custom_id;
-    view->request_id = head.request_id;
+    view->custom_id = head->custom_id;
+    view->request_id = head->request_id;
     j->raw = j->client->cfg.keep_raw || j->foreign;
     if (j->raw)
-        view->raw = head.body;
-    view->http_status = head.status > 0 ? (int)head.status : 0;
-    view->attempts = head.responded && head.status != 0;
+        view->raw = head->body;
+    view->http_status = head->status > 0 ? (int)head->status : 0;
+    view->attempts = head->responded && head->status != 0;
     return GPTNER_OK;
+}
+
+/* The same with the row at a place, which is read. */
+static gptner_status gpn_join_load(gpn_join *j, gpn_place place,
+                                   gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    bool again = true;
+    while (again && status == GPTNER_OK) {
+        gptner_str row;
+        again = false;
+        if (!gpn_join_fetch(j, place, &row, err))
+            return err->status;
+        status =
+            gpn_join_take(j, place, j->ahead.data + (row.ptr - j->ahead.data),
+                          row.len, &again, err);
+        if (again)
+            j->ahead.len = 0;
+    }
+    return status;
+}
+
+/* Complete the view of a result. */
+static void gpn_join_view(gpn_join *j, size_t index)
+{
+    gptner_result *view = &j->view;
+    view->index = index;
+    view->choices = j->fields.choices;
+    view->n_choices = j->fields.n_choices;
+    if (view->n_choices > 0) {
+        view->text = j->fields.choices[0].text;
+        view->finish_reason = j->fields.choices[0].finish_reason;
+    }
+    if (j->fate != GPN_FATE_OK)
+        gpn_result_fail(view, &j->error);
 }
 
 /* --- from rows to places --- */
@@ -22616,27 +23185,30 @@ static gptner_status gpn_join_choose(gpn_join *j, size_t file, size_t index,
                                      gptner_error *err)
 {
     gpn_place old = gpn_place_get(j, index);
-    gpn_place place;
+    gpn_place place = gpn_place_here(j, file);
     gptner_status status;
     int older = j->files[old.file].round;
     int round = j->files[file].round;
+    j->formed = false; /* it is read from its file */
+    if (old.rank == GPN_RANK_DONE) {
+        j->duplicates += round == older;
+        return GPTNER_OK;
+    }
     if (old.rank == GPN_RANK_NONE) {
         j->ahead.len = 0; /* what was decoded there is no JSON any more */
-        status = gpn_join_load(j, old.file, old.at, err);
+        status = gpn_join_load(j, old, err);
         if (status != GPTNER_OK)
             return status;
         old.rank = j->rank;
         gpn_place_set(j, index, old);
     }
     j->ahead.len = 0;
-    status = gpn_join_load(j, file, j->lines.line_at, err);
+    status = gpn_join_load(j, place, err);
     if (status != GPTNER_OK)
         return status;
     j->duplicates += round == older;
     if (j->rank > old.rank || (j->rank == old.rank && round > older)) {
-        place.file = file;
         place.rank = j->rank;
-        place.at = j->lines.line_at;
         gpn_place_set(j, index, place);
     }
     return GPTNER_OK;
@@ -22646,13 +23218,26 @@ static gptner_status gpn_join_place(gpn_join *j, size_t file, size_t index,
                                     gptner_error *err)
 {
     gpn_place place = gpn_place_get(j, index);
+    gptner_status status = GPTNER_OK;
+    char *text = j->lines.buf.data;
+    bool again = false;
     if (place.file < GPN_JOIN_FILES)
         return gpn_join_choose(j, file, index, err);
-    place.file = file;
-    place.rank = GPN_RANK_NONE;
-    place.at = j->lines.line_at;
+    place = gpn_place_here(j, file);
+    if (j->early_fn != NULL) {
+        status = gpn_join_take(j, place, text + (j->lines.line.ptr - text),
+                               j->lines.line.len, &again, err);
+        if (!again && status == GPTNER_OK)
+            place.rank = j->rank;
+        if (place.rank == GPN_RANK_OK) {
+            place.rank = GPN_RANK_DONE;
+            place.size = 0; /* it is not read again */
+            gpn_join_view(j, index);
+            status = j->early_fn(j, err);
+        }
+    }
     gpn_place_set(j, index, place);
-    return GPTNER_OK;
+    return status;
 }
 
 static void gpn_join_stranger(gpn_join *j, gptner_str id)
@@ -22681,11 +23266,19 @@ static bool gpn_id_number(gptner_str id, size_t *n)
 /* A row where the requests are known. */
 static gptner_status gpn_join_row(gpn_join *j, size_t file, gptner_error *err)
 {
-    gptner_str id = gpn_line_id(j->lines.line, j->id_room);
+    char *data = j->lines.buf.data;
+    gptner_str line = j->lines.line;
+    gptner_str id;
     uint64_t tag;
-    const uint64_t *slot = id.ptr != NULL ? gpn_table_find(j, id, &tag) : NULL;
+    const uint64_t *slot;
+    j->formed = j->early_fn != NULL && !j->raw && !j->lines.cut &&
+                j->form.n > 0 &&
+                gpn_form_match(j, data + (line.ptr - data), line.len);
+    id = j->formed ? j->head.custom_id : gpn_line_id(line, j->id_room);
+    slot = id.ptr != NULL ? gpn_table_find(j, id, &tag) : NULL;
     if (slot != NULL && *slot != 0)
         return gpn_join_place(j, file, gpn_slot_index(*slot), err);
+    j->formed = false;
     gpn_join_stranger(j, id);
     return GPTNER_OK;
 }
@@ -22748,8 +23341,6 @@ static gptner_status gpn_join_scan(gpn_join *j,
             if (j->lines.line_at >= GPN_PLACE_MAX)
                 return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: too large",
                                 j->lines.path);
-            j->rows++;
-            j->row_bytes += (int64_t)j->lines.line.len + 1;
             status = row_fn(j, i, err);
         }
         if (got < 0)
@@ -22769,7 +23360,7 @@ static gptner_status gpn_join_index_alone(gpn_join *j, gptner_error *err)
     if (j->named > GPN_JOIN_REQUESTS)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "results: more than 1,000,000 requests");
-    status = gpn_table_new(j, j->named, err);
+    status = gpn_table_new(j, j->named + j->named / 4 + 1, err);
     if (status != GPTNER_OK)
         return status;
     if (!gpn_places_grow(j, j->numbered + j->named))
@@ -22785,7 +23376,7 @@ static gptner_status gpn_join_index(gpn_join *j, gptner_error *err)
     if (j->requests == NULL) {
         status = gpn_join_index_alone(j, err);
     } else {
-        status = gpn_join_requests(j, err);
+        status = j->slots != NULL ? GPTNER_OK : gpn_join_requests(j, err);
         if (status == GPTNER_OK)
             status = gpn_join_scan(j, gpn_join_row, err);
     }
@@ -22850,7 +23441,7 @@ static gptner_status gpn_join_step(gpn_join *j, gptner_error *err)
     gpn_place place = gpn_place_get(j, j->next);
     gptner_status status = GPTNER_OK;
     if (place.file < GPN_JOIN_FILES)
-        status = gpn_join_load(j, place.file, place.at, err);
+        status = gpn_join_load(j, place, err);
     else
         gpn_join_missing(j);
     j->next++;
@@ -22870,20 +23461,14 @@ static gptner_status gpn_join_step(gpn_join *j, gptner_error *err)
  * until the next call. 1, 0: there are no more, -1: failed. */
 static int gpn_join_next(gpn_join *j, gptner_error *err)
 {
-    gptner_result *view = &j->view;
+    while (j->early_fn != NULL && j->next < j->count &&
+           gpn_place_get(j, j->next).rank == GPN_RANK_DONE)
+        j->next++;
     if (j->next == j->count)
         return 0;
     if (gpn_join_step(j, err) != GPTNER_OK)
         return -1;
-    view->index = j->next - 1;
-    view->choices = j->fields.choices;
-    view->n_choices = j->fields.n_choices;
-    if (view->n_choices > 0) {
-        view->text = j->fields.choices[0].text;
-        view->finish_reason = j->fields.choices[0].finish_reason;
-    }
-    if (j->fate != GPN_FATE_OK)
-        gpn_result_fail(view, &j->error);
+    gpn_join_view(j, j->next - 1);
     return 1;
 }
 
@@ -22895,8 +23480,7 @@ typedef struct gpn_tray {
     gptner_batch_summary sum;
     gpn_out out;
     gptner_result **results;
-    size_t n;     /* in results */
-    size_t total; /* to come */
+    size_t total; /* results to come */
     int64_t started_ms;
     int64_t shown_ms; /* the last progress */
 } gpn_tray;
@@ -22972,10 +23556,9 @@ static gptner_status gpn_tray_put(gpn_tray *s, const gptner_result *r,
     const gptner_batch_retrieve_config *cfg = s->cfg;
     gpn_tray_count(&s->sum, r, malformed);
     if (s->results != NULL) {
-        s->results[s->n] = gpn_result_copy(&s->client->env, r);
-        if (s->results[s->n] == NULL)
+        s->results[r->index] = gpn_result_copy(&s->client->env, r);
+        if (s->results[r->index] == NULL)
             return gpn_no_memory(err, "results");
-        s->n++;
     }
     if (s->out.open) {
         gpn_out_result(&s->out, r);
@@ -23006,25 +23589,43 @@ static gptner_status gpn_tray_close(gpn_tray *s, gptner_status status,
     if (status == GPTNER_OK && s->cfg->results != NULL) {
         *s->cfg->results = s->results;
         if (s->cfg->n_results != NULL)
-            *s->cfg->n_results = s->n;
+            *s->cfg->n_results = s->total;
         s->results = NULL;
     }
-    gptner_results_free(s->results, s->n);
+    gptner_results_free(s->results, s->total);
     s->results = NULL;
     return status;
 }
 
 /* --- one batch --- */
 
-/* Hand out all results of a join that is open and knows its files. */
+static gptner_status gpn_tray_early(gpn_join *j, gptner_error *err)
+{
+    return gpn_tray_put((gpn_tray *)j->early_ctx, &j->view, false, err);
+}
+
+/* Hand out all results of a join that is open and knows its files. Where their
+ * order does not matter, or they are put in order by being gathered, the good
+ * ones go out while the rows are passed over; for that the number of requests
+ * has to be known. */
 static gptner_status gpn_join_run(gpn_join *j,
                                   const gptner_batch_retrieve_config *cfg,
                                   gptner_batch_summary *summary,
                                   gptner_error *err)
 {
     gpn_tray tray = GPN_ZERO;
-    gptner_status status = gpn_join_index(j, err);
+    bool gathered = cfg->result_fn == NULL && cfg->output_path == NULL;
+    gptner_status status = GPTNER_OK;
+    if (j->requests != NULL && (cfg->as_completed || gathered)) {
+        status = gpn_join_requests(j, err);
+        if (status == GPTNER_OK)
+            status = gpn_tray_open(&tray, j->client, cfg, j->count, err);
+        j->early_fn = gpn_tray_early;
+        j->early_ctx = &tray;
+    }
     if (status == GPTNER_OK)
+        status = gpn_join_index(j, err);
+    if (status == GPTNER_OK && j->early_fn == NULL)
         status = gpn_tray_open(&tray, j->client, cfg, j->count, err);
     while (status == GPTNER_OK) {
         int got = gpn_join_next(j, err);
@@ -23057,6 +23658,12 @@ static gptner_status gpn_retrieve_begin(const gptner_client *client,
         *cfg->n_results = 0;
     if (client == NULL || cfg == NULL)
         return gpn_refuse(err, "results: client or configuration is NULL");
+    if (cfg->as_completed && cfg->output_path != NULL &&
+        !gpn_path_is_jsonl(cfg->output_path))
+        return gpn_refuse(err,
+                          "results: as_completed needs an output_path that "
+                          "ends in .jsonl, for lines of text have no "
+                          "index");
     return GPTNER_OK;
 }
 
@@ -23218,7 +23825,7 @@ static gptner_status gpn_fetch_requests(gpn_fetch *t, gptner_error *err)
         gpn_fetch_file(t->client, t->batch->input_file_id, f->path, false, err);
     f->there = status == GPTNER_OK;
     if (status != GPTNER_OK && err->http_status / 100 == 4 &&
-        status != GPTNER_ERR_AUTH) {
+        status != GPTNER_ERR_AUTH && !gpn_status_passes(status)) {
         gpn_log(&t->client->env, GPTNER_LOG_WARN,
                 "the file of requests is gone; their order is taken from the "
                 "results");
@@ -23323,6 +23930,8 @@ gptner_batch_retrieve(gptner_client *client, const char *id,
         status = gptner_batch_status(client, id, &batch, err);
     if (status == GPTNER_OK)
         status = gpn_retrieve_files(client, batch, cfg, summary, err);
+    if (status == GPTNER_OK) /* what was waited out is no error any more */
+        memset(err, 0, sizeof *err);
     gptner_batch_free(batch);
     return status;
 }
@@ -23641,6 +24250,7 @@ typedef struct gpn_shard {
     bool fresh;               /* its batch may yet be refused for the queue */
     bool lost;                /* the uploaded file was, in this run */
     int64_t due_ms;           /* nothing is to be done before */
+    int64_t all;              /* requests of round 0 */
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
     int64_t done;             /* of the round, as the server counts */
@@ -23736,7 +24346,8 @@ static void gpn_job_tell(gpn_job *job, const char *event)
         p.waiting += s->stage < GPN_STAGE_RUN;
         p.running += s->stage == GPN_STAGE_RUN;
         p.ended += s->round + (s->stage > GPN_STAGE_RUN);
-        p.done += s->stage > GPN_STAGE_RUN ? s->requests : s->done;
+        p.done += s->all - s->requests +
+                  (s->stage > GPN_STAGE_RUN ? s->requests : s->done);
     }
     p.batches = p.waiting + p.running + p.ended;
     job->cfg->progress_fn(&p, job->cfg->progress_user);
@@ -23768,7 +24379,7 @@ static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
     }
     s = &job->shards[job->n_shards++];
     memset(s, 0, sizeof *s);
-    s->requests = requests;
+    s->all = s->requests = requests;
     s->tokens = tokens;
     return true;
 }

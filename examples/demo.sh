@@ -1,7 +1,7 @@
 #!/bin/sh
 # The demo: a real text, one sentence a prompt, through the command line
 # program over verified HTTPS, to a mock server that throttles, fails, resets
-# and cuts off some of the replies. Nothing leaves this machine.
+# and cuts off some of the replies; first in parallel, then by batches. Nothing leaves this machine.
 set -eu
 cd "$(dirname "$0")/.."
 B=${B:-build}
@@ -23,6 +23,7 @@ trap 'exit 143' TERM
 "$B/mock_server" --tls --port 0 --ca-out "$dir/ca.pem" --reply ner \
     --latency 30:20 --seed 7 --api-key demo-key --fault 429:0.05 \
     --fault 500:0.03 --fault reset:0.02 --fault truncate:0.02 \
+    --fault row-drop:0.03 --fault row-5xx:0.03 --batch-seconds 1 \
     >"$dir/ready" 2>"$dir/log" &
 server=$!
 tries=0
@@ -53,6 +54,16 @@ echo "Some sentences and their answers:"
 paste -d '\n' "$text" "$dir/answers.txt" |
     awk 'NR % 80 == 1 { print "  < " $0 } NR % 80 == 2 { print "  > " $0 }'
 echo
+echo "The same at half the price, by the Batch API: the sentences go up in batches,"
+echo "and their answers come back in any order, some not at all; those are sent"
+echo "once more."
+"$B/batch_processing_example" --mode full --base-url "$url" \
+    --system "Mark every name of a person, organisation, place or date in the \
+sentence: put @@ before it and ## after it. Change nothing else." \
+    --input "$text" --output "$dir/batch.txt" --max-requests 100 \
+    --poll-interval 0.2 --retry-failed batch --delete-remote
+
+echo
 echo "What the server counted (/mock/stats), and its report on the client"
 echo "(/mock/report):"
 unset OPENAI_API_KEY # no business of these two addresses
@@ -65,4 +76,8 @@ if [ "$(wc -l <"$dir/answers.txt")" != "$(wc -l <"$text")" ]; then
     echo "demo: the number of answers is wrong" >&2
     exit 1
 fi
-echo "demo: every sentence has its answer"
+if ! cmp -s "$dir/answers.txt" "$dir/batch.txt"; then
+    echo "demo: the batches' answers differ" >&2
+    exit 1
+fi
+echo "demo: every sentence has its answer, the same both ways"

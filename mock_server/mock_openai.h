@@ -9292,16 +9292,41 @@ typedef struct mki_row {
     mki_str answer; /* the body */
 } mki_row;
 
+/* What the endpoint answers, or the error that the row is to have. */
+static void mki_row_answer(mki_run *run, mki_row *row, mki_call *call)
+{
+    const mki_fault *f = row->lies.main;
+    mki_kind kind = f != NULL ? f->kind : MKI_F_NONE;
+    mki_problem *p = &call->problem;
+    mki_check how;
+
+    how.route = call->route;
+    how.profiles = run->s->opt.model_profiles;
+    how.today = mki_today(mki_unix(run->s));
+    how.deployment = mki_s(NULL, 0);
+    if (kind == MKI_F_ROW_4XX || kind == MKI_F_ROW_4XX_OUT ||
+        kind == MKI_F_ROW_5XX) {
+        mki_problem_status(p, f->status);
+    } else if (kind == MKI_F_ROW_429) {
+        mki_problem_429(call, "requests", 500, 500, 1, 20);
+    } else if (call->route > MKI_EMBEDDINGS) {
+        mki_bad(p, NULL, NULL, "The mock has no %s.", run->b->endpoint);
+        p->status = 404;
+    } else if (mki_check_body(&how, row->body, p)) {
+        mki_model_answer(call);
+        return;
+    }
+    mki_respond_problem(call, p);
+}
+
 /* Gives the row its answer, as the endpoint gives it to a request. */
 static void mki_row_run(mki_run *run, mki_row *row)
 {
     mock_server *s = run->s;
-    const mki_fault *f = row->lies.main;
-    mki_kind kind = f != NULL ? f->kind : MKI_F_NONE;
+    mki_kind kind = row->lies.main != NULL ? row->lies.main->kind : MKI_F_NONE;
     mki_request q;
     mki_fault inner;
     mki_call call;
-    mki_check how;
 
     memset(&q, 0, sizeof q);
     memset(&call, 0, sizeof call);
@@ -9319,34 +9344,13 @@ static void mki_row_run(mki_run *run, mki_row *row)
     call.quiet = true;
     call.stop_after = SIZE_MAX;
     mki_find_route(&call);
-    call.wrong_method = NULL;
     call.body = row->body;
     call.model = mki_get_text(row->body, "model");
-    how.route = call.route;
-    how.profiles = s->opt.model_profiles;
-    how.today = mki_today(mki_unix(s));
-    how.deployment = mki_s(NULL, 0);
-    if (kind == MKI_F_ROW_4XX || kind == MKI_F_ROW_4XX_OUT ||
-        kind == MKI_F_ROW_5XX) {
-        mki_problem_status(&call.problem, f->status);
-        mki_respond_problem(&call, &call.problem);
-    } else if (kind == MKI_F_ROW_429) {
-        mki_problem_429(&call, "requests", 500, 500, 1, 20);
-        mki_respond_problem(&call, &call.problem);
-    } else if (call.route > MKI_EMBEDDINGS) {
-        mki_bad(&call.problem, NULL, NULL, "The mock has no %s.",
-                run->b->endpoint);
-        call.problem.status = 404;
-        mki_respond_problem(&call, &call.problem);
-    } else if (!mki_check_body(&how, row->body, &call.problem)) {
-        mki_respond_problem(&call, &call.problem);
-    } else {
-        inner.kind = kind == MKI_F_ROW_REFUSAL ? MKI_F_REFUSAL
-                     : kind == MKI_F_ROW_CUT   ? MKI_F_LENGTH
-                                               : MKI_F_NONE;
-        call.choice.main = inner.kind != MKI_F_NONE ? &inner : NULL;
-        mki_model_answer(&call);
+    inner.kind = kind == MKI_F_ROW_REFUSAL ? MKI_F_REFUSAL : MKI_F_LENGTH;
+    if (kind == MKI_F_ROW_REFUSAL || kind == MKI_F_ROW_CUT) {
+        call.choice.main = &inner;
     }
+    mki_row_answer(run, row, &call);
     row->status = s->row.plan.status;
     row->answer = mki_buf_str(&s->row.out);
     run->b->tokens_in += row->status == 200 ? call.tokens_in : 0;
@@ -9574,7 +9578,7 @@ static void mki_batch_end(mock_server *s, mki_batch *b, int64_t end_ms,
     run.s = s;
     run.b = b;
     run.as = as;
-    run.random = mki_hash(s->opt.seed, b->input, strlen(b->input));
+    run.random = mki_mix(s->opt.seed ^ b->content);
     run.left = as == MKI_B_COMPLETED   ? b->total
                : as == MKI_B_CANCELLED ? mki_batch_done(b, b->cancel_ms)
                                        : mki_batch_done(b, end_ms);

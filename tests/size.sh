@@ -31,7 +31,8 @@ measure() { # TITLE PREFIX CFLAGS...
 table() { # NAME PREFIX COMPILER...
     name=$1 prefix=$2
     shift 2
-    for set in "" NO_NER NO_THREADS NO_TLS "NO_TLS NO_THREADS"; do
+    for set in "" "NO_BATCH NO_NER" "NO_BATCH NO_NER NO_THREADS" NO_TLS \
+        "NO_BATCH NO_NER NO_TLS NO_THREADS"; do
         options=
         for option in $set; do
             options="$options -DGPTNER_$option"

@@ -131,15 +131,40 @@ static bool numbered_result(const gptner_result *r, void *user)
     return true;
 }
 
-static gptner_status run_numbered(env *e, numbered *s, gptner_run_summary *sum)
+static gptner_status run_numbered_ahead(env *e, numbered *s, size_t max_ahead,
+                                        gptner_run_summary *sum)
 {
     gptner_run_config run;
     memset(&run, 0, sizeof run);
+    run.max_ahead = max_ahead;
     run.next_fn = numbered_next;
     run.next_user = s;
     run.result_fn = numbered_result;
     run.result_user = s;
     return gptner_run(e->client, &run, sum, &e->err);
+}
+
+static gptner_status run_numbered(env *e, numbered *s, gptner_run_summary *sum)
+{
+    return run_numbered_ahead(e, s, 0, sum);
+}
+
+static void *counted_alloc(size_t size, void *user)
+{
+    __atomic_add_fetch((size_t *)user, 1, __ATOMIC_RELAXED);
+    return malloc(size);
+}
+
+static void *counted_realloc(void *ptr, size_t size, void *user)
+{
+    __atomic_add_fetch((size_t *)user, 1, __ATOMIC_RELAXED);
+    return realloc(ptr, size);
+}
+
+static void counted_free(void *ptr, void *user)
+{
+    (void)user;
+    free(ptr);
 }
 
 /* ---- plain questions ----------------------------------------------------- */
@@ -812,6 +837,37 @@ the_key_is_not_sent_on_after_a_redirect_to_another_origin(void **state)
     env_end(&e);
 }
 
+/* Once everything is warm, the one allocation is that of the result itself. */
+static void a_streamed_run_allocates_its_results_only(void **state)
+{
+    enum { ONCE = 300, AHEAD = 16, WORKERS = 4 };
+    env e;
+    size_t count = 0;
+    size_t made[3];
+    size_t i;
+    (void)state;
+    memset(&e, 0, sizeof e);
+    e.cfg.allocator.alloc_fn = counted_alloc;
+    e.cfg.allocator.realloc_fn = counted_realloc;
+    e.cfg.allocator.free_fn = counted_free;
+    e.cfg.allocator.user = &count;
+    e.cfg.max_workers = WORKERS;
+    env_start(&e);
+    for (i = 0; i < 3; i++) { /* the first one warms up */
+        numbered s;
+        size_t before = count;
+        memset(&s, 0, sizeof s);
+        s.n = i < 2 ? ONCE : 2 * ONCE;
+        assert_int_equal(run_numbered_ahead(&e, &s, AHEAD, NULL), GPTNER_OK);
+        assert_int_equal(s.ok, s.n);
+        made[i] = count - before;
+    }
+    /* besides, an item for each more that was under way at one time, and what
+     * a worker needs that had nothing to do before: a connection, buffers */
+    assert_true(made[2] - made[1] <= ONCE + AHEAD + 10 * WORKERS);
+    env_end(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -840,6 +896,7 @@ int main(void)
         cmocka_unit_test(models_are_listed_and_an_unknown_one_is_not_found),
         cmocka_unit_test(equal_prompts_are_sent_once_if_asked),
         cmocka_unit_test(an_equal_prompt_keeps_its_place),
+        cmocka_unit_test(a_streamed_run_allocates_its_results_only),
         cmocka_unit_test(
             the_key_is_not_sent_on_after_a_redirect_to_another_origin),
     };

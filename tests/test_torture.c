@@ -678,7 +678,7 @@ static void save_reply(gptner_client *c)
     gptner_response_free(r);
 }
 
-/* The mock has no uploads: its answer is an error, of which the body is kept */
+/* A name that the server refuses for batches: the body of its 400 is kept. */
 static void upload(gptner_client *c)
 {
     gptner_raw_request q;
@@ -694,7 +694,7 @@ static void upload(gptner_client *c)
     parts[0].value = gptner_str_from("batch");
     parts[1].name = "file";
     parts[1].path = input_jsonl;
-    parts[1].filename = "in.jsonl";
+    parts[1].filename = "in.txt";
     q.path = "/files";
     q.parts = parts;
     q.n_parts = 2;

@@ -82,8 +82,9 @@ int main(int argc, char **argv)
     }
     wall = now_us() - start;
     printf("cpu_us=%" PRId64 " user_us=%" PRId64 " wall_us=%" PRId64
-           " switches=%" PRId64 "\n",
+           " switches=%" PRId64 " maxrss_kib=%" PRId64 "\n",
            to_us(usage.ru_utime) + to_us(usage.ru_stime), to_us(usage.ru_utime),
-           wall, (int64_t)usage.ru_nvcsw + (int64_t)usage.ru_nivcsw);
+           wall, (int64_t)usage.ru_nvcsw + (int64_t)usage.ru_nivcsw,
+           (int64_t)usage.ru_maxrss);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

@@ -253,3 +253,5 @@ fi
 awk -f "$here/report.awk" runs
 [ ! -x "$bin/bench_parse" ] || [ ! -f "$header_dir/gptner.h" ] ||
     taskset -c $client_core "$bin/bench_parse" "$quick"
+. "$here/batch.sh"
+. "$here/batch_read.sh"
