@@ -52,6 +52,10 @@ nameConstraints = permitted;DNS:elsewhere.test
 basicConstraints = critical,CA:true
 keyUsage = critical,keyCertSign
 nameConstraints = critical,permitted;DNS:example.test
+[violated]
+basicConstraints = critical,CA:true
+keyUsage = critical,keyCertSign
+nameConstraints = critical,permitted;DNS:elsewhere.test
 
 [good]
 subjectAltName = DNS:api.example.test,DNS:*.wild.test,IP:127.0.0.1,IP:::1
@@ -133,6 +137,7 @@ cert inter_sha1 root ec root ec /CN=inter_sha1 -sha1
 cert inter_weak root weak root ec
 cert inter_limited limited ec root ec
 cert inter_critical limited_critical ec root ec
+cert inter_violated violated ec root ec
 dated inter_expired root root 20200101000000Z 20210101000000Z
 
 # servers
@@ -159,6 +164,7 @@ cert by_sha1 good ec inter_sha1 ec
 cert by_weak good ec inter_weak weak
 cert by_limited good ec inter_limited ec
 cert by_critical good ec inter_critical ec
+cert by_violated good ec inter_violated ec
 cert sha1 good ec inter ec /CN=sha1 -sha1
 cert md5 good rsa inter_rsa rsa /CN=md5 -md5
 cert weak good weak inter ec

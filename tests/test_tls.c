@@ -356,6 +356,28 @@ static void names_are_compared_as_rfc_9525_says(void **state)
     RUN(cases);
 }
 
+/* The dot goes into Host, but neither into SNI nor into what is compared. */
+static void a_trailing_dot_of_the_host_is_no_part_of_its_name(void **state)
+{
+    tls_case k = {"trailing dot", ISSUED("good"), NULL, GPTNER_OK, NULL};
+    gptner_error err;
+    gpn_url url;
+    client c;
+    GPN_UNUSED(state);
+    memset(&url, 0, sizeof url);
+    client_start(&c, NULL);
+    assert_int_equal(
+        gpn_url_parse(&c.env, gptner_str_from("https://API.Example.test.:1/v1"),
+                      &url, &err),
+        GPTNER_OK);
+    assert_string_equal(url.host, NAME ".");
+    assert_string_equal(url.name, NAME);
+    k.name = url.name;
+    run_case(&c, &k);
+    gpn_url_deinit(&url);
+    client_end(&c);
+}
+
 static void addresses_match_address_entries_only(void **state)
 {
     static const char text[] = "is for another name";
@@ -443,8 +465,11 @@ static void certificates_for_something_else_are_refused(void **state)
          "not meant for this key use"},
         {"unknown critical extension", ISSUED("unknown_critical"), NULL,
          CERTIFICATE, "cannot be used"},
-        {"critical name constraints",
+        {"critical name constraints, kept",
          SERVER("by_critical", "ec", "inter_critical"), NULL, CERTIFICATE,
+         NULL},
+        {"critical name constraints, violated",
+         SERVER("by_violated", "ec", "inter_violated"), NULL, CERTIFICATE,
          NULL},
         /* mbedTLS does not look at them */
         {"name constraints", SERVER("by_limited", "ec", "inter_limited"), NULL,
@@ -1717,6 +1742,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(certificates_out_of_their_time_are_refused),
         cmocka_unit_test(names_are_compared_as_rfc_9525_says),
+        cmocka_unit_test(a_trailing_dot_of_the_host_is_no_part_of_its_name),
         cmocka_unit_test(addresses_match_address_entries_only),
         cmocka_unit_test(chains_must_lead_to_a_trusted_root),
         cmocka_unit_test(a_path_longer_than_allowed_is_refused),
