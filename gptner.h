@@ -16692,7 +16692,7 @@ static const char *gpn_status_advice(gptner_status status)
     case GPTNER_ERR_QUOTA:
         return "; check the account's plan and billing";
     case GPTNER_ERR_NOT_FOUND:
-        return "; check model and base_url";
+        return "; check base_url and the model or id";
     case GPTNER_ERR_CONTEXT_LENGTH:
         return "; shorten the prompt";
     case GPTNER_ERR_TOO_LARGE:

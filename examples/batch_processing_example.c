@@ -398,13 +398,13 @@ static void make_config(gptner_config *config)
     }
 }
 
-/* Names a prompt that got no answer. Those that were never sent because the
- * run ended are counted in the summary instead. */
+/* Names a prompt that got no answer. In a run (user is NULL) those that were
+ * never sent because it ended are counted in the summary instead. */
 static bool name_failure(const gptner_result *result, void *user)
 {
-    (void)user;
-    if (result->status == GPTNER_OK || result->status == GPTNER_ERR_NOT_SENT ||
-        result->status == GPTNER_ERR_CANCELLED) {
+    if (result->status == GPTNER_OK ||
+        (!user && (result->status == GPTNER_ERR_NOT_SENT ||
+                   result->status == GPTNER_ERR_CANCELLED))) {
         return true;
     }
     clear_bar();
@@ -796,6 +796,7 @@ static int run_retrieve(void)
     config.output_path = args.output ? args.output : "-";
     config.raw_output_path = args.raw_output;
     config.result_fn = name_failure;
+    config.result_user = &summary;
     status =
         gptner_batch_retrieve(client, args.batch_id, &config, &summary, &err);
     if (status == GPTNER_OK && args.quiet <= 0) {
@@ -838,6 +839,7 @@ static int run_full(void)
     fill_source(&config.source);
     config.output_path = args.output;
     config.result_fn = name_failure;
+    config.result_user = &summary;
     config.description = args.description;
     config.max_enqueued_tokens = (int64_t)args.max_enqueued_tokens;
     config.poll_ms = milliseconds(args.poll_interval);
