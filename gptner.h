@@ -1667,6 +1667,12 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #define GPN_NOINLINE
 #endif
 
+/* Who compiles for size gets the plain loop where there is also a quick one;
+ * the results are the same. */
+#if defined(__OPTIMIZE_SIZE__) && !defined(GPN_SMALL)
+#define GPN_SMALL
+#endif
+
 /* Checks our own invariants only: never arguments, memory or input. */
 #ifndef GPTNER_ASSERT
 #define GPTNER_ASSERT(condition) ((void)0)
@@ -5554,10 +5560,12 @@ enum {
     GPN_JSON_DEAD   /* nothing: an error has latched */
 };
 
-#define GPN_JSON_ONES      0x0101010101010101u
 #define GPN_JSON_MAX_BYTES ((size_t)1 << 30)
 
 /* --- bytes of text ------------------------------------------------------ */
+
+#ifndef GPN_SMALL
+#define GPN_JSON_ONES 0x0101010101010101u
 
 /* The top bits of those of the eight bytes at p that are not plain: plain is
  * what stands for itself in a string and is ASCII. A byte minus 0x20, or minus
@@ -5582,16 +5590,19 @@ static size_t gpn_json_first(uint64_t hits)
     uint64_t below = (hits & (~hits + 1)) - 1;
     return (size_t)((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1;
 }
+#endif
 
 /* The first byte from p on that is not plain. */
 static const char *gpn_json_plain(const char *p, const char *end)
 {
+#ifndef GPN_SMALL
     while (end - p >= 8) {
         uint64_t hits = gpn_json_hits(p);
         if (hits != 0)
             return p + gpn_json_first(hits);
         p += 8;
     }
+#endif
     while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 &&
            *p != '"' && *p != '\\')
         p++;
@@ -5602,6 +5613,10 @@ static const char *gpn_json_plain(const char *p, const char *end)
  * gpn_utf8_scan() sees it, but quicker. */
 static size_t gpn_json_multi(const char *text, size_t len)
 {
+#ifdef GPN_SMALL
+    size_t need, n = gpn_utf8_scan(text, len, &need);
+    return n == need ? n : 0;
+#else
     const unsigned char *p = (const unsigned char *)text;
     unsigned lead = p[0];
     if (len < 2 || lead < 0xc2 || (p[1] & 0xc0) != 0x80)
@@ -5618,6 +5633,7 @@ static size_t gpn_json_multi(const char *text, size_t len)
         return 0;
     return (lead == 0xf0 && p[1] < 0x90) || (lead == 0xf4 && p[1] >= 0x90) ? 0
                                                                            : 4;
+#endif
 }
 
 /* Past characters beyond ASCII: to the first byte that is ASCII, or is at
@@ -6765,7 +6781,8 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
-#if defined(__SSE2__) && defined(__GNUC__)
+#if defined(__SSE2__) && defined(__GNUC__) && !defined(GPN_SMALL)
+#define GPN_JSON_BLOCKS
 #include <emmintrin.h>
 
 /* What 64 bytes hold, a bit a byte, the first one lowest. */
@@ -6943,7 +6960,7 @@ static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
     const char *end = p + len, *run;
-#if defined(__SSE2__) && defined(__GNUC__)
+#ifdef GPN_JSON_BLOCKS
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
     if (p == end)
