@@ -4706,6 +4706,59 @@ static int gpn_decimal_cmp(const gpn_decimal *d, uint64_t half, int exp2)
     return gpn_big_cmp(&a, &b);
 }
 
+#define GPN_DOUBLE_INFINITE (UINT64_C(0x7ff) << 52)
+
+static double gpn_double_from_bits(uint64_t bits)
+{
+    double value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+#ifdef GPN_SMALL
+#define GPN_HEAD_DIGITS 18 /* fit an int64_t */
+
+/* Whether the nearest double is one above that of these bits. */
+static bool gpn_decimal_above(const gpn_decimal *d, uint64_t bits)
+{
+    uint64_t kept = bits & ((UINT64_C(1) << 52) - 1);
+    int exp2 = (int)(bits >> 52), side;
+
+    if (exp2 > 0) {
+        kept |= UINT64_C(1) << 52;
+        exp2--;
+    }
+    side = gpn_decimal_cmp(d, kept * 2 + 1, exp2 - 1075);
+    return side > 0 || (side == 0 && (bits & 1) != 0);
+}
+
+/* The double nearest to the decimal, of which value * 10^power is an
+ * approximation: some steps from what doubles make of that. */
+static double gpn_decimal_round(const gpn_decimal *d, double value, int power)
+{
+    uint64_t bits;
+
+    while (power != 0) {
+        int part = power > GPN_POW10_LAST    ? GPN_POW10_LAST
+                   : power < -GPN_POW10_LAST ? -GPN_POW10_LAST
+                                             : power;
+
+        value = part > 0 ? value * gpn_pow10(part) : value / gpn_pow10(-part);
+        power -= part;
+    }
+    memcpy(&bits, &value, sizeof bits);
+    while (bits > 0 && !gpn_decimal_above(d, bits - 1)) {
+        bits--;
+    }
+    while (bits < GPN_DOUBLE_INFINITE && gpn_decimal_above(d, bits)) {
+        bits++;
+    }
+    return gpn_double_from_bits(bits);
+}
+#else
+#define GPN_HEAD_DIGITS 19
+
 /* mantissa * 2^exp2, the highest bit set; off by less than error in the last
  * bit. */
 typedef struct gpn_scaled {
@@ -4765,8 +4818,6 @@ static void gpn_scaled_set(gpn_scaled *x, uint64_t value, int power)
     }
 }
 
-#define GPN_DOUBLE_INFINITE (UINT64_C(0x7ff) << 52)
-
 /* The bits of the double nearest to the decimal, of which x is an
  * approximation. */
 static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
@@ -4796,24 +4847,19 @@ static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
     kept += (uint64_t)(unit + 1074) << 52;
     return kept < GPN_DOUBLE_INFINITE ? kept : GPN_DOUBLE_INFINITE;
 }
-
-static double gpn_double_from_bits(uint64_t bits)
-{
-    double value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
+#endif
 
 /* The double nearest to the number, but for its sign; ties to even. Infinity
  * when it is too large. Any length. */
 static double gpn_double_from_number(const gpn_number *number)
 {
     gpn_decimal d;
-    gpn_scaled x;
     uint64_t head;
     size_t used;
     int64_t magnitude;
+#ifndef GPN_SMALL
+    gpn_scaled x;
+#endif
 
     gpn_decimal_read(&d, number);
     magnitude = d.power + (int64_t)d.count; /* below 10^magnitude */
@@ -4823,7 +4869,7 @@ static double gpn_double_from_number(const gpn_number *number)
     if (magnitude > 309) {
         return gpn_double_from_bits(GPN_DOUBLE_INFINITE);
     }
-    used = d.count < 19 ? d.count : 19;
+    used = d.count < GPN_HEAD_DIGITS ? d.count : GPN_HEAD_DIGITS;
     head = gpn_decimal_head(&d, used);
     if (used == d.count && head <= UINT64_C(1) << 53 &&
         (d.power == 0 || (gpn_double_is_exact() && d.power >= -GPN_POW10_LAST &&
@@ -4833,11 +4879,16 @@ static double gpn_double_from_number(const gpn_number *number)
         return d.power >= 0 ? value * gpn_pow10((int)d.power)
                             : value / gpn_pow10((int)-d.power);
     }
+#ifdef GPN_SMALL
+    return gpn_decimal_round(&d, (double)(int64_t)head,
+                             (int)(d.power + (int64_t)(d.count - used)));
+#else
     gpn_scaled_set(&x, head, (int)(d.power + (int64_t)(d.count - used)));
     if (used < d.count) {
         x.error += 20; /* less than 1 of 10^18, in units of 2^-64 */
     }
     return gpn_double_from_bits(gpn_scaled_round(&x, &d));
+#endif
 }
 
 /* The whole text is one number in the grammar of JSON. Too large a number is
@@ -4859,6 +4910,7 @@ static bool gpn_parse_double(gptner_str s, double *out)
 
 /* ---- double to decimal ---- */
 
+#ifndef GPN_SMALL
 /* At most 15 digits, if so few read back as value > 0. For every count of
  * places, at most one decimal of 15 digits can, and the arithmetic below finds
  * it, since both operands of the division are exact. 0: none. */
@@ -4882,6 +4934,7 @@ static uint64_t gpn_double_few_digits(double value, int *power)
     }
     return 0;
 }
+#endif
 
 /* fraction * 2^exp2, exactly: 18 digits, and a 19th that is 0 if nothing
  * follows; times 10^*power. */
@@ -4971,9 +5024,12 @@ static uint64_t gpn_double_shortest(double value, int *power)
  * 24 for the benefit of gpn_fmt_u64. */
 static size_t gpn_double_digits(double value, char digits[24], int *point)
 {
-    uint64_t all = gpn_double_few_digits(value, point);
+    uint64_t all = 0;
     size_t n;
 
+#ifndef GPN_SMALL
+    all = gpn_double_few_digits(value, point);
+#endif
     if (all == 0) {
         all = gpn_double_shortest(value, point);
     }
