@@ -1673,6 +1673,15 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #define GPN_SMALL
 #endif
 
+/* At -Os gcc still does some things that make this code larger. */
+#if defined(GPN_SMALL) && defined(__GNUC__) && !defined(__clang__)
+#define GPN_SMALL_GCC
+#pragma GCC push_options
+#pragma GCC optimize("no-caller-saves", "no-move-loop-invariants",   \
+                     "no-optimize-sibling-calls", "no-thread-jumps", \
+                     "no-tree-dominator-opts")
+#endif
+
 /* Checks our own invariants only: never arguments, memory or input. */
 #ifndef GPTNER_ASSERT
 #define GPTNER_ASSERT(condition) ((void)0)
@@ -5485,7 +5494,8 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     return status;
 }
 
-/* ---- SHA-256 (FIPS 180-4) ---- */
+#if !defined(GPTNER_NO_BATCH) || defined(GPTNER_NO_TLS)
+/* ---- SHA-256 (FIPS 180-4); otherwise >>stream takes that of mbedTLS ---- */
 
 typedef struct gpn_sha256_state {
     uint32_t h[8];
@@ -5591,6 +5601,18 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
     }
 }
+
+/* Of a whole text. */
+static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
+{
+    gpn_sha256_state sha;
+
+    gpn_sha256_init(&sha);
+    gpn_sha256_update(&sha, data, len);
+    gpn_sha256_final(&sha, out);
+    return true;
+}
+#endif
 
 /* ===========================================================================
  * >>json       layer 3   strict reader, document, writer
@@ -8208,6 +8230,7 @@ static void gpn_tls_free(gpn_tls *tls)
 #else /* GPTNER_NO_TLS */
 #include <mbedtls/version.h>
 #include <mbedtls/ssl.h>
+#include <mbedtls/md.h>
 #include <mbedtls/x509_crt.h>
 #include <mbedtls/pk.h>
 #if MBEDTLS_VERSION_NUMBER < 0x04000000
@@ -8351,6 +8374,19 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
         gpn_mutex_unlock(&tls->mutex);
     }
     return r != 0 ? r : mbedtls_ctr_drbg_random(&tls->drbg, out, len);
+}
+#endif
+
+#ifdef GPTNER_NO_BATCH
+/* Of a whole text; the version that streams is in >>bytes. */
+static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
+{
+    int r;
+    gpn_tls_enter();
+    r = mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256),
+                   (const unsigned char *)data, len, out);
+    gpn_tls_leave();
+    return r == 0;
 }
 #endif
 
@@ -18255,22 +18291,19 @@ static gpn_twin *gpn_twin_find_locked(gpn_task *t, const unsigned char key[32],
 static bool gpn_task_follow(gpn_task *t, gpn_item *it)
 {
     unsigned char key[32];
-    gpn_sha256_state sha;
     gpn_twin *twin;
     bool follows = false;
     gpn_ask ask;
-    char endpoint;
     if (it->bad != NULL)
         return false;
     gpn_item_ask(t, it, &ask);
     gpn_buf_clear(&t->body);
     if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
         return false; /* its own request fails the same way, and says why */
-    endpoint = (char)ask.endpoint;
-    gpn_sha256_init(&sha);
-    gpn_sha256_update(&sha, &endpoint, 1);
-    gpn_sha256_update(&sha, t->body.data, t->body.len);
-    gpn_sha256_final(&sha, key);
+    gpn_buf_add_c(&t->body, (char)ask.endpoint);
+    if (t->body.status != GPTNER_OK ||
+        !gpn_sha256(t->body.data, t->body.len, key))
+        return false; /* it is sent, though it may be a twin */
     gpn_mutex_lock(&t->lock);
     twin = gpn_twin_find_locked(t, key, &follows);
     if (follows && t->followers >= GPN_FOLLOWERS_MAX) {
@@ -19513,6 +19546,10 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 {
     gpn_owned_free(models);
 }
+
+#ifdef GPN_SMALL_GCC
+#pragma GCC pop_options
+#endif
 
 /* ===========================================================================
  * >>batch      layer 9   batch files, submission, results, the durable job
