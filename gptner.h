@@ -1677,9 +1677,10 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #if defined(GPN_SMALL) && defined(__GNUC__) && !defined(__clang__)
 #define GPN_SMALL_GCC
 #pragma GCC push_options
-#pragma GCC optimize("no-caller-saves", "no-move-loop-invariants",   \
-                     "no-optimize-sibling-calls", "no-thread-jumps", \
-                     "no-tree-dominator-opts")
+#pragma GCC optimize("no-caller-saves", "no-move-loop-invariants",  \
+                     "no-optimize-sibling-calls", "no-shrink-wrap", \
+                     "no-thread-jumps", "no-tree-dominator-opts",   \
+                     "no-tree-forwprop", "no-tree-loop-im")
 #endif
 
 /* Checks our own invariants only: never arguments, memory or input. */
@@ -5295,9 +5296,6 @@ static void gpn_arena_deinit(gpn_arena *a)
     }
 }
 
-/* Starts an arena whose first chunk begins with its owner, zeroed, and has
- * room more bytes: one allocation for both. The owner then keeps a copy of
- * *out. NULL: no memory. */
 /* A copy with a NUL behind it. ptr NULL: s is none, or there is no memory. */
 static gptner_str gpn_arena_str(gpn_arena *a, gptner_str s)
 {
