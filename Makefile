@@ -23,7 +23,8 @@ compile    = $(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) -I. $(search) -o $@ $< \
              $(LDFLAGS)
 headers   := gptner.h $(wildcard mock_server/*.h tests/*.h)
 examples  := $(patsubst examples/%.c,$B/%,$(wildcard examples/*.c))
-tests     := $(patsubst tests/%.c,$B/%,$(wildcard tests/test_*.c))
+small     := $(patsubst %,$B/test_%_small,bytes http json)
+tests     := $(patsubst tests/%.c,$B/%,$(wildcard tests/test_*.c)) $(small)
 scripts   := $(wildcard tests/test_*.sh)
 sources   := $(wildcard gptner.h examples/*.c mock_server/*.[ch] tests/*.[ch] \
              tests/*/*.[ch])
@@ -90,6 +91,9 @@ $B/%: examples/%.c gptner.h | $B
 
 $B/test_%: tests/test_%.c $(headers) | $B
 	$(compile) $(TEST_LIBS) $(LIBS)
+
+$B/test_%_small: tests/test_%.c $(headers) | $B # what is simpler at -Os
+	$(compile) -Os $(TEST_LIBS) $(LIBS)
 
 $B/probe: tests/probe.c $(headers) | $B
 	$(compile) $(LIBS)

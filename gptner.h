@@ -1671,6 +1671,22 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #define GPN_NOINLINE
 #endif
 
+/* Who compiles for size gets the plain loop where there is also a quick one;
+ * the results are the same. */
+#if defined(__OPTIMIZE_SIZE__) && !defined(GPN_SMALL)
+#define GPN_SMALL
+#endif
+
+/* At -Os gcc still does some things that make this code larger. */
+#if defined(GPN_SMALL) && defined(__GNUC__) && !defined(__clang__)
+#define GPN_SMALL_GCC
+#pragma GCC push_options
+#pragma GCC optimize("no-caller-saves", "no-move-loop-invariants",  \
+                     "no-optimize-sibling-calls", "no-shrink-wrap", \
+                     "no-thread-jumps", "no-tree-dominator-opts",   \
+                     "no-tree-forwprop", "no-tree-loop-im")
+#endif
+
 /* Checks our own invariants only: never arguments, memory or input. */
 #ifndef GPTNER_ASSERT
 #define GPTNER_ASSERT(condition) ((void)0)
@@ -4704,6 +4720,59 @@ static int gpn_decimal_cmp(const gpn_decimal *d, uint64_t half, int exp2)
     return gpn_big_cmp(&a, &b);
 }
 
+#define GPN_DOUBLE_INFINITE (UINT64_C(0x7ff) << 52)
+
+static double gpn_double_from_bits(uint64_t bits)
+{
+    double value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+#ifdef GPN_SMALL
+#define GPN_HEAD_DIGITS 18 /* fit an int64_t */
+
+/* Whether the nearest double is one above that of these bits. */
+static bool gpn_decimal_above(const gpn_decimal *d, uint64_t bits)
+{
+    uint64_t kept = bits & ((UINT64_C(1) << 52) - 1);
+    int exp2 = (int)(bits >> 52), side;
+
+    if (exp2 > 0) {
+        kept |= UINT64_C(1) << 52;
+        exp2--;
+    }
+    side = gpn_decimal_cmp(d, kept * 2 + 1, exp2 - 1075);
+    return side > 0 || (side == 0 && (bits & 1) != 0);
+}
+
+/* The double nearest to the decimal, of which value * 10^power is an
+ * approximation: some steps from what doubles make of that. */
+static double gpn_decimal_round(const gpn_decimal *d, double value, int power)
+{
+    uint64_t bits;
+
+    while (power != 0) {
+        int part = power > GPN_POW10_LAST    ? GPN_POW10_LAST
+                   : power < -GPN_POW10_LAST ? -GPN_POW10_LAST
+                                             : power;
+
+        value = part > 0 ? value * gpn_pow10(part) : value / gpn_pow10(-part);
+        power -= part;
+    }
+    memcpy(&bits, &value, sizeof bits);
+    while (bits > 0 && !gpn_decimal_above(d, bits - 1)) {
+        bits--;
+    }
+    while (bits < GPN_DOUBLE_INFINITE && gpn_decimal_above(d, bits)) {
+        bits++;
+    }
+    return gpn_double_from_bits(bits);
+}
+#else
+#define GPN_HEAD_DIGITS 19
+
 /* mantissa * 2^exp2, the highest bit set; off by less than error in the last
  * bit. */
 typedef struct gpn_scaled {
@@ -4763,8 +4832,6 @@ static void gpn_scaled_set(gpn_scaled *x, uint64_t value, int power)
     }
 }
 
-#define GPN_DOUBLE_INFINITE (UINT64_C(0x7ff) << 52)
-
 /* The bits of the double nearest to the decimal, of which x is an
  * approximation. */
 static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
@@ -4794,24 +4861,19 @@ static uint64_t gpn_scaled_round(const gpn_scaled *x, const gpn_decimal *d)
     kept += (uint64_t)(unit + 1074) << 52;
     return kept < GPN_DOUBLE_INFINITE ? kept : GPN_DOUBLE_INFINITE;
 }
-
-static double gpn_double_from_bits(uint64_t bits)
-{
-    double value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
+#endif
 
 /* The double nearest to the number, but for its sign; ties to even. Infinity
  * when it is too large. Any length. */
 static double gpn_double_from_number(const gpn_number *number)
 {
     gpn_decimal d;
-    gpn_scaled x;
     uint64_t head;
     size_t used;
     int64_t magnitude;
+#ifndef GPN_SMALL
+    gpn_scaled x;
+#endif
 
     gpn_decimal_read(&d, number);
     magnitude = d.power + (int64_t)d.count; /* below 10^magnitude */
@@ -4821,7 +4883,7 @@ static double gpn_double_from_number(const gpn_number *number)
     if (magnitude > 309) {
         return gpn_double_from_bits(GPN_DOUBLE_INFINITE);
     }
-    used = d.count < 19 ? d.count : 19;
+    used = d.count < GPN_HEAD_DIGITS ? d.count : GPN_HEAD_DIGITS;
     head = gpn_decimal_head(&d, used);
     if (used == d.count && head <= UINT64_C(1) << 53 &&
         (d.power == 0 || (gpn_double_is_exact() && d.power >= -GPN_POW10_LAST &&
@@ -4831,11 +4893,16 @@ static double gpn_double_from_number(const gpn_number *number)
         return d.power >= 0 ? value * gpn_pow10((int)d.power)
                             : value / gpn_pow10((int)-d.power);
     }
+#ifdef GPN_SMALL
+    return gpn_decimal_round(&d, (double)(int64_t)head,
+                             (int)(d.power + (int64_t)(d.count - used)));
+#else
     gpn_scaled_set(&x, head, (int)(d.power + (int64_t)(d.count - used)));
     if (used < d.count) {
         x.error += 20; /* less than 1 of 10^18, in units of 2^-64 */
     }
     return gpn_double_from_bits(gpn_scaled_round(&x, &d));
+#endif
 }
 
 /* The whole text is one number in the grammar of JSON. Too large a number is
@@ -4857,6 +4924,7 @@ static bool gpn_parse_double(gptner_str s, double *out)
 
 /* ---- double to decimal ---- */
 
+#ifndef GPN_SMALL
 /* At most 15 digits, if so few read back as value > 0. For every count of
  * places, at most one decimal of 15 digits can, and the arithmetic below finds
  * it, since both operands of the division are exact. 0: none. */
@@ -4880,6 +4948,7 @@ static uint64_t gpn_double_few_digits(double value, int *power)
     }
     return 0;
 }
+#endif
 
 /* fraction * 2^exp2, exactly: 18 digits, and a 19th that is 0 if nothing
  * follows; times 10^*power. */
@@ -4969,9 +5038,12 @@ static uint64_t gpn_double_shortest(double value, int *power)
  * 24 for the benefit of gpn_fmt_u64. */
 static size_t gpn_double_digits(double value, char digits[24], int *point)
 {
-    uint64_t all = gpn_double_few_digits(value, point);
+    uint64_t all = 0;
     size_t n;
 
+#ifndef GPN_SMALL
+    all = gpn_double_few_digits(value, point);
+#endif
     if (all == 0) {
         all = gpn_double_shortest(value, point);
     }
@@ -5228,9 +5300,6 @@ static void gpn_arena_deinit(gpn_arena *a)
     }
 }
 
-/* Starts an arena whose first chunk begins with its owner, zeroed, and has
- * room more bytes: one allocation for both. The owner then keeps a copy of
- * *out. NULL: no memory. */
 /* A copy with a NUL behind it. ptr NULL: s is none, or there is no memory. */
 static gptner_str gpn_arena_str(gpn_arena *a, gptner_str s)
 {
@@ -5427,7 +5496,8 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     return status;
 }
 
-/* ---- SHA-256 (FIPS 180-4) ---- */
+#if !defined(GPTNER_NO_BATCH) || defined(GPTNER_NO_TLS)
+/* ---- SHA-256 (FIPS 180-4); otherwise >>stream takes that of mbedTLS ---- */
 
 typedef struct gpn_sha256_state {
     uint32_t h[8];
@@ -5534,6 +5604,18 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
     }
 }
 
+/* Of a whole text. */
+static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
+{
+    gpn_sha256_state sha;
+
+    gpn_sha256_init(&sha);
+    gpn_sha256_update(&sha, data, len);
+    gpn_sha256_final(&sha, out);
+    return true;
+}
+#endif
+
 /* ===========================================================================
  * >>json       layer 3   strict reader, document, writer
  * calls: >>bytes >>platform
@@ -5558,10 +5640,12 @@ enum {
     GPN_JSON_DEAD   /* nothing: an error has latched */
 };
 
-#define GPN_JSON_ONES      0x0101010101010101u
 #define GPN_JSON_MAX_BYTES ((size_t)1 << 30)
 
 /* --- bytes of text ------------------------------------------------------ */
+
+#ifndef GPN_SMALL
+#define GPN_JSON_ONES 0x0101010101010101u
 
 /* The top bits of those of the eight bytes at p that are not plain: plain is
  * what stands for itself in a string and is ASCII. A byte minus 0x20, or minus
@@ -5586,16 +5670,19 @@ static size_t gpn_json_first(uint64_t hits)
     uint64_t below = (hits & (~hits + 1)) - 1;
     return (size_t)((below & GPN_JSON_ONES) * GPN_JSON_ONES >> 56) - 1;
 }
+#endif
 
 /* The first byte from p on that is not plain. */
 static const char *gpn_json_plain(const char *p, const char *end)
 {
+#ifndef GPN_SMALL
     while (end - p >= 8) {
         uint64_t hits = gpn_json_hits(p);
         if (hits != 0)
             return p + gpn_json_first(hits);
         p += 8;
     }
+#endif
     while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 &&
            *p != '"' && *p != '\\')
         p++;
@@ -5606,6 +5693,10 @@ static const char *gpn_json_plain(const char *p, const char *end)
  * gpn_utf8_scan() sees it, but quicker. */
 static size_t gpn_json_multi(const char *text, size_t len)
 {
+#ifdef GPN_SMALL
+    size_t need, n = gpn_utf8_scan(text, len, &need);
+    return n == need ? n : 0;
+#else
     const unsigned char *p = (const unsigned char *)text;
     unsigned lead = p[0];
     if (len < 2 || lead < 0xc2 || (p[1] & 0xc0) != 0x80)
@@ -5622,6 +5713,7 @@ static size_t gpn_json_multi(const char *text, size_t len)
         return 0;
     return (lead == 0xf0 && p[1] < 0x90) || (lead == 0xf4 && p[1] >= 0x90) ? 0
                                                                            : 4;
+#endif
 }
 
 /* Past characters beyond ASCII: to the first byte that is ASCII, or is at
@@ -6769,7 +6861,8 @@ static void gpn_json_w_replace(gptner_json_writer *w)
         gpn_json_w_add(w, "\xEF\xBF\xBD", 3);
 }
 
-#if defined(__SSE2__) && defined(__GNUC__)
+#if defined(__SSE2__) && defined(__GNUC__) && !defined(GPN_SMALL)
+#define GPN_JSON_BLOCKS
 #include <emmintrin.h>
 
 /* What 64 bytes hold, a bit a byte, the first one lowest. */
@@ -6947,7 +7040,7 @@ static const char *gpn_json_w_quick(gptner_json_writer *w, const char *p,
 static void gpn_json_w_text(gptner_json_writer *w, const char *p, size_t len)
 {
     const char *end = p + len, *run;
-#if defined(__SSE2__) && defined(__GNUC__)
+#ifdef GPN_JSON_BLOCKS
     if (w->write_fn == NULL && !w->ascii_only)
         p = gpn_json_w_quick(w, p, end);
     if (p == end)
@@ -8139,6 +8232,7 @@ static void gpn_tls_free(gpn_tls *tls)
 #else /* GPTNER_NO_TLS */
 #include <mbedtls/version.h>
 #include <mbedtls/ssl.h>
+#include <mbedtls/md.h>
 #include <mbedtls/x509_crt.h>
 #include <mbedtls/pk.h>
 #if MBEDTLS_VERSION_NUMBER < 0x04000000
@@ -8282,6 +8376,19 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
         gpn_mutex_unlock(&tls->mutex);
     }
     return r != 0 ? r : mbedtls_ctr_drbg_random(&tls->drbg, out, len);
+}
+#endif
+
+#ifdef GPTNER_NO_BATCH
+/* Of a whole text; the version that streams is in >>bytes. */
+static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
+{
+    int r;
+    gpn_tls_enter();
+    r = mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256),
+                   (const unsigned char *)data, len, out);
+    gpn_tls_leave();
+    return r == 0;
 }
 #endif
 
@@ -18189,22 +18296,19 @@ static gpn_twin *gpn_twin_find_locked(gpn_task *t, const unsigned char key[32],
 static bool gpn_task_follow(gpn_task *t, gpn_item *it)
 {
     unsigned char key[32];
-    gpn_sha256_state sha;
     gpn_twin *twin;
     bool follows = false;
     gpn_ask ask;
-    char endpoint;
     if (it->bad != NULL)
         return false;
     gpn_item_ask(t, it, &ask);
     gpn_buf_clear(&t->body);
     if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
         return false; /* its own request fails the same way, and says why */
-    endpoint = (char)ask.endpoint;
-    gpn_sha256_init(&sha);
-    gpn_sha256_update(&sha, &endpoint, 1);
-    gpn_sha256_update(&sha, t->body.data, t->body.len);
-    gpn_sha256_final(&sha, key);
+    gpn_buf_add_c(&t->body, (char)ask.endpoint);
+    if (t->body.status != GPTNER_OK ||
+        !gpn_sha256(t->body.data, t->body.len, key))
+        return false; /* it is sent, though it may be a twin */
     gpn_mutex_lock(&t->lock);
     twin = gpn_twin_find_locked(t, key, &follows);
     if (follows && t->followers >= GPN_FOLLOWERS_MAX) {
@@ -19447,6 +19551,10 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 {
     gpn_owned_free(models);
 }
+
+#ifdef GPN_SMALL_GCC
+#pragma GCC pop_options
+#endif
 
 /* ===========================================================================
  * >>batch      layer 9   batch files, submission, results, the durable job
