@@ -1677,16 +1677,6 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 #define GPN_SMALL
 #endif
 
-/* At -Os gcc still does some things that make this code larger. */
-#if defined(GPN_SMALL) && defined(__GNUC__) && !defined(__clang__)
-#define GPN_SMALL_GCC
-#pragma GCC push_options
-#pragma GCC optimize("no-caller-saves", "no-move-loop-invariants",  \
-                     "no-optimize-sibling-calls", "no-shrink-wrap", \
-                     "no-thread-jumps", "no-tree-dominator-opts",   \
-                     "no-tree-forwprop", "no-tree-loop-im")
-#endif
-
 /* Checks our own invariants only: never arguments, memory or input. */
 #ifndef GPTNER_ASSERT
 #define GPTNER_ASSERT(condition) ((void)0)
@@ -5496,8 +5486,53 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     return status;
 }
 
-#if !defined(GPTNER_NO_BATCH) || defined(GPTNER_NO_TLS)
-/* ---- SHA-256 (FIPS 180-4); otherwise >>stream takes that of mbedTLS ---- */
+/* ---- SipHash-1-3: who does not know the seed finds no two texts alike ---- */
+
+static uint64_t gpn_sip_turn(uint64_t x, int n)
+{
+    return x << n | x >> (64 - n);
+}
+
+static void gpn_sip_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = gpn_sip_turn(v[1], 13) ^ v[0];
+    v[3] = gpn_sip_turn(v[3], 16) ^ v[2];
+    v[0] = gpn_sip_turn(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = gpn_sip_turn(v[1], 17) ^ v[2];
+    v[3] = gpn_sip_turn(v[3], 21) ^ v[0];
+    v[2] = gpn_sip_turn(v[2], 32);
+}
+
+static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
+{
+    uint64_t v[4] = {UINT64_C(0x736f6d6570736575), UINT64_C(0x646f72616e646f6d),
+                     UINT64_C(0x6c7967656e657261),
+                     UINT64_C(0x7465646279746573)};
+    size_t at = 0;
+    size_t i;
+    for (i = 0; i < 4; i++)
+        v[i] ^= seed[i % 2];
+    do {
+        uint64_t word = at + 8 > s.len ? (uint64_t)s.len << 56 : 0;
+        for (i = 0; i < 8 && at + i < s.len; i++)
+            word |= (uint64_t)(unsigned char)s.ptr[at + i] << 8 * i;
+        v[3] ^= word;
+        gpn_sip_round(v);
+        v[0] ^= word;
+        at += 8;
+    } while (at <= s.len);
+    v[2] ^= 0xff;
+    for (i = 0; i < 3; i++)
+        gpn_sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+#ifndef GPTNER_NO_BATCH
+/* ---- SHA-256 (FIPS 180-4) ---- */
 
 typedef struct gpn_sha256_state {
     uint32_t h[8];
@@ -5602,17 +5637,6 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
     for (i = 0; i < 32; i++) {
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
     }
-}
-
-/* Of a whole text. */
-static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
-{
-    gpn_sha256_state sha;
-
-    gpn_sha256_init(&sha);
-    gpn_sha256_update(&sha, data, len);
-    gpn_sha256_final(&sha, out);
-    return true;
 }
 #endif
 
@@ -8232,7 +8256,6 @@ static void gpn_tls_free(gpn_tls *tls)
 #else /* GPTNER_NO_TLS */
 #include <mbedtls/version.h>
 #include <mbedtls/ssl.h>
-#include <mbedtls/md.h>
 #include <mbedtls/x509_crt.h>
 #include <mbedtls/pk.h>
 #if MBEDTLS_VERSION_NUMBER < 0x04000000
@@ -8376,19 +8399,6 @@ static int gpn_tls_random(void *ctx, unsigned char *out, size_t len)
         gpn_mutex_unlock(&tls->mutex);
     }
     return r != 0 ? r : mbedtls_ctr_drbg_random(&tls->drbg, out, len);
-}
-#endif
-
-#ifdef GPTNER_NO_BATCH
-/* Of a whole text; the version that streams is in >>bytes. */
-static bool gpn_sha256(const char *data, size_t len, unsigned char out[32])
-{
-    int r;
-    gpn_tls_enter();
-    r = mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256),
-                   (const unsigned char *)data, len, out);
-    gpn_tls_leave();
-    return r == 0;
 }
 #endif
 
@@ -17631,7 +17641,7 @@ typedef struct gpn_out {
 
 /* An answer that equal prompts share. */
 struct gpn_twin {
-    unsigned char key[16]; /* of SHA-256 over endpoint and body */
+    uint64_t key[2]; /* hashes of body and endpoint, by two seeds */
     gptner_result *result;
     size_t waiting; /* followers that have not had it yet */
     bool used;
@@ -17679,6 +17689,7 @@ typedef struct gpn_task { /* what is used most is within a short offset */
     gpn_item *first;
     gpn_item *last;
     size_t n_twins;
+    uint64_t seed[4]; /* of their keys */
     size_t twin_bytes;
     size_t followers;
     int64_t shared; /* followers read */
@@ -18263,12 +18274,10 @@ static void gpn_twin_drop(gpn_task *t, gpn_twin *twin)
 
 /* The twin of this request. *follows: another prompt makes it. NULL: all that
  * the request could be remembered in are busy. Lock held. */
-static gpn_twin *gpn_twin_find_locked(gpn_task *t, const unsigned char key[32],
+static gpn_twin *gpn_twin_find_locked(gpn_task *t, const uint64_t key[2],
                                       bool *follows)
 {
-    size_t at =
-        ((size_t)key[16] | (size_t)key[17] << 8 | (size_t)key[18] << 16) %
-        (t->n_twins / GPN_TWIN_WAYS);
+    size_t at = (size_t)(key[1] % (t->n_twins / GPN_TWIN_WAYS));
     gpn_twin *set = &t->twins[at * GPN_TWIN_WAYS];
     gpn_twin *place = NULL;
     size_t i;
@@ -18295,7 +18304,8 @@ static gpn_twin *gpn_twin_find_locked(gpn_task *t, const unsigned char key[32],
  * queue of followers, and true is returned. */
 static bool gpn_task_follow(gpn_task *t, gpn_item *it)
 {
-    unsigned char key[32];
+    uint64_t key[2];
+    gptner_str body;
     gpn_twin *twin;
     bool follows = false;
     gpn_ask ask;
@@ -18306,9 +18316,11 @@ static bool gpn_task_follow(gpn_task *t, gpn_item *it)
     if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
         return false; /* its own request fails the same way, and says why */
     gpn_buf_add_c(&t->body, (char)ask.endpoint);
-    if (t->body.status != GPTNER_OK ||
-        !gpn_sha256(t->body.data, t->body.len, key))
+    if (t->body.status != GPTNER_OK)
         return false; /* it is sent, though it may be a twin */
+    body = gpn_str(t->body.data, t->body.len);
+    key[0] = gpn_sip(t->seed, body);
+    key[1] = gpn_sip(t->seed + 2, body);
     gpn_mutex_lock(&t->lock);
     twin = gpn_twin_find_locked(t, key, &follows);
     if (follows && t->followers >= GPN_FOLLOWERS_MAX) {
@@ -18451,6 +18463,8 @@ static gptner_status gpn_task_open_twins(gpn_task *t, gptner_error *err)
     t->n_twins = n;
     if (t->twins == NULL)
         return gpn_no_memory(err, "dedupe");
+    for (n = 0; n < GPN_COUNT(t->seed); n++)
+        t->seed[n] = gpn_random_u64(&t->client->env);
     return GPTNER_OK;
 }
 
@@ -19551,10 +19565,6 @@ GPTNER_API void gptner_models_free(gptner_models *models)
 {
     gpn_owned_free(models);
 }
-
-#ifdef GPN_SMALL_GCC
-#pragma GCC pop_options
-#endif
 
 /* ===========================================================================
  * >>batch      layer 9   batch files, submission, results, the durable job
@@ -22259,51 +22269,6 @@ static gptner_str gpn_line_id(gptner_str line, char *room)
     if (r.error.status != GPTNER_OK)
         id = gpn_line_recover_id(line, room);
     return id;
-}
-
-/* --- hashes of ids: SipHash-1-3 --- */
-
-static uint64_t gpn_sip_turn(uint64_t x, int n)
-{
-    return x << n | x >> (64 - n);
-}
-
-static void gpn_sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = gpn_sip_turn(v[1], 13) ^ v[0];
-    v[3] = gpn_sip_turn(v[3], 16) ^ v[2];
-    v[0] = gpn_sip_turn(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = gpn_sip_turn(v[1], 17) ^ v[2];
-    v[3] = gpn_sip_turn(v[3], 21) ^ v[0];
-    v[2] = gpn_sip_turn(v[2], 32);
-}
-
-static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
-{
-    uint64_t v[4] = {UINT64_C(0x736f6d6570736575), UINT64_C(0x646f72616e646f6d),
-                     UINT64_C(0x6c7967656e657261),
-                     UINT64_C(0x7465646279746573)};
-    size_t at = 0;
-    size_t i;
-    for (i = 0; i < 4; i++)
-        v[i] ^= seed[i % 2];
-    do {
-        uint64_t word = at + 8 > s.len ? (uint64_t)s.len << 56 : 0;
-        for (i = 0; i < 8 && at + i < s.len; i++)
-            word |= (uint64_t)(unsigned char)s.ptr[at + i] << 8 * i;
-        v[3] ^= word;
-        gpn_sip_round(v);
-        v[0] ^= word;
-        at += 8;
-    } while (at <= s.len);
-    v[2] ^= 0xff;
-    for (i = 0; i < 3; i++)
-        gpn_sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 /* --- the join --- */
