@@ -6772,7 +6772,9 @@ static void mki_vector(mki_buf *b, mki_str model, mki_str text, size_t dims,
         mki_buf_s(b, i > 0 ? "," : "");
         mki_vector_number(b, nano);
     }
-    mki_buf_base64(b, block, used);
+    if (used > 0) {
+        mki_buf_base64(b, block, used);
+    }
     mki_buf_c(b, base64 ? '"' : ']');
 }
 
