@@ -5517,9 +5517,14 @@ static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
     for (i = 0; i < 4; i++)
         v[i] ^= seed[i % 2];
     do {
-        uint64_t word = at + 8 > s.len ? (uint64_t)s.len << 56 : 0;
-        for (i = 0; i < 8 && at + i < s.len; i++)
-            word |= (uint64_t)(unsigned char)s.ptr[at + i] << 8 * i;
+        unsigned char last[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        uint64_t word; /* as this machine orders bytes: hashes stay here */
+        if (at + 8 > s.len) {
+            if (s.len > at)
+                memcpy(last, s.ptr + at, s.len - at);
+            last[7] = (unsigned char)s.len;
+        }
+        memcpy(&word, at + 8 > s.len ? (const char *)last : s.ptr + at, 8);
         v[3] ^= word;
         gpn_sip_round(v);
         v[0] ^= word;
