@@ -1,5 +1,6 @@
 # Part of run.sh: results of a batch.
-# Peers whose library is not here are left out: libsimdjson-dev is in Debian 12,
+# "tuned" is yyjson with pool memory and larger reads than its manual shows. Peers
+# whose library is not here are left out: libsimdjson-dev is in Debian 12,
 # libyyjson-dev from Debian 13 on.
 [ -f "$header_dir/gptner.h" ] || return 0
 build batch_read batch_read.c "$tls -lpthread"
@@ -8,7 +9,8 @@ peers=
 hasxx() { printf '#include <%s>\n' "$1" | $CXX -std=c++17 -E -xc++ - ; }
 if has yyjson.h >/dev/null 2>&1; then
     build batch_read_yyjson batch_read_yyjson.c -lyyjson
-    peers="$peers yyjson"
+    build batch_read_tuned batch_read_yyjson.c "-DTUNED -lyyjson"
+    peers="$peers yyjson tuned"
 else
     say "bench: no yyjson.h (libyyjson-dev); that peer is skipped"
 fi
