@@ -25205,7 +25205,7 @@ static gptner_status gpn_job_copy_round(gpn_join *join, gpn_whole *w,
                                         int64_t *tokens, gptner_error *err)
 {
     gptner_status status = GPTNER_OK;
-    gptner_str line;
+    gptner_str line = GPN_ZERO;
     int oserr = 0;
     int got;
     while (status == GPTNER_OK && (got = gpn_join_next(join, err)) != 0) {
@@ -25305,7 +25305,7 @@ static int gpn_now_next(gptner_prompt *prompt, gptner_error *err, void *user)
     gpn_now *now = (gpn_now *)user;
     gpn_join *join = &now->rows.join;
     gptner_json_reader r;
-    gptner_str line;
+    gptner_str line = GPN_ZERO;
     int got;
     do {
         got = gpn_join_next(join, err);

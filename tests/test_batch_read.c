@@ -318,7 +318,7 @@ static void a_later_round_replaces_an_error_and_is_no_duplicate(void **state)
     static const char *const ids[] = {"a", "b", "c"};
     reading t = GPN_ZERO;
     gpn_join j;
-    gptner_str line;
+    gptner_str line = GPN_ZERO;
     (void)state;
     reading_start(&t);
     spit_requests(t.requests, ids, 3);
