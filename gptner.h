@@ -21052,6 +21052,14 @@ static gptner_batch_state gpn_batch_state_of(gptner_str word)
     return GPTNER_BATCH_UNKNOWN;
 }
 
+/* What a request without a row is when the batch has ended in this state. */
+static gptner_status gpn_batch_lost(gptner_batch_state state)
+{
+    return state == GPTNER_BATCH_EXPIRED     ? GPTNER_ERR_EXPIRED
+           : state == GPTNER_BATCH_CANCELLED ? GPTNER_ERR_CANCELLED
+                                             : GPTNER_ERR_MISSING;
+}
+
 /* What a batch holds of its lists; more is left out, for no server sends it: a
  * line of a file is told of once or twice, and metadata are 16 pairs. */
 enum { GPN_ISSUES_MAX = 65536, GPN_PAIRS_MAX = 1024 };
@@ -22731,6 +22739,15 @@ static void gpn_row_error(gptner_json_reader *r, gpn_row_head *h)
         gptner_json_read_str(r, &h->message);
 }
 
+/* Nothing is known of the row at text. */
+static void gpn_row_blank(gpn_join *j, char *text)
+{
+    gpn_fields_deinit(&j->fields);
+    gpn_fields_init(&j->fields, &j->client->env, text);
+    memset(&j->head, 0, sizeof j->head);
+    j->head.status = -1;
+}
+
 /* Take a row apart where it lies. false: it is no JSON object; why says what
  * it is. */
 static bool gpn_row_parse(gpn_join *j, char *text, size_t len,
@@ -22740,10 +22757,7 @@ static bool gpn_row_parse(gpn_join *j, char *text, size_t len,
     gptner_json_reader r;
     gptner_str key;
     bool object;
-    memset(h, 0, sizeof *h);
-    h->status = -1;
-    gpn_fields_deinit(&j->fields);
-    gpn_fields_init(&j->fields, &j->client->env, text);
+    gpn_row_blank(j, text);
     gptner_json_reader_init_in_place(&r, text, len, NULL);
     object = gptner_json_enter_object(&r);
     while (object && gptner_json_next_key(&r, &key)) {
@@ -22794,14 +22808,6 @@ static const gpn_form_target gpn_form_targets[] = {
     {GPN_FORM_CHOICE + offsetof(gptner_choice, reasoning), false}};
 
 enum { GPN_FORM_MARK = 7000 }; /* the value of token 0, for a moment */
-
-static void gpn_form_blank(gpn_join *j, char *text)
-{
-    gpn_fields_deinit(&j->fields);
-    gpn_fields_init(&j->fields, &j->client->env, text);
-    memset(&j->head, 0, sizeof j->head);
-    j->head.status = -1;
-}
 
 /* Cut a row, which is valid, into the form, and write to marked what it would
  * be with a value for each token that tells which it is. */
@@ -22914,7 +22920,7 @@ static void gpn_form_learn(gpn_join *j, gptner_str row)
         *f = old;
     f->learnt = old.learnt + 1;
     f->missed = 0;
-    gpn_form_blank(j, NULL); /* nothing points into marked */
+    gpn_row_blank(j, NULL); /* nothing points into marked */
     gpn_buf_deinit(&marked);
 }
 
@@ -22964,7 +22970,7 @@ static bool gpn_form_match(gpn_join *j, char *text, size_t len)
     r.pos = text;
     if (!gpn_form_scan(f, &r, values, escapes))
         return false;
-    gpn_form_blank(j, text);
+    gpn_row_blank(j, text);
     memset(&j->fields.few[0], 0, sizeof j->fields.few[0]);
     j->fields.n_choices = 1;
     j->fields.listed = j->fields.answered = true;
@@ -23966,7 +23972,6 @@ static gptner_status gpn_retrieve_files(gptner_client *client,
 {
     gptner_batch_retrieve_config own = *cfg;
     const char *paths[2] = {NULL, NULL};
-    gptner_status lost = GPTNER_ERR_MISSING;
     gptner_status status = gpn_batch_has_results(batch, err);
     gpn_fetch t;
     size_t i;
@@ -23981,12 +23986,9 @@ static gptner_status gpn_retrieve_files(gptner_client *client,
             paths[i] = t.files[i].path;
     if (t.files[2].there)
         own.requests_path = t.files[2].path;
-    if (batch->state == GPTNER_BATCH_EXPIRED)
-        lost = GPTNER_ERR_EXPIRED;
-    else if (batch->state == GPTNER_BATCH_CANCELLED)
-        lost = GPTNER_ERR_CANCELLED;
     if (status == GPTNER_OK)
-        status = gpn_results_read(client, paths, 2, lost, &own, summary, err);
+        status = gpn_results_read(
+            client, paths, 2, gpn_batch_lost(batch->state), &own, summary, err);
     for (i = 0; i < 3; i++)
         if (t.files[i].ours && t.files[i].there)
             gpn_file_remove(t.files[i].path);
@@ -24103,18 +24105,24 @@ static const gpn_member gpn_record_members[] = {
 /* The first of the members that are of sum. */
 #define GPN_RECORD_SUM 16
 
+/* Two digits for each of n bytes, and a NUL. */
+static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        gpn_format(out + 2 * i, 3, "%02x", (unsigned)bytes[i]);
+}
+
 /* The checksum of a record that follows the one with the checksum before. */
 static void gpn_journal_sum(const char *before, gptner_str json, char out[17])
 {
     unsigned char hash[32];
     gpn_sha256_state sha;
-    int i;
     gpn_sha256_init(&sha);
     gpn_sha256_update(&sha, before, strlen(before));
     gpn_sha256_update(&sha, json.ptr, json.len);
     gpn_sha256_final(&sha, hash);
-    for (i = 0; i < 8; i++)
-        gpn_format(out + 2 * i, 3, "%02x", (unsigned)hash[i]);
+    gpn_hex_write(hash, 8, out);
 }
 
 /* Begin a record; members of j->w may follow, then gpn_journal_text(). */
@@ -24602,14 +24610,6 @@ static gptner_status gpn_job_resume(gpn_job *job, gptner_error *err)
 
 /* --- planning --- */
 
-/* Digits of the digest. */
-static void gpn_hex_write(const unsigned char hash[32], char out[65])
-{
-    int i;
-    for (i = 0; i < 32; i++)
-        gpn_format(out + 2 * i, 3, "%02x", (unsigned)hash[i]);
-}
-
 /* A prompt that makes no request: its result waits in a file of its own. */
 static bool gpn_job_keep_bad(void *ctx, size_t index, const gptner_error *why)
 {
@@ -24681,7 +24681,7 @@ static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
     lines.ctx = job;
     status = gpn_lines_write(&lines, err);
     *prompts = lines.requests + lines.bad;
-    gpn_hex_write(lines.sha256, digest);
+    gpn_hex_write(lines.sha256, sizeof lines.sha256, digest);
     gpn_lines_deinit(&lines);
     gpn_buf_deinit(&path);
     return status;
@@ -25180,10 +25180,7 @@ static gptner_status gpn_job_rows_open(gpn_job *job, size_t k,
     }
     if (status == GPTNER_OK)
         status = gpn_job_rows_add(job, rows, k, round, ".now", err);
-    rows->join.lost = s->state == GPTNER_BATCH_EXPIRED ? GPTNER_ERR_EXPIRED
-                      : s->state == GPTNER_BATCH_CANCELLED
-                          ? GPTNER_ERR_CANCELLED
-                          : GPTNER_ERR_MISSING;
+    rows->join.lost = gpn_batch_lost(s->state);
     if (status == GPTNER_OK)
         status = gpn_join_index(&rows->join, err);
     return status;
@@ -25791,15 +25788,12 @@ static gptner_status gpn_job_bads_open(gpn_job *job, gpn_job_bads *b,
     return gpn_job_bads_next(b, err);
 }
 
-/* Hand out the prompts without request that stand before index. */
-static gptner_status gpn_job_put_bads(gpn_job *job, gpn_job_bads *b,
-                                      gpn_tray *tray, int64_t index,
+/* Hand out the prompts without request that stand before the next result. */
+static gptner_status gpn_job_put_bads(gpn_job_bads *b, gpn_tray *tray,
                                       gptner_error *err)
 {
     gptner_status status = GPTNER_OK;
-    GPN_UNUSED(job);
-    while (status == GPTNER_OK && b->next.requests <= tray->sum.total &&
-           tray->sum.total < index) {
+    while (status == GPTNER_OK && b->next.requests <= tray->sum.total) {
         gptner_result view;
         char message[sizeof err->message];
         gpn_result_blank(&view);
@@ -25835,7 +25829,7 @@ static gptner_status gpn_job_put_shard(gpn_job *job, size_t k, gpn_job_bads *b,
             view->status = GPTNER_ERR_BATCH_FAILED;
             view->message = s->message;
         }
-        status = gpn_job_put_bads(job, b, tray, INT64_MAX, err);
+        status = gpn_job_put_bads(b, tray, err);
         view->index = (size_t)tray->sum.total;
         if (status == GPTNER_OK)
             status = gpn_tray_put(tray, view,
@@ -25866,7 +25860,7 @@ static gptner_status gpn_job_write(gpn_job *job, gptner_error *err)
     for (k = 0; k < job->n_shards && status == GPTNER_OK; k++)
         status = gpn_job_put_shard(job, k, &bads, &tray, err);
     if (status == GPTNER_OK)
-        status = gpn_job_put_bads(job, &bads, &tray, INT64_MAX, err);
+        status = gpn_job_put_bads(&bads, &tray, err);
     if (status == GPTNER_OK && tray.sum.total != job->prompts)
         status = gpn_fail(err, GPTNER_ERR_CHANGED,
                           "%s: the job's files hold %lld requests, not %lld",
@@ -26034,8 +26028,15 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 
 #else /* GPTNER_NO_BATCH */
 
-static gptner_status gpn_batch_absent(gptner_error *err)
+/* What every call does: with no use for its arguments it zeroes what it would
+ * have filled, and says so. */
+static gptner_status gpn_batch_absent(const void *one, const void *other,
+                                      void *out, size_t size, gptner_error *err)
 {
+    GPN_UNUSED(one);
+    GPN_UNUSED(other);
+    if (out != NULL)
+        memset(out, 0, size);
     return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                     "the Batch API was compiled out (GPTNER_NO_BATCH)");
 }
@@ -26044,56 +26045,36 @@ GPTNER_API gptner_status gptner_batch_create_file(
     gptner_client *client, const gptner_batch_create_config *cfg,
     gptner_batch_files **out, gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(cfg);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, cfg, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_validate_file(
     const char *path, const char *endpoint, const gptner_allocator *allocator,
     gptner_batch_report **out, gptner_error *err)
 {
-    GPN_UNUSED(path);
-    GPN_UNUSED(endpoint);
     GPN_UNUSED(allocator);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(path, endpoint, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_submit(
     gptner_client *client, const gptner_batch_submit_config *cfg,
     gptner_batch **out, gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(cfg);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, cfg, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_status(gptner_client *client,
                                              const char *id, gptner_batch **out,
                                              gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(id);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, id, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_cancel(gptner_client *client,
                                              const char *id, gptner_batch **out,
                                              gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(id);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, id, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_list(gptner_client *client,
@@ -26101,12 +26082,8 @@ GPTNER_API gptner_status gptner_batch_list(gptner_client *client,
                                            gptner_batches **out,
                                            gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(after);
     GPN_UNUSED(limit);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, after, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
@@ -26115,12 +26092,8 @@ GPTNER_API gptner_status gptner_batch_wait(gptner_client *client,
                                            gptner_batch **out,
                                            gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(id);
     GPN_UNUSED(cfg);
-    if (out != NULL)
-        *out = NULL;
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, id, out, sizeof *out, err);
 }
 
 GPTNER_API gptner_status
@@ -26128,12 +26101,8 @@ gptner_batch_retrieve(gptner_client *client, const char *id,
                       const gptner_batch_retrieve_config *cfg,
                       gptner_batch_summary *summary, gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(id);
     GPN_UNUSED(cfg);
-    if (summary != NULL)
-        memset(summary, 0, sizeof *summary);
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, id, summary, sizeof *summary, err);
 }
 
 GPTNER_API gptner_status gptner_batch_read(
@@ -26141,13 +26110,9 @@ GPTNER_API gptner_status gptner_batch_read(
     const gptner_batch_retrieve_config *cfg, gptner_batch_summary *summary,
     gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(output_path);
     GPN_UNUSED(error_path);
     GPN_UNUSED(cfg);
-    if (summary != NULL)
-        memset(summary, 0, sizeof *summary);
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, output_path, summary, sizeof *summary, err);
 }
 
 GPTNER_API gptner_status gptner_job_run(gptner_client *client,
@@ -26155,11 +26120,7 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
                                         gptner_job_summary *summary,
                                         gptner_error *err)
 {
-    GPN_UNUSED(client);
-    GPN_UNUSED(cfg);
-    if (summary != NULL)
-        memset(summary, 0, sizeof *summary);
-    return gpn_batch_absent(err);
+    return gpn_batch_absent(client, cfg, summary, sizeof *summary, err);
 }
 
 GPTNER_API void gptner_batch_files_free(gptner_batch_files *nothing)
