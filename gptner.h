@@ -89,6 +89,9 @@ GPTNER_ERR_UNSUPPORTED.
                             then blocks
     GPTNER_NO_BATCH         without the Batch API
     GPTNER_NO_NER           without named-entity recognition
+    GPTNER_NO_COST          without prices, budgets and estimates of a run
+    GPTNER_NO_STORE         without the journal of parallel runs and without
+                            the cache of answers
     GPTNER_MALLOC(size), GPTNER_REALLOC(ptr, size), GPTNER_FREE(ptr)
                             default memory functions: all three or none
     GPTNER_ASSERT(cond)     checks of our own invariants; default: none
@@ -301,6 +304,7 @@ GPTNER_API const char *gptner_version(void);
     X(FILTERED,          32, "stopped by the content filter")                  \
     X(TRUNCATED,         33, "answer cut off by the token limit")              \
     X(TOO_LARGE,         34, "request larger than the rate limit allows")      \
+    X(BUDGET,            35, "budget used up")                                 \
     X(NOT_SENT,          40, "not sent")                                       \
     X(EXPIRED,           41, "expired before it was answered")                 \
     X(MISSING,           42, "not among the results")                          \
@@ -823,6 +827,32 @@ typedef enum gptner_auth {
     GPTNER_AUTH_NONE
 } gptner_auth;
 
+/* What an account may use; 0: not told, not limited by this. */
+typedef struct gptner_limits {
+    int64_t requests_per_minute;
+    int64_t tokens_per_minute;
+    int64_t requests_per_day;
+    int64_t tokens_per_day;
+    int64_t batch_queue_tokens; /* prompt tokens of all unfinished batches */
+} gptner_limits;
+
+/* What a model costs, in US dollars a million tokens. Negative: not known. */
+typedef struct gptner_price {
+    const char *model; /* a name, or how names begin; the longest that fits */
+    double input;
+    double cached; /* input that the server had in its cache */
+    double output;
+    double batch_factor; /* of all three in a batch; 0: 0.5 */
+} gptner_price;
+
+/* Counts the tokens of a text; for who has the model's own tokenizer. Called
+ * from several threads. */
+typedef int64_t (*gptner_count_fn)(gptner_str text, const char *model,
+                                   void *user);
+
+/* For max_workers: as many as latency and limits need, found while running. */
+#define GPTNER_WORKERS_AUTO (-1)
+
 /* All zero is the recommended set-up. Everything is copied by
  * gptner_client_new(); a temporary will do. Times are in milliseconds; where
  * 0 means a default, a negative value means "no limit" unless stated. */
@@ -848,7 +878,8 @@ typedef struct gptner_config {
     bool omit_reasoning; /* strip a leading <think>...</think> from the
                             result's text (deltas come as they are) */
     /* workers */
-    int max_workers;           /* requests in flight; 0: 10 */
+    int max_workers;           /* requests in flight; 0: 10;
+                                  GPTNER_WORKERS_AUTO */
     int max_threads;           /* 0: as many as can use the cores */
     size_t thread_stack_bytes; /* 0: 128 KiB */
     /* retries, each counted apart; 0: 5, 2 for bad answers; -1: none */
@@ -883,7 +914,25 @@ typedef struct gptner_config {
     /* proxy */
     const char *proxy;    /* NULL: from the environment; "": none */
     const char *no_proxy; /* NULL: from the environment */
+    /* the account's limits */
+    const char *tier;        /* "free", "1" to "5": by the table of tiers; NULL:
+                                what the server's replies tell */
+    gptner_limits limits;    /* by hand: a field that is set goes before the
+                                tier's */
+    const char *limits_file; /* JSON, before the table of tiers */
+    gptner_toggle learn_limits; /* AUTO: yes; NO: x-ratelimit-* of the replies
+                                   are not looked at */
+    const char *pace_file;      /* shared by the processes of this machine that
+                                   use one account; NULL: this client alone */
+    /* money */
+    const gptner_price *prices; /* before those of the file */
+    size_t n_prices;
+    const char *prices_file; /* JSON, before the table of prices */
+    /* answers kept on disk: the same request is not sent again; NULL: none */
+    const char *cache_dir;
     /* parts that the user supplies */
+    gptner_count_fn count_fn; /* NULL: gptner_tokens_estimate() */
+    void *count_user;
     const gptner_transport *transport; /* NULL: TCP */
     gptner_allocator allocator;        /* all NULL: GPTNER_MALLOC and friends */
     gptner_hooks hooks;
@@ -996,6 +1045,9 @@ typedef struct gptner_result {
     int64_t retry_after_ms; /* -1: none */
     gptner_str raw; /* the reply's body, if keep_raw; keys in an error masked */
     bool shared;    /* an equal prompt's answer (option dedupe) */
+    bool cached;    /* from the cache on disk: nothing was sent */
+    bool resumed;   /* from the journal of an earlier run: nothing was sent */
+    double cost_usd; /* of all attempts; -1: not known */
 } gptner_result;
 
 GPTNER_API void gptner_result_free(gptner_result *result);
@@ -1050,9 +1102,11 @@ typedef struct gptner_progress {
     int64_t prompt_tokens;
     int64_t completion_tokens;
     int64_t elapsed_ms;
-    double per_second; /* recent */
-    int64_t eta_ms;    /* -1: not known */
-    bool finished;     /* the last call of the run */
+    double per_second;   /* recent */
+    int64_t eta_ms;      /* -1: not known */
+    double cost_usd;     /* so far; -1: the price is not known */
+    double max_cost_usd; /* 0: no budget */
+    bool finished;       /* the last call of the run */
 } gptner_progress;
 
 typedef void (*gptner_progress_fn)(const gptner_progress *progress, void *user);
@@ -1114,8 +1168,17 @@ typedef struct gptner_run_config {
     bool dedupe;
     size_t max_ahead;   /* prompts begun beyond the oldest unfinished one;
                            0: 1024 or 8 times the workers */
-    int max_workers;    /* 0: the client's */
+    int max_workers;    /* 0: the client's; GPTNER_WORKERS_AUTO */
     int64_t timeout_ms; /* of the whole run; 0: none */
+    /* A budget, 0: none. What the next request can cost at most is set aside
+     * before it is sent, with all that is in flight; what does not fit any
+     * more gets the result GPTNER_ERR_NOT_SENT, and the run ends with
+     * GPTNER_ERR_BUDGET. Needs a known price and a limit of tokens. */
+    double max_cost_usd;
+    /* A journal of the answers: a run that was killed, called again with the
+     * same prompts and options, sends only what is missing or failed. It is
+     * removed when every prompt has its answer. NULL: none. */
+    const char *journal_path;
     gptner_progress_fn progress_fn;
     void *progress_user;
     int progress_every_ms; /* 0: 100 */
@@ -1137,6 +1200,13 @@ typedef struct gptner_run_summary {
     int64_t prompt_tokens;
     int64_t completion_tokens;
     int64_t elapsed_ms;
+    int64_t cached;       /* answers from the cache on disk */
+    int64_t resumed;      /* answers from the journal */
+    int64_t workers;      /* requests at a time, at most */
+    double cost_usd;      /* of all attempts; -1: the price is not known */
+    int64_t cost_unknown; /* attempts that may have been billed, but the reply
+                             was lost: in cost_usd at what they can cost at
+                             most */
 } gptner_run_summary;
 
 /* Send every prompt, and give exactly one result for each, in input order.
@@ -1500,6 +1570,7 @@ typedef struct gptner_batch_summary {
     int64_t strangers;
     int64_t prompt_tokens;
     int64_t completion_tokens;
+    double cost_usd; /* at the price of a batch; -1: not known */
 } gptner_batch_summary;
 
 typedef struct gptner_batch_retrieve_config {
@@ -1597,7 +1668,10 @@ typedef struct gptner_job_config {
     int64_t max_wait_ms; /* of this run; 0: none. Then GPTNER_ERR_TIMEOUT, and
                             the job can be taken up again */
     gptner_retry_failed retry_failed;
-    bool delete_remote; /* the files at the server, once the job is done */
+    bool delete_remote;  /* the files at the server, once the job is done */
+    double max_cost_usd; /* as in gptner_run_config; of the whole job,
+                            follow-ups included: a batch that does not fit is
+                            not submitted */
     gptner_job_fn progress_fn;
     void *progress_user;
 } gptner_job_config;
