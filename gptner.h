@@ -1865,6 +1865,7 @@ GPTNER_API const char *gptner_status_name(gptner_status status)
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -2421,6 +2422,19 @@ static int gpn_cpu_count(void)
     }
 #endif
     return n > 0 ? n : 1;
+}
+
+/* How many files and sockets this process may have open at a time. */
+static int gpn_open_max(void)
+{
+#ifndef _WIN32
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 100000) {
+        return (int)limit.rlim_cur;
+    }
+#endif
+    return 100000;
 }
 
 /* ---- error texts ---- */
@@ -13309,15 +13323,355 @@ static void gpn_gate_succeeded(gpn_gate *gate)
     gpn_mutex_unlock(&gate->mutex);
 }
 
+/* ---- the crew: how many requests at a time -------------------------------
+ *
+ * For GPTNER_WORKERS_AUTO. The number is sought on a ladder, rung by rung. A
+ * window is the time in which so many requests end on a rung; it gives the
+ * rung's latency by Little's law, requests under way times time over requests
+ * ended, which no mixture of long and short ones bends. What a rung is worth
+ * is n^(3/4) / latency: more at a time pay as long as a tenth more of them
+ * bring at least a fortieth more answers a second. With a server that has a
+ * hard limit that is the lowest rung which reaches it; one that only slows
+ * down gradually is used to about three quarters of what it can give.
+ *
+ * At first two rungs at a time, until one is worth less than the one before.
+ * Then a better neighbour is moved to, and one that has not been seen lately
+ * is looked at now and then, more and more seldom if in vain. A window that
+ * did not keep its rung busy (the source, the gate or a limit of rate was the
+ * narrow place) says nothing, so such a run goes no higher.
+ *
+ * Failures that speak of too much at a time: above a share of 2% the crew
+ * goes down, and up again past that rung only after a while that doubles each
+ * time. If the share stays as it was, the number was not the reason: it goes
+ * back, and that share counts as this server's habit.
+ */
+
+enum {
+    GPN_CREW_RUNGS = 16,
+    GPN_CREW_FIRST = 5,         /* the rung to begin with */
+    GPN_CREW_WINDOW_MS = 50,    /* a window lasts at least; clocks are coarse */
+    GPN_CREW_WINDOW_MIN = 24,   /* requests ended in one, at least; */
+    GPN_CREW_WINDOW_RISE = 8,   /* the same while it rises */
+    GPN_CREW_FRESH = 16,        /* windows that a latency counts as known */
+    GPN_CREW_PATIENCE_MIN = 2,  /* windows before a look at a neighbour */
+    GPN_CREW_PATIENCE_MAX = 64, /* the same after looks in vain */
+    GPN_CREW_LID = 8,           /* windows below a rung with failures, */
+    GPN_CREW_LID_MAX = 256,     /* and at most */
+    GPN_CREW_STRAIN = 20,       /* failures among 1000 that are too many */
+    GPN_CREW_HABIT_MAX = 300    /* a larger share is never a habit */
+};
+
+/* n, and n^(3/4) times 1024 */
+static const struct {
+    int n;
+    int worth;
+} gpn_crew_ladder[GPN_CREW_RUNGS] = {
+    {1, 1024},   {2, 1722},    {3, 2334},    {4, 2896},
+    {6, 3926},   {8, 4871},    {12, 6602},   {16, 8192},
+    {24, 11103}, {32, 13777},  {48, 18674},  {64, 23170},
+    {96, 31405}, {128, 38968}, {192, 52817}, {256, 65536}};
+
+typedef enum gpn_crew_end_kind {
+    GPN_CREW_DONE,     /* the server has dealt with the request */
+    GPN_CREW_STRAINED, /* too much at a time, as far as one can see */
+    GPN_CREW_SILENT    /* says nothing about the server's load */
+} gpn_crew_end_kind;
+
+typedef struct gpn_rung {
+    int64_t us;   /* latency; 0: not known */
+    int64_t seen; /* the window it comes from */
+} gpn_rung;
+
+typedef struct gpn_crew {
+    int running; /* requests under way, whether the number is sought or not */
+    int most;    /* of them at a time, so far */
+    int top;     /* rung; negative: the number is fixed */
+    int at;
+    int from; /* the rung before a look at another; negative: no look */
+    bool rising;
+    bool down; /* the next look is at the rung below */
+    int patience;
+    int rest; /* windows until the next look */
+    /* failures */
+    int lid;      /* no rung above, */
+    int lid_rest; /* for so many windows */
+    int lid_next;
+    int left;  /* the rung left because of failures; negative: none */
+    int share; /* of failures then, of 1000 */
+    int habit; /* share that has nothing to do with the number */
+    /* the window */
+    int64_t n_windows;
+    int64_t since_ms;
+    int64_t moved_ms; /* running changed last */
+    int64_t busy;     /* requests under way times ms */
+    int64_t setup;    /* of these until a connection stood */
+    int done;
+    int strained;
+    gpn_rung rungs[GPN_CREW_RUNGS];
+} gpn_crew;
+
+static int gpn_crew_allowed(const gpn_crew *crew)
+{
+    return gpn_crew_ladder[crew->at].n;
+}
+
+/* Seek the number up to most; most 0: it is fixed, only count. */
+static void gpn_crew_init(gpn_crew *crew, int most, int64_t now)
+{
+    memset(crew, 0, sizeof *crew);
+    crew->top = -1;
+    while (crew->top + 1 < GPN_CREW_RUNGS &&
+           gpn_crew_ladder[crew->top + 1].n <= most) {
+        crew->top++;
+    }
+    crew->at = crew->top < GPN_CREW_FIRST ? crew->top : GPN_CREW_FIRST;
+    crew->from = crew->left = -1;
+    crew->rising = true;
+    crew->patience = GPN_CREW_PATIENCE_MIN;
+    crew->lid = crew->top;
+    crew->lid_next = GPN_CREW_LID;
+    crew->since_ms = crew->moved_ms = now;
+}
+
+static void gpn_crew_count(gpn_crew *crew, int64_t now, int change)
+{
+    if (now > crew->moved_ms) {
+        crew->busy += (now - crew->moved_ms) * crew->running;
+        crew->moved_ms = now;
+    }
+    crew->running += change;
+    if (crew->running > crew->most) {
+        crew->most = crew->running;
+    }
+}
+
+/* An exchange begins. */
+static void gpn_crew_begin(gpn_crew *crew, int64_t now)
+{
+    gpn_crew_count(crew, now, 1);
+}
+
+static void gpn_crew_window(gpn_crew *crew, int64_t now)
+{
+    crew->n_windows++;
+    crew->since_ms = now;
+    crew->busy = crew->setup = 0;
+    crew->done = crew->strained = 0;
+}
+
+static int gpn_crew_limit(const gpn_crew *crew)
+{
+    return crew->lid_rest > 0 ? crew->lid : crew->top;
+}
+
+/* Is one rung worth more than another, by what is known of them? */
+static bool gpn_crew_better(const gpn_crew *crew, int one, int other)
+{
+    return gpn_crew_ladder[one].worth * crew->rungs[other].us >
+           gpn_crew_ladder[other].worth * crew->rungs[one].us;
+}
+
+/* Known, if not for sure any more. */
+static bool gpn_crew_lures(const gpn_crew *crew, int rung)
+{
+    return rung >= 0 && rung <= gpn_crew_limit(crew) &&
+           crew->rungs[rung].us > 0 && gpn_crew_better(crew, rung, crew->at);
+}
+
+static void gpn_crew_look(gpn_crew *crew, int rung)
+{
+    crew->from = crew->at;
+    crew->at = rung;
+}
+
+/* What the window tells of its rung's latency. */
+static void gpn_crew_measure(gpn_crew *crew)
+{
+    gpn_rung *rung = &crew->rungs[crew->at];
+    int64_t us = gpn_clamp(crew->busy - crew->setup, 0, GPN_WAIT_MAX) * 1000 /
+                 crew->done;
+    us = gpn_clamp(us, 1, GPN_WAIT_MAX / 10);
+    if (rung->us > 0 && crew->n_windows - rung->seen < GPN_CREW_FRESH) {
+        us = (us + rung->us + 1) / 2;
+    }
+    rung->us = us;
+    rung->seen = crew->n_windows;
+}
+
+/* No rung has been worth less yet. */
+static void gpn_crew_rise(gpn_crew *crew)
+{
+    int limit = gpn_crew_limit(crew);
+    int from = crew->from;
+    if (from >= 0 && gpn_crew_better(crew, from, crew->at)) {
+        crew->rising = false;
+        crew->at = crew->at - from > 1 ? crew->at - 1 : from;
+        crew->from = -1;
+    } else if (crew->at >= limit) {
+        crew->rising = false;
+        crew->from = -1;
+    } else {
+        gpn_crew_look(crew, crew->at + 2 < limit ? crew->at + 2 : limit);
+    }
+}
+
+/* A neighbour was looked at: stay there or go back. */
+static void gpn_crew_compare(gpn_crew *crew)
+{
+    if (gpn_crew_better(crew, crew->at, crew->from)) {
+        crew->down = crew->at < crew->from;
+        crew->patience = GPN_CREW_PATIENCE_MIN;
+        crew->rest = 0;
+    } else {
+        crew->down = crew->at > crew->from;
+        crew->at = crew->from;
+        crew->rest = crew->patience;
+        if (crew->patience < GPN_CREW_PATIENCE_MAX) {
+            crew->patience *= 2;
+        }
+    }
+    crew->from = -1;
+}
+
+static void gpn_crew_settle(gpn_crew *crew)
+{
+    if (gpn_crew_lures(crew, crew->at - 1)) {
+        gpn_crew_look(crew, crew->at - 1);
+    } else if (gpn_crew_lures(crew, crew->at + 1)) {
+        gpn_crew_look(crew, crew->at + 1);
+    } else if (crew->rest > 0) {
+        crew->rest--;
+    } else if (crew->at > 0 &&
+               (crew->down || crew->at >= gpn_crew_limit(crew))) {
+        gpn_crew_look(crew, crew->at - 1);
+    } else if (crew->at < gpn_crew_limit(crew)) {
+        gpn_crew_look(crew, crew->at + 1);
+    }
+}
+
+/* Too many failures: down, and not up again soon. */
+static void gpn_crew_retreat(gpn_crew *crew, int share)
+{
+    int step = crew->rising || share >= GPN_CREW_HABIT_MAX ? 2 : 1;
+    crew->rising = crew->done == 0; /* an outage: afterwards as at first */
+    crew->left = crew->at;
+    crew->share = share;
+    crew->from = -1;
+    if (!crew->rising) {
+        crew->lid = crew->at > 0 ? crew->at - 1 : 0;
+        crew->lid_rest = crew->lid_next;
+        if (crew->lid_next < GPN_CREW_LID_MAX) {
+            crew->lid_next *= 2;
+        }
+    }
+    crew->at = crew->at > step ? crew->at - step : 0;
+}
+
+/* Look at the window's failures. true: they have decided. */
+static bool gpn_crew_strained(gpn_crew *crew)
+{
+    int share =
+        (int)((int64_t)crew->strained * 1000 / (crew->strained + crew->done));
+    int left = crew->left;
+    crew->left = -1;
+    if (left >= 0 && left != crew->at && share * 2 > crew->share &&
+        share <= GPN_CREW_HABIT_MAX) {
+        crew->habit = share; /* fewer at a time did not help */
+        crew->lid_rest = 0;
+        crew->at = left;
+        return true;
+    }
+    if (crew->strained > 1 && share > GPN_CREW_STRAIN + 2 * crew->habit) {
+        gpn_crew_retreat(crew, share);
+        return true;
+    }
+    crew->habit = share < crew->habit ? (crew->habit + share) / 2 : crew->habit;
+    return false;
+}
+
+static void gpn_crew_decide(gpn_crew *crew, int64_t now)
+{
+    bool saturated =
+        crew->busy * 4 >= (now - crew->since_ms) * gpn_crew_allowed(crew) * 3;
+    crew->lid_rest -= crew->lid_rest > 0;
+    if (gpn_crew_strained(crew) || !saturated) {
+        return;
+    }
+    gpn_crew_measure(crew);
+    if (crew->rising) {
+        gpn_crew_rise(crew);
+    } else if (crew->from >= 0) {
+        gpn_crew_compare(crew);
+    } else {
+        gpn_crew_settle(crew);
+    }
+}
+
+/* An exchange that began at begun_ms ends; latency_ms is the server's part of
+ * it. true: another number is allowed from now on. */
+static bool gpn_crew_end(gpn_crew *crew, int64_t begun_ms, int64_t latency_ms,
+                         int64_t now, gpn_crew_end_kind kind)
+{
+    int allowed, goal;
+    gpn_crew_count(crew, now, -1);
+    if (crew->top < 0 || kind == GPN_CREW_SILENT) {
+        return false;
+    }
+    if (kind == GPN_CREW_DONE) {
+        int64_t ready = now - latency_ms; /* its connection stood */
+        int64_t start = begun_ms > crew->since_ms ? begun_ms : crew->since_ms;
+        crew->setup += ready > start ? ready - start : 0;
+        crew->done++;
+    } else {
+        crew->strained++;
+    }
+    allowed = gpn_crew_allowed(crew);
+    goal = crew->rising ? allowed : 2 * allowed;
+    goal = (int)gpn_clamp(
+        goal, crew->rising ? GPN_CREW_WINDOW_RISE : GPN_CREW_WINDOW_MIN,
+        INT32_MAX);
+    if (crew->done + crew->strained < goal ||
+        now - crew->since_ms < GPN_CREW_WINDOW_MS) {
+        return false;
+    }
+    gpn_crew_decide(crew, now);
+    gpn_crew_window(crew, now);
+    return gpn_crew_allowed(crew) != allowed;
+}
+
+/* Does this failure say that the server has too much to do at a time? A limit
+ * of rate does not: the limiter and the gate see to that. */
+static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
+{
+    static const char *const rates[] = {"rate limit reached", "per min",
+                                        "per day", "per second"};
+    gptner_str text = gptner_str_from(err->message);
+    size_t i;
+    if (what == GPN_CLASS_THROTTLED) {
+        for (i = 0; i < GPN_COUNT(rates); i++) {
+            if (gpn_str_ifind(text, rates[i]) != SIZE_MAX) {
+                return false;
+            }
+        }
+        return true;
+    }
+    return what == GPN_CLASS_TRANSIENT &&
+           (err->status == GPTNER_ERR_TIMEOUT ||
+            err->status == GPTNER_ERR_CONNECT ||
+            err->status == GPTNER_ERR_CONNECTION_LOST ||
+            (err->http_status >= 502 && err->http_status <= 504));
+}
+
 /* ===========================================================================
  * >>pool       layer 7   workers driven by threads, ordered results, progress
  * calls: >>pace >>http >>stream >>bytes >>platform
  *
- * A run has a source of works, max_workers slots (a connection each), and a
- * place to deliver. A driver is what a thread runs: a poller, a receive buffer
- * and its share of the slots; the calling thread is one of them. A free slot
- * takes a work that is due for a retry, else a new one from the source. A work
- * whose attempt failed is parked until its time, without holding a slot. A
+ * A run has a source of works, max_workers slots (a connection each; with
+ * GPTNER_WORKERS_AUTO the crew says how many, and they are made as it grows),
+ * and a place to deliver. A driver is what a thread runs: a poller, a receive
+ * buffer and its share of the slots; the calling thread is one of them. A free
+ * slot takes a work that is due for a retry, else a new one from the source. A
+ * work whose attempt failed is parked until its time, without holding a slot. A
  * finished work waits in a ring until all before it are delivered; the ring's
  * size bounds how far the run reads ahead, and so its memory.
  *
@@ -13361,8 +13715,8 @@ typedef struct gpn_work_ops {
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
-    int max_workers;
-    int max_threads; /* 0: by cores */
+    int max_workers;             /* 0: GPTNER_WORKERS_AUTO */
+    int max_threads;             /* 0: by cores */
     size_t stack_bytes;
     gpn_rules rules;
     gpn_time_limits times;
@@ -13376,7 +13730,7 @@ typedef struct gpn_pool_config { /* complete: no zero stands for a default */
 typedef struct gpn_run_spec {
     const gpn_work_ops *ops;
     void *ctx;
-    int max_workers;  /* 0: the pool's */
+    int max_workers;  /* 0: the pool's; GPTNER_WORKERS_AUTO */
     size_t max_ahead; /* 0: 1024, or 8 for each worker */
     bool as_completed;
     bool single;        /* one work, in the calling thread */
@@ -13405,13 +13759,15 @@ typedef struct gpn_pool { /* the large members last: short offsets */
 enum {
     GPN_EVENTS = 64,
     GPN_DRIVERS_MAX = 64,
-    GPN_GATE_PART = 8 /* of an item's own back-off, for all the others */
+    GPN_DRIVER_SLOTS = 4,   /* fewer are not worth a thread */
+    GPN_AUTO_BLOCKING = 16, /* the most threads, where a transport blocks */
+    GPN_GATE_PART = 8       /* of an item's own back-off, for all the others */
 };
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
 typedef struct gpn_run { /* what is used most is within a short offset */
-    gpn_mutex lock;      /* guards all from ring to why */
+    gpn_mutex lock;      /* guards all from ring to crew */
     const gpn_run_spec *spec;
     gpn_pool *pool;
     gpn_work **ring;
@@ -13427,6 +13783,8 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     gpn_stop stop;
     gptner_run_summary sum;
     gptner_error why; /* of the stop */
+    gpn_crew crew;
+    gpn_atomic allowed; /* requests at a time; 0: as many as there are slots */
     /* these do not change while drivers run */
     size_t mask; /* of ring; its size is a power of two, >= max_ahead */
     size_t max_ahead;
@@ -13435,6 +13793,7 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     size_t n_drivers;
     gpn_driver *drivers[GPN_DRIVERS_MAX];
     /* used by the calling thread alone */
+    size_t n_started; /* drivers that run */
     int64_t progress_ms;
     int64_t progress_done;
     gptner_progress progress;
@@ -13456,6 +13815,7 @@ struct gpn_driver {
     gpn_thread thread;
     gpn_slot **slots;
     int64_t *until; /* of each slot; INT64_MAX: nothing is due */
+    size_t number;  /* in run->drivers */
     size_t n_slots;
     size_t used; /* slots that this run may fill */
     size_t n_free;
@@ -13534,6 +13894,7 @@ static bool gpn_driver_add_slot(gpn_driver *d)
 static bool gpn_driver_resize(gpn_driver *d, size_t n)
 {
     const gpn_env *env = d->pool->env;
+    size_t busy = d->used - d->n_free;
     if (n > d->n_slots) {
         void *slots = gpn_mem_realloc(env, d->slots, n * sizeof *d->slots);
         void *until = NULL;
@@ -13548,7 +13909,7 @@ static bool gpn_driver_resize(gpn_driver *d, size_t n)
         }
     }
     d->used = n < d->n_slots ? n : d->n_slots;
-    d->n_free = d->used;
+    d->n_free = d->used - busy;
     return d->used == n;
 }
 
@@ -13809,6 +14170,37 @@ static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
     gpn_run_finish(run, work);
 }
 
+static void gpn_run_begun(gpn_run *run, int64_t now)
+{
+    gpn_mutex_lock(&run->lock);
+    gpn_crew_begin(&run->crew, now);
+    gpn_mutex_unlock(&run->lock);
+}
+
+/* The crew hears of every exchange's end; drivers, if it wants more or fewer.
+ */
+static void gpn_run_ended(gpn_run *run, const gpn_conn *conn, gpn_class cls,
+                          const gptner_error *err)
+{
+    gpn_crew_end_kind kind = gpn_crew_overload(cls, err) ? GPN_CREW_STRAINED
+                             : conn->reply.http_status / 100 == 2
+                                 ? GPN_CREW_DONE
+                                 : GPN_CREW_SILENT;
+    bool changed;
+    gpn_mutex_lock(&run->lock);
+    changed = gpn_crew_end(&run->crew, conn->started_ms, conn->reply.latency_ms,
+                           conn->reply.now_ms, kind);
+    if (changed) {
+        gpn_atomic_set(&run->allowed, gpn_crew_allowed(&run->crew));
+    }
+    gpn_mutex_unlock(&run->lock);
+    if (changed) {
+        gpn_log(run->pool->env, GPTNER_LOG_INFO, "run: %d requests at a time",
+                gpn_atomic_get(&run->allowed));
+        gpn_run_wake(run);
+    }
+}
+
 /* --- one attempt --- */
 
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
@@ -13914,6 +14306,7 @@ static void gpn_slot_ended(gpn_slot *slot)
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
+    gpn_run_ended(d->run, &slot->conn, cls, &err);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -13983,6 +14376,7 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     work->budget.attempts++;
     d->requests++;
     slot->running = true;
+    gpn_run_begun(d->run, now);
     gpn_conn_begin(conn, now,
                    gpn_time_min(work->deadline_ms, d->run->deadline_ms));
     gpn_slot_step(slot, now, 0);
@@ -14038,13 +14432,39 @@ static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
     }
 }
 
+/* How many slots this driver may fill now. As few drivers as are worth it share
+ * what the crew allows; the first stands in for those that did not start. */
+static size_t gpn_driver_quota(const gpn_driver *d)
+{
+    const gpn_run *run = d->run;
+    size_t allowed = (size_t)gpn_atomic_get(&run->allowed);
+    size_t per = run->pool->config.transport != NULL ? 1 : GPN_DRIVER_SLOTS;
+    size_t n = (allowed + per - 1) / per;
+    size_t quota = 0;
+    size_t i;
+    if (allowed == 0) {
+        return d->used;
+    }
+    n = n < run->n_drivers ? n : run->n_drivers;
+    for (i = 0; i < n; i++) {
+        if (i == d->number || (d->number == 0 && i >= run->n_started)) {
+            quota += allowed / n + (i < allowed % n ? 1 : 0);
+        }
+    }
+    return quota;
+}
+
 /* Give the free slots something to do. Returns when to try again. */
 static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
 {
     gpn_run *run = d->run;
     int64_t again = INT64_MAX;
     size_t i = 0;
-    while (d->n_free > 0 && i < d->used) {
+    size_t quota = gpn_driver_quota(d);
+    if (quota > d->used) {
+        gpn_driver_resize(d, quota); /* or with fewer, where memory is short */
+    }
+    while (d->used - d->n_free < quota && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;
         gpn_stop stop;
@@ -14273,7 +14693,7 @@ static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
 static size_t gpn_run_threads(const gpn_pool *pool, const gpn_run_spec *spec,
                               size_t workers)
 {
-    size_t n = (workers + 3) / 4; /* fewer slots are not worth a thread */
+    size_t n = (workers + GPN_DRIVER_SLOTS - 1) / GPN_DRIVER_SLOTS;
     size_t most = pool->config.max_threads > 0
                       ? (size_t)pool->config.max_threads
                       : (size_t)gpn_cpu_count();
@@ -14289,7 +14709,8 @@ static size_t gpn_run_threads(const gpn_pool *pool, const gpn_run_spec *spec,
 }
 
 /* Engage drivers[0] for the calling thread and up to threads-1 more. What a
- * driver cannot take falls to the first; a run with one slot still works. */
+ * driver cannot take falls to the first; a run with one slot still works. With
+ * a crew each begins with one slot. */
 static bool gpn_run_engage(gpn_run *run, size_t workers, size_t threads)
 {
     size_t share = workers / threads;
@@ -14300,12 +14721,15 @@ static bool gpn_run_engage(gpn_run *run, size_t workers, size_t threads)
         if (d == NULL) {
             break;
         }
-        gpn_driver_resize(d, share + (i < extra ? 1 : 0));
+        d->used = d->n_free = 0;
+        gpn_driver_resize(d,
+                          run->crew.top >= 0 ? 1 : share + (i < extra ? 1 : 0));
         if (d->used == 0 || !gpn_driver_mute(d, false)) {
             gpn_pool_put_driver(run->pool, d);
             break;
         }
         d->run = run;
+        d->number = i;
         d->requests = 0;
         d->throttled = 0;
         run->drivers[run->n_drivers++] = d;
@@ -14325,7 +14749,9 @@ static size_t gpn_run_start_threads(gpn_run *run)
                             run->pool->config.stack_bytes)) {
         started++;
     }
-    if (started < n && run->pool->config.transport == NULL) {
+    run->n_started = started;
+    if (started < n && run->pool->config.transport == NULL &&
+        run->crew.top < 0) {
         size_t total = first->used;
         size_t i;
         for (i = started; i < n; i++) {
@@ -14371,6 +14797,19 @@ static void gpn_run_drive(gpn_run *run)
     }
     run->sum.total = (int64_t)run->begun;
     run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
+    run->sum.workers = run->crew.most;
+}
+
+/* The largest number of requests at a time that may be found: not all files
+ * that the process may open are ours. */
+static size_t gpn_pool_crew_max(const gpn_pool *pool)
+{
+    int most = pool->config.transport != NULL
+                   ? GPN_AUTO_BLOCKING
+                   : gpn_crew_ladder[GPN_CREW_RUNGS - 1].n;
+    int files = gpn_open_max() / 2;
+    most = files < most ? files : most;
+    return most > 1 ? (size_t)most : 1;
 }
 
 /* Run spec's works. OK when all were settled by themselves, else why the run
@@ -14382,8 +14821,11 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
     gpn_run_spec own = *spec;
     gpn_run run;
     int asked =
-        spec->max_workers > 0 ? spec->max_workers : pool->config.max_workers;
-    size_t workers = spec->single ? 1 : (size_t)asked;
+        spec->max_workers != 0 ? spec->max_workers : pool->config.max_workers;
+    bool automatic = asked <= 0 && !spec->single;
+    size_t workers = spec->single ? 1
+                     : automatic  ? gpn_pool_crew_max(pool)
+                                  : (size_t)asked;
     if (summary != NULL) {
         memset(summary, 0, sizeof *summary);
     }
@@ -14392,6 +14834,10 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
     }
     if (!gpn_run_init(&run, pool, &own, workers)) {
         return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "run: out of memory");
+    }
+    gpn_crew_init(&run.crew, automatic ? (int)workers : 0, run.started_ms);
+    if (automatic) {
+        gpn_atomic_set(&run.allowed, gpn_crew_allowed(&run.crew));
     }
     if (gpn_run_engage(&run, workers, gpn_run_threads(pool, &own, workers))) {
         gpn_run_drive(&run);
@@ -15706,7 +16152,8 @@ static gptner_status gpn_options_check(const gptner_options *o,
 
 static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
 {
-    if (k->max_workers < 0 || k->max_workers > 100000 || k->max_threads < 0)
+    if (k->max_workers < GPTNER_WORKERS_AUTO || k->max_workers > 100000 ||
+        k->max_threads < 0)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "max_workers, max_threads: out of range (0: default)");
     if (k->transport != NULL &&
@@ -18699,7 +19146,7 @@ GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
-    if (cfg->max_workers < 0 || cfg->max_workers > 100000)
+    if (cfg->max_workers < GPTNER_WORKERS_AUTO || cfg->max_workers > 100000)
         return gpn_refuse(err,
                           "run: max_workers out of range (0: the client's)");
     if (cfg->as_completed && cfg->output_path != NULL &&
