@@ -850,7 +850,11 @@ typedef struct gptner_price {
 typedef int64_t (*gptner_count_fn)(gptner_str text, const char *model,
                                    void *user);
 
-/* For max_workers: as many as latency and limits need, found while running. */
+/* For max_workers: as many as latency and limits need, found while running: 8
+ * at first, more while that brings answers sooner, fewer when the server is
+ * overloaded; at most 256, or half of the files that the process may have open.
+ * With a transport of the user's, which takes a thread a request: at most 16.
+ */
 #define GPTNER_WORKERS_AUTO (-1)
 
 /* All zero is the recommended set-up. Everything is copied by
@@ -13396,9 +13400,11 @@ typedef struct gpn_crew {
     int lid;      /* no rung above, */
     int lid_rest; /* for so many windows */
     int lid_next;
-    int left;  /* the rung left because of failures; negative: none */
-    int share; /* of failures then, of 1000 */
-    int habit; /* share that has nothing to do with the number */
+    int left;          /* the rung left because of failures; negative: none */
+    int share;         /* of failures then, of 1000 */
+    int habit;         /* share that has nothing to do with the number */
+    int dead;          /* windows in a row without a success */
+    int64_t retreated; /* the window in which it went down last */
     /* the window */
     int64_t n_windows;
     int64_t since_ms;
@@ -13431,6 +13437,7 @@ static void gpn_crew_init(gpn_crew *crew, int most, int64_t now)
     crew->lid = crew->top;
     crew->lid_next = GPN_CREW_LID;
     crew->since_ms = crew->moved_ms = now;
+    crew->n_windows = 1;
 }
 
 static void gpn_crew_count(gpn_crew *crew, int64_t now, int change)
@@ -13445,15 +13452,16 @@ static void gpn_crew_count(gpn_crew *crew, int64_t now, int change)
     }
 }
 
-/* An exchange begins. */
-static void gpn_crew_begin(gpn_crew *crew, int64_t now)
+/* An exchange begins. Returns the window, for gpn_crew_end(). */
+static int64_t gpn_crew_begin(gpn_crew *crew, int64_t now)
 {
     gpn_crew_count(crew, now, 1);
+    return crew->n_windows;
 }
 
 static void gpn_crew_window(gpn_crew *crew, int64_t now)
 {
-    crew->n_windows++;
+    crew->n_windows++; /* the first is 1 */
     crew->since_ms = now;
     crew->busy = crew->setup = 0;
     crew->done = crew->strained = 0;
@@ -13553,11 +13561,16 @@ static void gpn_crew_settle(gpn_crew *crew)
 static void gpn_crew_retreat(gpn_crew *crew, int share)
 {
     int step = crew->rising || share >= GPN_CREW_HABIT_MAX ? 2 : 1;
-    crew->rising = crew->done == 0; /* an outage: afterwards as at first */
+    crew->dead = crew->done == 0 ? crew->dead + 1 : 0;
+    /* an outage: afterwards as at first */
+    crew->rising = crew->dead > 2 || crew->at == 0;
+    crew->retreated = crew->n_windows;
     crew->left = crew->at;
     crew->share = share;
     crew->from = -1;
-    if (!crew->rising) {
+    if (crew->rising) {
+        crew->lid_rest = 0;
+    } else if (crew->dead < 2) {
         crew->lid = crew->at > 0 ? crew->at - 1 : 0;
         crew->lid_rest = crew->lid_next;
         if (crew->lid_next < GPN_CREW_LID_MAX) {
@@ -13567,11 +13580,17 @@ static void gpn_crew_retreat(gpn_crew *crew, int share)
     crew->at = crew->at > step ? crew->at - step : 0;
 }
 
+/* Failures of 1000 that ended in this window. */
+static int gpn_crew_share(const gpn_crew *crew)
+{
+    return (int)((int64_t)crew->strained * 1000 /
+                 (crew->strained + crew->done));
+}
+
 /* Look at the window's failures. true: they have decided. */
 static bool gpn_crew_strained(gpn_crew *crew)
 {
-    int share =
-        (int)((int64_t)crew->strained * 1000 / (crew->strained + crew->done));
+    int share = gpn_crew_share(crew);
     int left = crew->left;
     crew->left = -1;
     if (left >= 0 && left != crew->at && share * 2 > crew->share &&
@@ -13585,6 +13604,7 @@ static bool gpn_crew_strained(gpn_crew *crew)
         gpn_crew_retreat(crew, share);
         return true;
     }
+    crew->dead = 0;
     crew->habit = share < crew->habit ? (crew->habit + share) / 2 : crew->habit;
     return false;
 }
@@ -13607,12 +13627,27 @@ static void gpn_crew_decide(gpn_crew *crew, int64_t now)
     }
 }
 
-/* An exchange that began at begun_ms ends; latency_ms is the server's part of
- * it. true: another number is allowed from now on. */
-static bool gpn_crew_end(gpn_crew *crew, int64_t begun_ms, int64_t latency_ms,
-                         int64_t now, gpn_crew_end_kind kind)
+/* Is the window over? Failures in numbers are not waited for to the end. */
+static bool gpn_crew_over(const gpn_crew *crew, int64_t now)
 {
-    int allowed, goal;
+    int allowed = gpn_crew_allowed(crew);
+    int goal = crew->rising ? allowed : 2 * allowed;
+    int least = crew->rising ? GPN_CREW_WINDOW_RISE : GPN_CREW_WINDOW_MIN;
+    if (crew->strained > 4 + allowed / 8 &&
+        gpn_crew_share(crew) > GPN_CREW_HABIT_MAX) {
+        return true;
+    }
+    return crew->done + crew->strained >= (goal > least ? goal : least) &&
+           now - crew->since_ms >= GPN_CREW_WINDOW_MS;
+}
+
+/* An exchange that began at begun_ms in that window ends; latency_ms is the
+ * server's part of it. true: another number is allowed from now on. */
+static bool gpn_crew_end(gpn_crew *crew, int64_t window, int64_t begun_ms,
+                         int64_t latency_ms, int64_t now,
+                         gpn_crew_end_kind kind)
+{
+    int allowed = gpn_crew_allowed(crew);
     gpn_crew_count(crew, now, -1);
     if (crew->top < 0 || kind == GPN_CREW_SILENT) {
         return false;
@@ -13622,16 +13657,10 @@ static bool gpn_crew_end(gpn_crew *crew, int64_t begun_ms, int64_t latency_ms,
         int64_t start = begun_ms > crew->since_ms ? begun_ms : crew->since_ms;
         crew->setup += ready > start ? ready - start : 0;
         crew->done++;
-    } else {
+    } else if (window > crew->retreated) { /* one before led to that */
         crew->strained++;
     }
-    allowed = gpn_crew_allowed(crew);
-    goal = crew->rising ? allowed : 2 * allowed;
-    goal = (int)gpn_clamp(
-        goal, crew->rising ? GPN_CREW_WINDOW_RISE : GPN_CREW_WINDOW_MIN,
-        INT32_MAX);
-    if (crew->done + crew->strained < goal ||
-        now - crew->since_ms < GPN_CREW_WINDOW_MS) {
+    if (!gpn_crew_over(crew, now)) {
         return false;
     }
     gpn_crew_decide(crew, now);
@@ -13804,6 +13833,7 @@ typedef struct gpn_slot {
     size_t number;  /* in driver->slots */
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
+    int64_t window; /* of the crew, when it began */
     gpn_conn conn;
 } gpn_slot;
 
@@ -14170,26 +14200,28 @@ static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
     gpn_run_finish(run, work);
 }
 
-static void gpn_run_begun(gpn_run *run, int64_t now)
+static int64_t gpn_run_begun(gpn_run *run, int64_t now)
 {
+    int64_t window;
     gpn_mutex_lock(&run->lock);
-    gpn_crew_begin(&run->crew, now);
+    window = gpn_crew_begin(&run->crew, now);
     gpn_mutex_unlock(&run->lock);
+    return window;
 }
 
 /* The crew hears of every exchange's end; drivers, if it wants more or fewer.
  */
-static void gpn_run_ended(gpn_run *run, const gpn_conn *conn, gpn_class cls,
+static void gpn_run_ended(gpn_run *run, const gpn_slot *slot, gpn_class cls,
                           const gptner_error *err)
 {
-    gpn_crew_end_kind kind = gpn_crew_overload(cls, err) ? GPN_CREW_STRAINED
-                             : conn->reply.http_status / 100 == 2
-                                 ? GPN_CREW_DONE
-                                 : GPN_CREW_SILENT;
+    const gpn_reply *reply = &slot->conn.reply;
+    gpn_crew_end_kind kind = gpn_crew_overload(cls, err)     ? GPN_CREW_STRAINED
+                             : reply->http_status / 100 == 2 ? GPN_CREW_DONE
+                                                             : GPN_CREW_SILENT;
     bool changed;
     gpn_mutex_lock(&run->lock);
-    changed = gpn_crew_end(&run->crew, conn->started_ms, conn->reply.latency_ms,
-                           conn->reply.now_ms, kind);
+    changed = gpn_crew_end(&run->crew, slot->window, slot->conn.started_ms,
+                           reply->latency_ms, reply->now_ms, kind);
     if (changed) {
         gpn_atomic_set(&run->allowed, gpn_crew_allowed(&run->crew));
     }
@@ -14306,7 +14338,7 @@ static void gpn_slot_ended(gpn_slot *slot)
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
-    gpn_run_ended(d->run, &slot->conn, cls, &err);
+    gpn_run_ended(d->run, slot, cls, &err);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -14376,7 +14408,7 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     work->budget.attempts++;
     d->requests++;
     slot->running = true;
-    gpn_run_begun(d->run, now);
+    slot->window = gpn_run_begun(d->run, now);
     gpn_conn_begin(conn, now,
                    gpn_time_min(work->deadline_ms, d->run->deadline_ms));
     gpn_slot_step(slot, now, 0);

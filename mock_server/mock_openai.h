@@ -10707,8 +10707,7 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
     }
     c->plan.api = true;
     body = mki_note_request(&call);
-    if (mki_authorized(&call) && mki_route_ok(&call) &&
-        mki_load_ok(&call)) {
+    if (mki_authorized(&call) && mki_route_ok(&call) && mki_load_ok(&call)) {
         mki_faults_choose(
             &s->faults, call.route, q->path,
             c->plan.body_key != 0 ? c->plan.body_key
