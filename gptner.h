@@ -13430,7 +13430,7 @@ static void gpn_crew_init(gpn_crew *crew, int most, int64_t now)
            gpn_crew_ladder[crew->top + 1].n <= most) {
         crew->top++;
     }
-    crew->at = crew->top < GPN_CREW_FIRST ? crew->top : GPN_CREW_FIRST;
+    crew->at = (int)gpn_clamp(crew->top, 0, GPN_CREW_FIRST);
     crew->from = crew->left = -1;
     crew->rising = true;
     crew->patience = GPN_CREW_PATIENCE_MIN;
