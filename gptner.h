@@ -13384,6 +13384,10 @@ typedef struct gpn_load {
     int64_t answer; /* tokens of all choices, at most; below 1: not known */
 } gpn_load;
 
+/* Part of a limit that is left for what we do not know; more if others use the
+ * account. It costs nothing: the refill is used up all the same. */
+#define GPN_SPARE 0.05
+
 /* One attempt that has passed, or waits to pass. */
 typedef struct gpn_ticket {
     struct gpn_limiter *limiter; /* NULL: neither */
@@ -13403,9 +13407,11 @@ typedef struct gpn_meter {
     double level; /* what is left at at_ms */
     double rate;  /* of the refill, a ms */
     int64_t at_ms;
-    int64_t heard_ms; /* when it was last told */
-    int64_t heard;    /* how often this limit was told */
-    uint64_t number;  /* of the latest request that was told of */
+    int64_t heard_ms;      /* when it was last told */
+    int64_t heard;         /* how often this limit was told */
+    uint64_t number;       /* of the latest request that was told of */
+    double spare;          /* part of the limit that is left alone */
+    uint64_t spare_number; /* the newest request when that was last raised */
     /* a fixed window */
     int64_t votes; /* for one; 2 are enough */
     int64_t end_ms;
@@ -13451,7 +13457,6 @@ typedef struct gpn_limiter {
 typedef struct gpn_pace {
     gpn_mutex mutex; /* guards n and limiters */
     gpn_atomic idle; /* nothing limits: no lock is taken */
-    bool learn;
     double told[GPN_RESOURCES][GPN_PERIODS];
     size_t n;
     gpn_limiter limiters[GPN_LIMITERS_MAX];
@@ -13600,7 +13605,7 @@ static double gpn_meter_charge(const gpn_meter *m, const double *cost)
 static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
 {
     double need = gpn_meter_charge(m, cost);
-    double spare = gpn_bound(m->limit * 0.98 - need, 0, m->limit / 20);
+    double spare = gpn_bound(m->limit * 0.98 - need, 0, m->limit * m->spare);
     int64_t when;
     if (m->limit <= 0) {
         return now;
@@ -13739,6 +13744,8 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     if ((double)q->limit != m->limit) {
         gpn_meter_start(m, (double)q->limit);
     }
+    m->spare -= (m->spare - GPN_SPARE) * /* fades within ten minutes */
+                gpn_bound((double)(now - m->heard_ms) / 600000, 0, 1);
     m->number = t->number;
     m->heard_ms = now;
     m->heard++;
@@ -13767,6 +13774,7 @@ static void gpn_account_init(gpn_account *a,
         for (u = 0; u < GPN_UNITS; u++) {
             a->meters[r].scale[u] = 1;
         }
+        a->meters[r].spare = GPN_SPARE;
     }
 }
 
@@ -13919,41 +13927,47 @@ static void gpn_account_take(gpn_account *a, gpn_ticket *t, int64_t now)
     t->number = ++a->number;
 }
 
-/* The tokens of t were really so many in this unit. */
-static void gpn_account_correct(gpn_account *a, gpn_ticket *t, int unit,
+/* The tokens of t were really so many: the pacers get the difference back. Not
+ * so the meter. What it was told of t, or of a later request, counts already;
+ * and the sums must stay comparable with those that are noted in tickets. */
+static void gpn_account_correct(gpn_account *a, const gpn_ticket *t,
                                 double tokens, int64_t now)
 {
-    gpn_meter *m = &a->meters[GPN_TOKENS];
-    double more = tokens - t->cost[GPN_TOKENS][unit];
+    double more = tokens - t->cost[GPN_TOKENS][a->meters[GPN_TOKENS].unit];
     int p;
-    t->cost[GPN_TOKENS][unit] = tokens;
-    a->sum[GPN_TOKENS][unit] += more;
-    if (m->unit != unit) {
-        return;
-    }
-    m->level -= m->scale[unit] * more;
     for (p = 0; p < GPN_PERIODS; p++) {
         gpn_pacer_take(a, GPN_TOKENS, p, more, now);
     }
 }
 
-/* The server refused t. If what it tells does not explain that, spread the
- * starts; if that was done already when t started, be slower. */
+/* The server refused t. If there was less than we thought, others use the
+ * account: leave more alone. If what it tells does not explain the refusal,
+ * spread the starts; if they were when t started, and it never tells anything,
+ * be slower. */
 static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
                                 const gpn_quota *quota, int64_t now)
 {
     gpn_meter *m = &a->meters[GPN_TOKENS];
     bool blind = m->limit <= 0 && a->meters[GPN_REQUESTS].limit <= 0;
-    int r, u;
+    bool explained = false;
+    int r;
+    m->past_ms = 0; /* the charges between do not count */
     for (r = 0; r < GPN_RESOURCES; r++) {
-        for (u = 0; quota[r].limit > 0 && u < GPN_UNITS; u++) {
-            if ((double)quota[r].left < t->cost[r][u]) {
-                return;
-            }
+        gpn_meter *short_of = &a->meters[r];
+        const double *cost = t->cost[r];
+        if (quota[r].limit <= 0 ||
+            (double)quota[r].left >=
+                (r == GPN_TOKENS ? cost[GPN_UNIT_BOTH] : 1)) {
+            continue;
+        }
+        explained = true;
+        if (t->number > short_of->spare_number) {
+            short_of->spare_number = a->number;
+            short_of->spare = gpn_bound(short_of->spare * 1.5, 0, 0.5);
         }
     }
-    if (t->number <= a->even_number) {
-        return; /* sent before the last change */
+    if (explained || t->number <= a->even_number) {
+        return; /* or it was sent before the last change */
     }
     if (blind && now >= a->even_until_ms) {
         m->unit = GPN_UNIT_MORE; /* as most servers count */
@@ -13975,7 +13989,6 @@ static bool gpn_pace_init(gpn_pace *p, const gptner_limits *told, bool learn)
     bool any = learn;
     int r, k;
     memset(p, 0, sizeof *p);
-    p->learn = learn;
     for (r = 0; r < GPN_RESOURCES; r++) {
         for (k = 0; k < GPN_PERIODS; k++) {
             p->told[r][k] = (double)(by[r][k] > 0 ? by[r][k] : 0);
@@ -14101,38 +14114,38 @@ static gpn_ticket *gpn_pace_leave(gpn_pace *p, gpn_ticket *t)
 
 /* What an attempt came to. */
 typedef struct gpn_heard {
-    const gpn_http *http; /* NULL: no response */
-    int64_t unix_ms;
-    bool refused;   /* throttled */
+    bool replied;
+    bool refused; /* throttled */
+    bool told;    /* there is something in quota */
+    gpn_quota quota[GPN_RESOURCES];
     int64_t prompt; /* tokens used; both 0: not known */
     int64_t answer;
 } gpn_heard;
 
-static void gpn_limiter_settle(gpn_limiter *l, gpn_ticket *t,
+static void gpn_limiter_settle(gpn_limiter *l, const gpn_ticket *t,
                                const gpn_load *load, const gpn_heard *h,
-                               const gpn_quota *quota, int64_t now)
+                               int64_t now)
 {
     gpn_account *a = &l->account;
-    int r, u;
+    int r;
     a->known = true;
-    if (h->refused) { /* tokens are not taken then */
-        for (u = 0; u < GPN_UNITS; u++) {
-            gpn_account_correct(a, t, u, 0, now);
-        }
-        gpn_account_weigh(a, load, t);
+    if (h->refused) {
+        gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
     } else if (h->prompt > 0 || h->answer > 0) {
         double part = (double)h->answer / gpn_answer_most(load);
         a->answers += a->answers < 14;
         a->answer +=
             (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 2);
-        gpn_account_correct(a, t, GPN_UNIT_USAGE,
-                            (double)h->prompt + (double)h->answer, now);
+        if (a->meters[GPN_TOKENS].unit == GPN_UNIT_USAGE) {
+            gpn_account_correct(a, t, (double)h->prompt + (double)h->answer,
+                                now);
+        }
     }
     for (r = 0; r < GPN_RESOURCES; r++) {
-        gpn_meter_hear(&a->meters[r], &quota[r], t, r, a->sum[r], now);
+        gpn_meter_hear(&a->meters[r], &h->quota[r], t, r, a->sum[r], now);
     }
     if (h->refused) {
-        gpn_account_refused(a, t, quota, now);
+        gpn_account_refused(a, t, h->quota, now);
     }
 }
 
@@ -14161,28 +14174,19 @@ static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
                                    const gpn_load *load, const gpn_heard *h,
                                    int64_t now)
 {
-    gpn_quota quota[GPN_RESOURCES];
     gpn_limiter *l = t->limiter;
     gpn_ticket *call = NULL;
-    bool any = false;
-    if (h->http == NULL) {
-        return gpn_pace_leave(p, t);
-    }
-    memset(quota, 0, sizeof quota);
-    if (p->learn) {
-        any = gpn_quota_read(h->http, h->unix_ms, quota);
-    }
-    if (l == NULL) {
-        if (any) {
+    if (l == NULL || !h->replied) {
+        if (l == NULL && h->told) {
             gpn_atomic_set(&p->idle, 0); /* from now on */
         }
-        return NULL;
+        return gpn_pace_leave(p, t);
     }
     gpn_mutex_lock(&p->mutex);
     l->in_flight--;
     t->limiter = NULL;
-    gpn_limiter_settle(l, t, load, h, quota, now);
-    if (!any && gpn_pace_idle_locked(p)) {
+    gpn_limiter_settle(l, t, load, h, now);
+    if (!h->told && gpn_pace_idle_locked(p)) {
         gpn_atomic_set(&p->idle, 1);
     }
     if (l->head != NULL && gpn_limiter_when(p, l, l->head, now) < l->head_ms) {
@@ -14845,8 +14849,10 @@ static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
     if (!work->limited) {
         return;
     }
-    h.http = reply->http_status != 0 ? reply->http : NULL;
-    h.unix_ms = reply->unix_ms;
+    memset(&h, 0, sizeof h);
+    h.replied = reply->http_status != 0;
+    h.told = h.replied && d->pool->config.learn_limits &&
+             gpn_quota_read(reply->http, reply->unix_ms, h.quota);
     h.refused = cls == GPN_CLASS_THROTTLED || reply->http_status == 429;
     h.prompt = work->prompt_tokens;
     h.answer = work->completion_tokens;

@@ -100,11 +100,9 @@ static void world_mark(world *w)
 {
     static const int64_t at[] = {10000, SETTLE, HALVE, END};
     while (w->marks < 4 && w->now >= at[w->marks]) {
-        w->refused_at[w->marks] =
-            mock_server_count(w->mock, "responses.429");
-        w->replies_at[w->marks] =
-            mock_server_count(w->mock, "responses.200") +
-            w->refused_at[w->marks];
+        w->refused_at[w->marks] = mock_server_count(w->mock, "responses.429");
+        w->replies_at[w->marks] = mock_server_count(w->mock, "responses.200") +
+                                  w->refused_at[w->marks];
         w->marks++;
     }
     if (!w->halved && w->now >= HALVE) {
