@@ -13364,9 +13364,12 @@ enum {
     GPN_LIMITERS_MAX = 8,   /* models; further ones share the last limiter */
     GPN_UNTOLD_MAX = 10,    /* requests in flight before the first reply */
     GPN_TRUST_MS = 900000,  /* a meter that forbids is not believed longer */
-    GPN_EVEN_MS = 180000,   /* even starts after a refusal without reason */
+    GPN_EVEN_MS = 300000,   /* even starts after a refusal without reason */
     GPN_VOTE_MS = 2000,     /* between two looks for a fixed window */
     GPN_ANSWER_GUESS = 512, /* tokens, where no limit is sent */
+    GPN_RECENT_MS = 250,    /* requests so close may change places */
+    GPN_ANSWERS = 15,       /* in the average of their lengths */
+    GPN_CUT_MS = 20000,     /* between two cuts of the rate */
     GPN_DAY_MS = 86400000
 };
 
@@ -13397,7 +13400,9 @@ typedef struct gpn_ticket {
     bool queued; /* changed by the owner's thread alone */
     double cost[GPN_RESOURCES][GPN_UNITS];
     double sum[GPN_RESOURCES][GPN_UNITS]; /* of all charges, with this one */
-    int64_t at_ms;                        /* admitted */
+    double recent[GPN_RESOURCES]; /* of these, what may overtake it, or be
+                                     overtaken; in GPN_UNIT_MORE */
+    int64_t at_ms;                /* admitted */
     uint64_t number;
     int64_t most; /* tokens that a request can have, if it has more */
 } gpn_ticket;
@@ -13425,6 +13430,7 @@ typedef struct gpn_meter {
     double charged[GPN_UNITS];
     double miss[GPN_UNITS]; /* how far the unit was off */
     double past_left;       /* a reply some time ago, to compare with */
+    double past_recent;
     double past_sum[GPN_UNITS];
     int64_t past_ms; /* 0: none */
 } gpn_meter;
@@ -13435,13 +13441,17 @@ typedef struct gpn_account {
     double told[GPN_RESOURCES][GPN_PERIODS];    /* limits; 0: none */
     double next_ms[GPN_RESOURCES][GPN_PERIODS]; /* of the pacers */
     double sum[GPN_RESOURCES][GPN_UNITS];       /* of all charges */
-    uint64_t number;                            /* of requests admitted */
-    double answer;                              /* part of the longest answer */
+    double recent[GPN_RESOURCES];               /* those of GPN_RECENT_MS */
+    int64_t recent_ms;
+    uint64_t number; /* of requests admitted */
+    double answer;   /* part of the longest answer */
     int64_t answers;
-    double slow; /* part of the rate that is used, at most 1 */
-    int64_t slow_ms;
+    double slow;     /* part of the rate that is used, at most 1 */
+    int64_t slow_ms; /* it grows from then on */
+    int64_t cut_ms;
     uint64_t even_number; /* the newest request when that was last changed */
     int64_t even_until_ms;
+    int evens;  /* how often that was so */
     bool known; /* a reply has come */
 } gpn_account;
 
@@ -13605,13 +13615,14 @@ static double gpn_meter_charge(const gpn_meter *m, const double *cost)
 static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
 {
     double need = gpn_meter_charge(m, cost);
-    double spare = gpn_bound(m->limit * 0.98 - need, 0, m->limit * m->spare);
+    double spare = m->limit * (gpn_meter_windowed(m) ? 0.01 : m->spare);
     int64_t when;
     if (m->limit <= 0) {
         return now;
     }
     gpn_meter_fill(m, now);
-    need = gpn_bound(need + spare, 0, m->limit);
+    need += gpn_bound(m->limit * 0.98 - need, 0, spare);
+    need = gpn_bound(need, 0, m->limit);
     if (m->level >= need) {
         return now;
     }
@@ -13687,22 +13698,26 @@ static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
 }
 
 /* What the server took between a past reply and this one, beside what each
- * unit makes of the same requests. */
+ * unit makes of the same requests. settled: the length of the answers is known,
+ * so that estimates of the usage will not shift any more. */
 static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
-                                 const gpn_ticket *t, const double *sum)
+                                 const gpn_ticket *t, int r, bool settled)
 {
+    const double *sum = t->sum[r];
+    double recent = t->recent[r];
     double grown = m->past_left + (gpn_meter_windowed(m) ? 0 : m->rate) *
                                       (double)(t->at_ms - m->past_ms);
     double more = sum[GPN_UNIT_MORE] - m->past_sum[GPN_UNIT_MORE];
     double memory = m->limit / 8, keep, spent = grown - (double)q->left;
     int u;
-    if (m->past_ms != 0 && more < m->limit / 50) {
+    if (m->past_ms != 0 &&
+        (more < m->limit / 50 || more < 4 * (recent + m->past_recent))) {
         return; /* too little to compare */
     }
     if (m->past_ms != 0 && grown < 0.98 * m->limit && spent > 0) {
         keep = memory / (memory + more);
         m->spent = m->spent * keep + spent;
-        for (u = 0; u < GPN_UNITS; u++) {
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
             double charged = sum[u] - m->past_sum[u];
             double miss = spent - m->scale[u] * charged;
             m->miss[u] = m->miss[u] * keep + (miss < 0 ? -miss : miss);
@@ -13710,18 +13725,22 @@ static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
             m->scale[u] = gpn_bound(
                 m->charged[u] > 0 ? m->spent / m->charged[u] : 4, 0.03, 4);
         }
-        for (u = 0; u < GPN_UNITS; u++) {
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
             m->unit = m->miss[u] < 0.75 * m->miss[m->unit] ? u : m->unit;
         }
     }
     m->past_ms = t->at_ms;
     m->past_left = (double)q->left;
+    m->past_recent = recent;
     memcpy(m->past_sum, sum, sizeof m->past_sum);
 }
 
 static void gpn_meter_start(gpn_meter *m, double limit)
 {
     int u;
+    if (m->limit <= 0) {
+        m->unit = GPN_UNIT_MORE; /* as most who tell their limits */
+    }
     m->limit = limit;
     m->rate = limit / 60000;
     m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
@@ -13735,7 +13754,7 @@ static void gpn_meter_start(gpn_meter *m, double limit)
 /* A reply to t tells q; sum is that of all charges now. */
 static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
                            const gpn_ticket *t, int r, const double *sum,
-                           int64_t now)
+                           int64_t now, bool settled)
 {
     double level;
     if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
@@ -13750,13 +13769,14 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     m->heard_ms = now;
     m->heard++;
     gpn_meter_learn_rate(m, q, now);
-    gpn_meter_learn_unit(m, q, t, t->sum[r]);
+    gpn_meter_learn_unit(m, q, t, r, settled);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
         level += m->rate * (double)(now - t->at_ms);
     }
     level = level < m->limit ? level : m->limit;
-    level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]);
+    level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
+             m->scale[GPN_UNIT_MORE] * t->recent[r];
     m->level = gpn_bound(level, -m->limit, m->limit);
     m->at_ms = now;
 }
@@ -13847,19 +13867,29 @@ static double gpn_account_rate(const gpn_account *a, int r, int p, int64_t now,
     } else if (!even && m->limit > 0 && m->limit <= told * 1.01) {
         /* The server's own word says whether we are too slow. */
         *burst = told / 10;
-        rate *= m->level > m->limit / 2 ? 1.25 : 1;
+        rate *= gpn_bound(2 * m->level / m->limit, 1, 2);
     }
     if (even) {
         *burst = rate * 50;
     }
-    return rate * 0.98 * a->slow;
+    return rate * (windowed ? 1 : 0.98) * a->slow;
+}
+
+/* The scale counts in full only where nothing else does: as long as the server
+ * has plenty left, one that is too large does not show. */
+static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
+                               int64_t now)
+{
+    const gpn_meter *m = &a->meters[r];
+    double scale = m->scale[m->unit];
+    return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
 }
 
 static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
                               const double *cost, int64_t now)
 {
     double burst, rate = gpn_account_rate(a, r, p, now, &burst), ahead;
-    double charge = cost[a->meters[r].unit];
+    double charge = gpn_pacer_charge(a, r, cost, now);
     if (rate <= 0) {
         return now;
     }
@@ -13891,8 +13921,8 @@ static int64_t gpn_account_when(gpn_account *a, const gpn_ticket *t,
 {
     int64_t when = now;
     int r, p;
-    if (a->slow < 1 && now > a->slow_ms) { /* a twentieth a minute */
-        a->slow += (double)(now - a->slow_ms) / 1200000;
+    if (a->slow < 1 && now > a->slow_ms) { /* a tenth a minute */
+        a->slow += (double)(now - a->slow_ms) / 600000;
         a->slow = a->slow < 1 ? a->slow : 1;
         a->slow_ms = now;
     }
@@ -13909,11 +13939,16 @@ static int64_t gpn_account_when(gpn_account *a, const gpn_ticket *t,
 
 static void gpn_account_take(gpn_account *a, gpn_ticket *t, int64_t now)
 {
+    double keep =
+        GPN_RECENT_MS / (GPN_RECENT_MS + (double)(now - a->recent_ms));
     int r, p, u;
     for (r = 0; r < GPN_RESOURCES; r++) {
         gpn_meter *m = &a->meters[r];
+        t->recent[r] = a->recent[r] * keep;
+        a->recent[r] = t->recent[r] + t->cost[r][GPN_UNIT_MORE];
         for (p = 0; p < GPN_PERIODS; p++) {
-            gpn_pacer_take(a, r, p, t->cost[r][m->unit], now);
+            gpn_pacer_take(a, r, p, gpn_pacer_charge(a, r, t->cost[r], now),
+                           now);
         }
         if (m->limit > 0) {
             gpn_meter_take(m, t->cost[r], now);
@@ -13923,7 +13958,7 @@ static void gpn_account_take(gpn_account *a, gpn_ticket *t, int64_t now)
         }
     }
     memcpy(t->sum, a->sum, sizeof t->sum);
-    t->at_ms = now;
+    t->at_ms = a->recent_ms = now;
     t->number = ++a->number;
 }
 
@@ -13971,12 +14006,16 @@ static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
     }
     if (blind && now >= a->even_until_ms) {
         m->unit = GPN_UNIT_MORE; /* as most servers count */
-    } else if (blind) {
-        a->slow = gpn_bound(a->slow * 0.8, 0.02, 1);
+    } else if (blind && now >= a->cut_ms + GPN_CUT_MS) {
+        a->cut_ms = now;
+        a->slow = gpn_bound(a->slow * 0.85, 0.02, 1);
+    }
+    if (now >= a->even_until_ms) { /* again: for twice as long */
+        a->evens += a->evens < 5;
     }
     a->slow_ms = now + 60000;
     a->even_number = a->number;
-    a->even_until_ms = now + GPN_EVEN_MS;
+    a->even_until_ms = now + (GPN_EVEN_MS << a->evens);
 }
 
 /* --- all limiters of a client --- */
@@ -14130,19 +14169,22 @@ static void gpn_limiter_settle(gpn_limiter *l, const gpn_ticket *t,
     int r;
     a->known = true;
     if (h->refused) {
-        gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
+        if (h->told) {
+            gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
+        }
     } else if (h->prompt > 0 || h->answer > 0) {
         double part = (double)h->answer / gpn_answer_most(load);
-        a->answers += a->answers < 14;
+        a->answers += a->answers < GPN_ANSWERS;
         a->answer +=
-            (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 2);
+            (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 1);
         if (a->meters[GPN_TOKENS].unit == GPN_UNIT_USAGE) {
             gpn_account_correct(a, t, (double)h->prompt + (double)h->answer,
                                 now);
         }
     }
     for (r = 0; r < GPN_RESOURCES; r++) {
-        gpn_meter_hear(&a->meters[r], &h->quota[r], t, r, a->sum[r], now);
+        gpn_meter_hear(&a->meters[r], &h->quota[r], t, r, a->sum[r], now,
+                       a->answers >= GPN_ANSWERS);
     }
     if (h->refused) {
         gpn_account_refused(a, t, h->quota, now);
