@@ -13460,8 +13460,8 @@ typedef struct gpn_limiter {
     gpn_account account;
     gpn_ticket *head;
     gpn_ticket *tail;
-    int64_t head_ms; /* when the head was told to ask again */
-    int64_t in_flight;
+    int64_t head_ms;            /* when the head was told to ask again */
+    double open[GPN_RESOURCES]; /* charges in flight, in GPN_UNIT_MORE */
 } gpn_limiter;
 
 typedef struct gpn_pace {
@@ -13474,29 +13474,24 @@ typedef struct gpn_pace {
 
 /* --- what the server tells --- */
 
-/* "2026-03-01T12:00:00Z", with a fraction and another zone if it likes. */
+/* "2026-03-01T12:00:00Z", also with a fraction; no other time zone. */
 static bool gpn_rfc3339_parse(gptner_str text, int64_t *unix_s)
 {
-    int f[GPN_DATE_FIELDS] = GPN_ZERO, month, zone[GPN_DATE_FIELDS] = GPN_ZERO;
-    gptner_str rest;
-    if (text.len < 19 || !gpn_date_match(gpn_str(text.ptr, 8), "Y-d-", f)) {
+    int f[GPN_DATE_FIELDS] = GPN_ZERO, month;
+    if (text.len < 20 || text.ptr[text.len - 1] != 'Z' ||
+        !gpn_date_match(gpn_str(text.ptr, 8), "Y-d-", f)) {
         return false;
     }
     month = f[GPN_DATE_DAY];
-    if (month < 1 || month > 12 || f[GPN_DATE_YEAR] < 1 ||
+    if (month < 1 || month > 12 ||
         !gpn_date_match(gpn_str(text.ptr + 8, 11), "dTh:i:s", f)) {
         return false;
     }
     *unix_s =
-        (gpn_date_days(f[GPN_DATE_YEAR], month - 1, 1) + f[GPN_DATE_DAY] - 1) *
-            86400 +
-        f[GPN_DATE_HOUR] * 3600 + f[GPN_DATE_MINUTE] * 60 + f[GPN_DATE_SECOND];
-    rest = gpn_str(text.ptr + text.len - 6, 6);
-    if (gpn_date_match(rest, "+h:i", zone)) {
-        *unix_s -= zone[GPN_DATE_HOUR] * 3600 + zone[GPN_DATE_MINUTE] * 60;
-    } else if (gpn_date_match(rest, "-h:i", zone)) {
-        *unix_s += zone[GPN_DATE_HOUR] * 3600 + zone[GPN_DATE_MINUTE] * 60;
-    }
+        (gpn_date_days(f[GPN_DATE_YEAR], month - 1, f[GPN_DATE_DAY]) * 24 +
+         f[GPN_DATE_HOUR]) *
+            3600 +
+        f[GPN_DATE_MINUTE] * 60 + f[GPN_DATE_SECOND];
     return true;
 }
 
@@ -13540,47 +13535,40 @@ static bool gpn_quota_read(const gpn_http *http, int64_t unix_ms,
                            gpn_quota quota[GPN_RESOURCES])
 {
     static const char prefix[] = "x-ratelimit-";
-    size_t i;
+    static const char names[][20] = {"limit-requests",     "limit-tokens",
+                                     "remaining-requests", "remaining-tokens",
+                                     "reset-requests",     "reset-tokens"};
+    int64_t found[] = {-1, -1, -1, -1, -1, -1};
+    size_t i, k;
     int r;
-    for (r = 0; r < GPN_RESOURCES; r++) {
-        quota[r].limit = quota[r].left = quota[r].reset_ms = -1;
-    }
     for (i = 0; i < http->n_headers; i++) {
         gptner_str name = gpn_http_name(http, i);
-        gptner_str value;
         if (name.len < sizeof prefix || (*name.ptr | 32) != 'x' ||
             !gpn_str_istarts(name, prefix)) {
             continue;
         }
-        name = gpn_str(name.ptr + sizeof prefix - 1,
-                       name.len - (sizeof prefix - 1));
-        value = gpn_http_value(http, i);
-        for (r = 0; r < GPN_RESOURCES; r++) {
-            gpn_quota *q = &quota[r];
-            bool tokens = r == GPN_TOKENS;
-            if (gpn_str_ieq_c(name,
-                              tokens ? "limit-tokens" : "limit-requests")) {
-                q->limit = gpn_quota_count(value);
-            } else if (gpn_str_ieq_c(name, tokens ? "remaining-tokens"
-                                                  : "remaining-requests")) {
-                q->left = gpn_quota_count(value);
-            } else if (gpn_str_ieq_c(name, tokens ? "reset-tokens"
-                                                  : "reset-requests")) {
-                q->reset_ms = gpn_quota_reset(value, unix_ms);
+        name.ptr += sizeof prefix - 1;
+        name.len -= sizeof prefix - 1;
+        for (k = 0; k < GPN_COUNT(names); k++) {
+            if (gpn_str_ieq_c(name, names[k])) {
+                gptner_str value = gpn_http_value(http, i);
+                found[k] = k < 4 ? gpn_quota_count(value)
+                                 : gpn_quota_reset(value, unix_ms);
             }
         }
     }
     for (r = 0; r < GPN_RESOURCES; r++) {
         gpn_quota *q = &quota[r];
-        q->limit = q->limit > 0 && q->left >= 0 ? q->limit : 0;
-        q->left = q->left < q->limit ? q->left : q->limit;
+        q->limit = found[2 + r] >= 0 && found[r] > 0 ? found[r] : 0;
+        q->left = found[2 + r] < q->limit ? found[2 + r] : q->limit;
+        q->reset_ms = found[4 + r];
     }
     return quota[GPN_REQUESTS].limit > 0 || quota[GPN_TOKENS].limit > 0;
 }
 
 /* --- a meter --- */
 
-static double gpn_bound(double value, double low, double high)
+static GPN_NOINLINE double gpn_bound(double value, double low, double high)
 {
     return value < low ? low : value > high ? high : value;
 }
@@ -13701,7 +13689,8 @@ static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
  * unit makes of the same requests. settled: the length of the answers is known,
  * so that estimates of the usage will not shift any more. */
 static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
-                                 const gpn_ticket *t, int r, bool settled)
+                                 const gpn_ticket *t, int r, bool settled,
+                                 int64_t now)
 {
     const double *sum = t->sum[r];
     double recent = t->recent[r];
@@ -13711,8 +13700,9 @@ static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
     double memory = m->limit / 8, keep, spent = grown - (double)q->left;
     int u;
     if (m->past_ms != 0 &&
-        (more < m->limit / 50 || more < 4 * (recent + m->past_recent))) {
-        return; /* too little to compare */
+        (more < m->limit / 50 || more < 4 * (recent + m->past_recent) ||
+         t->at_ms - m->past_ms < 4 * (now - t->at_ms))) {
+        return; /* too little to compare, or it may be told of another time */
     }
     if (m->past_ms != 0 && grown < 0.98 * m->limit && spent > 0) {
         keep = memory / (memory + more);
@@ -13769,7 +13759,7 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     m->heard_ms = now;
     m->heard++;
     gpn_meter_learn_rate(m, q, now);
-    gpn_meter_learn_unit(m, q, t, r, settled);
+    gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
         level += m->rate * (double)(now - t->at_ms);
@@ -13844,8 +13834,8 @@ static bool gpn_account_too_large(const gpn_account *a, const gpn_load *load)
 }
 
 /* The rate of a pacer, a ms, and the burst that it allows; 0: it is off. */
-static double gpn_account_rate(const gpn_account *a, int r, int p, int64_t now,
-                               double *burst)
+static GPN_NOINLINE double gpn_account_rate(const gpn_account *a, int r, int p,
+                                            int64_t now, double *burst)
 {
     const gpn_meter *m = &a->meters[r];
     double told = a->told[r][p], rate = told / 60000, own = m->rate;
@@ -13901,8 +13891,8 @@ static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
 }
 
 /* cost is charged, or given back if it is negative. */
-static void gpn_pacer_take(gpn_account *a, int r, int p, double cost,
-                           int64_t now)
+static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
+                                        double cost, int64_t now)
 {
     double burst, rate = gpn_account_rate(a, r, p, now, &burst);
     double *next = &a->next_ms[r][p];
@@ -13937,15 +13927,18 @@ static int64_t gpn_account_when(gpn_account *a, const gpn_ticket *t,
     return when;
 }
 
-static void gpn_account_take(gpn_account *a, gpn_ticket *t, int64_t now)
+static void gpn_account_take(gpn_account *a, gpn_ticket *t,
+                             double open[GPN_RESOURCES], int64_t now)
 {
-    double keep =
-        GPN_RECENT_MS / (GPN_RECENT_MS + (double)(now - a->recent_ms));
+    double past = now > a->recent_ms ? (double)(now - a->recent_ms) : 0;
+    double keep = GPN_RECENT_MS / (GPN_RECENT_MS + past);
     int r, p, u;
     for (r = 0; r < GPN_RESOURCES; r++) {
         gpn_meter *m = &a->meters[r];
-        t->recent[r] = a->recent[r] * keep;
-        a->recent[r] = t->recent[r] + t->cost[r][GPN_UNIT_MORE];
+        a->recent[r] *= keep;
+        t->recent[r] = gpn_bound(a->recent[r], 0, open[r]);
+        a->recent[r] += t->cost[r][GPN_UNIT_MORE];
+        open[r] += t->cost[r][GPN_UNIT_MORE];
         for (p = 0; p < GPN_PERIODS; p++) {
             gpn_pacer_take(a, r, p, gpn_pacer_charge(a, r, t->cost[r], now),
                            now);
@@ -14078,11 +14071,19 @@ static void gpn_limiter_remove(gpn_limiter *l, gpn_ticket *t)
     t->queued = false;
 }
 
+static void gpn_limiter_close(gpn_limiter *l, const gpn_ticket *t)
+{
+    int r;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        l->open[r] -= t->cost[r][GPN_UNIT_MORE];
+    }
+}
+
 /* When the queue's head, or who would be it, may go. */
 static int64_t gpn_limiter_when(gpn_pace *p, gpn_limiter *l,
                                 const gpn_ticket *t, int64_t now)
 {
-    if (!l->account.known && l->in_flight >= GPN_UNTOLD_MAX &&
+    if (!l->account.known && l->open[GPN_REQUESTS] >= GPN_UNTOLD_MAX &&
         !gpn_pace_told(p)) {
         return INT64_MAX;
     }
@@ -14119,8 +14120,7 @@ static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
         *call = l->head;
     }
     if (when == 0) {
-        gpn_account_take(&l->account, t, now);
-        l->in_flight++;
+        gpn_account_take(&l->account, t, l->open, now);
     } else if (when < 0) {
         t->limiter = NULL;
         t->most = (int64_t)gpn_account_most(&l->account);
@@ -14143,7 +14143,7 @@ static gpn_ticket *gpn_pace_leave(gpn_pace *p, gpn_ticket *t)
         gpn_limiter_remove(l, t);
         call = first ? l->head : NULL;
     } else {
-        l->in_flight--;
+        gpn_limiter_close(l, t);
         call = l->account.known ? NULL : l->head;
     }
     t->limiter = NULL;
@@ -14225,7 +14225,7 @@ static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
         return gpn_pace_leave(p, t);
     }
     gpn_mutex_lock(&p->mutex);
-    l->in_flight--;
+    gpn_limiter_close(l, t);
     t->limiter = NULL;
     gpn_limiter_settle(l, t, load, h, now);
     if (!h->told && gpn_pace_idle_locked(p)) {
