@@ -13902,7 +13902,9 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next = gpn_bound(*next + cost / rate, 0, (double)now + GPN_WAIT_MAX);
+    *next = gpn_bound(*next + cost / rate, 0,
+                      (double)now +
+                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
 }
 
 /* When a request of this cost may go. */
