@@ -13294,6 +13294,16 @@ static bool gpn_gate_open(gpn_gate *gate, int64_t now)
     return open;
 }
 
+/* 0: no pause now, else when it is over. For one who has had its place. */
+static int64_t gpn_gate_next(gpn_gate *gate, int64_t now)
+{
+    int64_t next;
+    gpn_mutex_lock(&gate->mutex);
+    next = gate->step_ms == 0 || now >= gate->next_ms ? 0 : gate->next_ms;
+    gpn_mutex_unlock(&gate->mutex);
+    return next;
+}
+
 /* The server asked for a pause of delay_ms: nobody starts before it is over. */
 static GPN_NOINLINE void gpn_gate_throttled(gpn_gate *gate, int64_t now,
                                             int64_t delay_ms)
@@ -13691,6 +13701,929 @@ static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
             (err->http_status >= 502 && err->http_status <= 504));
 }
 
+
+/* --- the account's limits -------------------------------------------------
+ *
+ * A limiter a model, as limits and headers are a model's. For requests and for
+ * tokens it has up to three clocks and meters, and all must let a request go:
+ *
+ * - A pacer for each limit that was told, by the minute and by the day. It
+ *   counts in time: a request of c tokens puts the next start off by c / rate.
+ *   By the minute the rate is a little below the limit with hardly a burst, so
+ *   that no 60 seconds see more than the limit.
+ * - A meter that follows what the server tells in each reply: limit, what was
+ *   left, time until full. A reply to a request that was admitted at time t
+ *   when the sum of all charges was S says that now there is
+ *       left + rate * (now - t) - scale * (sum now - S).
+ *   That needs no list of what is in flight; and where the server counts at
+ *   the reply instead of at the start, the error has no lasting part: while we
+ *   send at the rate of the refill, what came in and what went out since t are
+ *   the same. A request goes when there is its charge and a twentieth of the
+ *   limit. So the flow settles at the refill, whatever the server counts.
+ *
+ * What a server counts as tokens is one of GPN_UNITS, times a scale; both are
+ * learnt from how the rest shrinks between replies. Another user of the same
+ * account shows in the scale.
+ *
+ * A server that refuses although there was room enforces its limits in short
+ * slices, or does not tell them: then the starts are spread evenly for some
+ * minutes, and more slowly if that does not do.
+ *
+ * Who has to wait stands in a queue. Only its head is measured, and all others
+ * wait for it: a large request gets its turn. ----------------------------- */
+
+enum { GPN_REQUESTS, GPN_TOKENS, GPN_RESOURCES };
+enum { GPN_MINUTE, GPN_DAY, GPN_PERIODS };
+
+/* What a server may count for a request. */
+enum {
+    GPN_UNIT_USAGE, /* prompt and answer, as they turn out */
+    GPN_UNIT_MORE,  /* the larger of prompt and longest answer, at the start */
+    GPN_UNIT_BOTH,  /* prompt and longest answer, at the start */
+    GPN_UNITS
+};
+
+enum {
+    GPN_LIMITERS_MAX = 8,   /* models; further ones share the last limiter */
+    GPN_UNTOLD_MAX = 10,    /* requests in flight before the first reply */
+    GPN_TRUST_MS = 900000,  /* a meter that forbids is not believed longer */
+    GPN_EVEN_MS = 300000,   /* even starts after a refusal without reason */
+    GPN_VOTE_MS = 2000,     /* between two looks for a fixed window */
+    GPN_ANSWER_GUESS = 512, /* tokens, where no limit is sent */
+    GPN_RECENT_MS = 250,    /* requests so close may change places */
+    GPN_ANSWERS = 15,       /* in the average of their lengths */
+    GPN_CUT_MS = 20000,     /* between two cuts of the rate */
+    GPN_DAY_MS = 86400000
+};
+
+/* What one reply tells of one resource. */
+typedef struct gpn_quota {
+    int64_t limit; /* 0: nothing is told */
+    int64_t left;
+    int64_t reset_ms; /* until full, or until the window ends; -1: not told */
+} gpn_quota;
+
+/* What a request weighs. */
+typedef struct gpn_load {
+    uint64_t model; /* hash of its name */
+    int64_t prompt; /* tokens, about */
+    int64_t answer; /* tokens of all choices, at most; below 1: not known */
+} gpn_load;
+
+/* Part of a limit that is left for what we do not know; more if others use the
+ * account. It costs nothing: the refill is used up all the same. */
+#define GPN_SPARE 0.05
+
+/* One attempt that has passed, or waits to pass. */
+typedef struct gpn_ticket {
+    struct gpn_limiter *limiter; /* NULL: neither */
+    struct gpn_ticket *next;     /* in the queue */
+    struct gpn_ticket *prev;
+    void *owner; /* whom to call when it is at the head */
+    bool queued; /* changed by the owner's thread alone */
+    double cost[GPN_RESOURCES][GPN_UNITS];
+    double sum[GPN_RESOURCES][GPN_UNITS]; /* of all charges, with this one */
+    double recent[GPN_RESOURCES]; /* of these, what may overtake it, or be
+                                     overtaken; in GPN_UNIT_MORE */
+    int64_t at_ms;                /* admitted */
+    uint64_t number;
+    int64_t most; /* tokens that a request can have, if it has more */
+} gpn_ticket;
+
+typedef struct gpn_meter {
+    double limit; /* 0: the server told none */
+    double level; /* what is left at at_ms */
+    double rate;  /* of the refill, a ms */
+    int64_t at_ms;
+    int64_t heard_ms;      /* when it was last told */
+    int64_t heard;         /* how often this limit was told */
+    uint64_t number;       /* of the latest request that was told of */
+    double spare;          /* part of the limit that is left alone */
+    uint64_t spare_number; /* the newest request when that was last raised */
+    /* a fixed window */
+    int64_t votes; /* for one; 2 are enough */
+    int64_t end_ms;
+    int64_t window_ms;
+    int64_t vote_ms;
+    int64_t vote_end_ms;
+    /* what the server counts */
+    int64_t unit;
+    double scale[GPN_UNITS]; /* its charge by ours */
+    double spent;            /* these three fade */
+    double charged[GPN_UNITS];
+    double miss[GPN_UNITS]; /* how far the unit was off */
+    double past_left;       /* a reply some time ago, to compare with */
+    double past_recent;
+    double past_sum[GPN_UNITS];
+    int64_t past_ms; /* 0: none */
+} gpn_meter;
+
+/* All that a limiter knows, without pointers. Times are of gpn_clock_ms(). */
+typedef struct gpn_account {
+    gpn_meter meters[GPN_RESOURCES];
+    double told[GPN_RESOURCES][GPN_PERIODS];    /* limits; 0: none */
+    double next_ms[GPN_RESOURCES][GPN_PERIODS]; /* of the pacers */
+    double sum[GPN_RESOURCES][GPN_UNITS];       /* of all charges */
+    double recent[GPN_RESOURCES];               /* those of GPN_RECENT_MS */
+    int64_t recent_ms;
+    uint64_t number; /* of requests admitted */
+    double answer;   /* part of the longest answer */
+    int64_t answers;
+    double slow;     /* part of the rate that is used, at most 1 */
+    int64_t slow_ms; /* it grows from then on */
+    int64_t cut_ms;
+    uint64_t even_number; /* the newest request when that was last changed */
+    int64_t even_until_ms;
+    int evens;  /* how often that was so */
+    bool known; /* a reply has come */
+} gpn_account;
+
+typedef struct gpn_limiter {
+    uint64_t model;
+    gpn_account account;
+    gpn_ticket *head;
+    gpn_ticket *tail;
+    int64_t head_ms;            /* when the head was told to ask again */
+    double open[GPN_RESOURCES]; /* charges in flight, in GPN_UNIT_MORE */
+} gpn_limiter;
+
+typedef struct gpn_pace {
+    gpn_mutex mutex; /* guards n and limiters */
+    gpn_atomic idle; /* nothing limits: no lock is taken */
+    double told[GPN_RESOURCES][GPN_PERIODS];
+    size_t n;
+    gpn_limiter limiters[GPN_LIMITERS_MAX];
+} gpn_pace;
+
+/* --- what the server tells --- */
+
+/* "2026-03-01T12:00:00Z", also with a fraction; no other time zone. */
+static bool gpn_rfc3339_parse(gptner_str text, int64_t *unix_s)
+{
+    int f[GPN_DATE_FIELDS] = GPN_ZERO, month;
+    if (text.len < 20 || text.ptr[text.len - 1] != 'Z' ||
+        !gpn_date_match(gpn_str(text.ptr, 8), "Y-d-", f)) {
+        return false;
+    }
+    month = f[GPN_DATE_DAY];
+    if (month < 1 || month > 12 ||
+        !gpn_date_match(gpn_str(text.ptr + 8, 11), "dTh:i:s", f)) {
+        return false;
+    }
+    *unix_s =
+        (gpn_date_days(f[GPN_DATE_YEAR], month - 1, f[GPN_DATE_DAY]) * 24 +
+         f[GPN_DATE_HOUR]) *
+            3600 +
+        f[GPN_DATE_MINUTE] * 60 + f[GPN_DATE_SECOND];
+    return true;
+}
+
+/* The time until a limit is full again, in any form that is met: a duration of
+ * Go, seconds, a unix time in seconds or milliseconds, a date. -1: none. */
+static int64_t gpn_quota_reset(gptner_str text, int64_t unix_ms)
+{
+    int64_t ms, s;
+    text = gpn_str_trim(text);
+    if (gpn_reset_parse(text, &ms)) {
+        return ms;
+    }
+    if (gpn_decimal_ms(text, 1, &s)) {
+        if (s < 1000000000) {
+            gpn_decimal_ms(text, 1000, &ms);
+            return ms;
+        }
+        ms = s < INT64_C(100000000000) ? s * 1000 : s;
+    } else if (gpn_rfc3339_parse(text, &s) || gpn_http_date(text, &s)) {
+        ms = s * 1000;
+    } else {
+        return -1;
+    }
+    return ms > unix_ms ? ms - unix_ms : 0;
+}
+
+/* "500", "500.0" or "500, 500;w=60"; -1: not a number. */
+static int64_t gpn_quota_count(gptner_str text)
+{
+    int64_t n = -1;
+    size_t i = 0;
+    while (i < text.len && text.ptr[i] != ',' && text.ptr[i] != ';') {
+        i++;
+    }
+    return gpn_decimal_ms(gpn_str_trim(gpn_str(text.ptr, i)), 1, &n) ? n : -1;
+}
+
+/* x-ratelimit-{limit,remaining,reset}-{requests,tokens}. What makes no sense
+ * is not there. false: nothing is. */
+static bool gpn_quota_read(const gpn_http *http, int64_t unix_ms,
+                           gpn_quota quota[GPN_RESOURCES])
+{
+    static const char prefix[] = "x-ratelimit-";
+    static const char names[][20] = {"limit-requests",     "limit-tokens",
+                                     "remaining-requests", "remaining-tokens",
+                                     "reset-requests",     "reset-tokens"};
+    int64_t found[] = {-1, -1, -1, -1, -1, -1};
+    size_t i, k;
+    int r;
+    for (i = 0; i < http->n_headers; i++) {
+        gptner_str name = gpn_http_name(http, i);
+        if (name.len < sizeof prefix || (*name.ptr | 32) != 'x' ||
+            !gpn_str_istarts(name, prefix)) {
+            continue;
+        }
+        name.ptr += sizeof prefix - 1;
+        name.len -= sizeof prefix - 1;
+        for (k = 0; k < GPN_COUNT(names); k++) {
+            if (gpn_str_ieq_c(name, names[k])) {
+                gptner_str value = gpn_http_value(http, i);
+                found[k] = k < 4 ? gpn_quota_count(value)
+                                 : gpn_quota_reset(value, unix_ms);
+            }
+        }
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_quota *q = &quota[r];
+        q->limit = found[2 + r] >= 0 && found[r] > 0 ? found[r] : 0;
+        q->left = found[2 + r] < q->limit ? found[2 + r] : q->limit;
+        q->reset_ms = found[4 + r];
+    }
+    return quota[GPN_REQUESTS].limit > 0 || quota[GPN_TOKENS].limit > 0;
+}
+
+/* --- a meter --- */
+
+static GPN_NOINLINE double gpn_bound(double value, double low, double high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static bool gpn_meter_windowed(const gpn_meter *m)
+{
+    return m->votes >= 2;
+}
+
+/* Bring the level up to now. */
+static void gpn_meter_fill(gpn_meter *m, int64_t now)
+{
+    if (now <= m->at_ms) {
+        return;
+    }
+    if (!gpn_meter_windowed(m)) {
+        m->level += m->rate * (double)(now - m->at_ms);
+    } else if (now >= m->end_ms) {
+        m->level = m->limit;
+        m->end_ms = gpn_time_add(now, m->window_ms);
+    }
+    m->level = gpn_bound(m->level, -m->limit, m->limit);
+    m->at_ms = now;
+}
+
+static double gpn_meter_charge(const gpn_meter *m, const double *cost)
+{
+    return m->scale[m->unit] * cost[m->unit];
+}
+
+/* When there will be room for cost. */
+static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
+{
+    double need = gpn_meter_charge(m, cost);
+    double spare = m->limit * (gpn_meter_windowed(m) ? 0.01 : m->spare);
+    int64_t when;
+    if (m->limit <= 0) {
+        return now;
+    }
+    gpn_meter_fill(m, now);
+    need += gpn_bound(m->limit * 0.98 - need, 0, spare);
+    need = gpn_bound(need, 0, m->limit);
+    if (m->level >= need) {
+        return now;
+    }
+    when = m->end_ms;
+    if (!gpn_meter_windowed(m)) {
+        double wait = (need - m->level) / m->rate + 1;
+        when = now + (int64_t)gpn_bound(wait, 1, (double)GPN_TRUST_MS);
+    }
+    return gpn_time_min(when, m->heard_ms + GPN_TRUST_MS);
+}
+
+static void gpn_meter_take(gpn_meter *m, const double *cost, int64_t now)
+{
+    double charge = gpn_meter_charge(m, cost);
+    if (m->level < charge) {
+        m->heard_ms = now; /* sent to learn whether that is true */
+    }
+    m->level -= charge;
+}
+
+/* Is a time as written, perhaps in whole seconds, the one that is expected? */
+static bool gpn_meter_near(double ms, double expected)
+{
+    double off = ms < expected ? expected - ms : ms - expected;
+    return off <= 1000 || off <= expected / 8;
+}
+
+/* Does it look as if all came back at one instant? In a fixed window that
+ * instant stays while time goes on. */
+static void gpn_meter_vote(gpn_meter *m, int64_t now, int64_t reset_ms,
+                           bool bucket)
+{
+    int64_t end = now + reset_ms, past = now - m->vote_ms;
+    if (past < GPN_VOTE_MS) {
+        return;
+    }
+    if (m->vote_ms != 0) {
+        int64_t moved = end - m->vote_end_ms;
+        if (moved > 1500 + past / 8 || moved < -(1500 + past / 8)) {
+            m->votes -= m->votes > 0;
+        } else if (!bucket) {
+            m->votes += m->votes < 4;
+        }
+    }
+    m->vote_ms = now;
+    m->vote_end_ms = end;
+}
+
+/* The refill: what is missing by the time that it takes. Nearly always it is
+ * the limit by a minute or a day, and then exactly that. */
+static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
+{
+    double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
+    double used = (double)(q->limit - q->left);
+    int64_t reset = gpn_clamp(q->reset_ms, 0, 10 * (int64_t)GPN_DAY_MS);
+    bool bucket = true;
+    if (q->reset_ms < 0 || used < 1) {
+        return; /* full: no time tells anything */
+    }
+    if (gpn_meter_near((double)reset, used / minute)) {
+        m->rate = minute;
+    } else if (gpn_meter_near((double)reset, used / day)) {
+        m->rate = day;
+    } else {
+        m->rate = gpn_bound(used / (double)(reset + 1), day / 10, minute);
+        bucket = false;
+    }
+    gpn_meter_vote(m, now, reset, bucket);
+    if (!bucket || gpn_meter_windowed(m)) {
+        m->window_ms = reset > m->window_ms ? reset : m->window_ms;
+        m->end_ms = now + reset;
+    }
+}
+
+/* What the server took between a past reply and this one, beside what each
+ * unit makes of the same requests. settled: the length of the answers is known,
+ * so that estimates of the usage will not shift any more. */
+static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
+                                 const gpn_ticket *t, int r, bool settled,
+                                 int64_t now)
+{
+    const double *sum = t->sum[r];
+    double recent = t->recent[r];
+    double grown = m->past_left + (gpn_meter_windowed(m) ? 0 : m->rate) *
+                                      (double)(t->at_ms - m->past_ms);
+    double more = sum[GPN_UNIT_MORE] - m->past_sum[GPN_UNIT_MORE];
+    double memory = m->limit / 8, keep, spent = grown - (double)q->left;
+    int u;
+    if (m->past_ms != 0 &&
+        (more < m->limit / 50 || more < 4 * (recent + m->past_recent) ||
+         t->at_ms - m->past_ms < 4 * (now - t->at_ms))) {
+        return; /* too little to compare, or it may be told of another time */
+    }
+    if (m->past_ms != 0 && grown < 0.98 * m->limit && spent > 0) {
+        keep = memory / (memory + more);
+        m->spent = m->spent * keep + spent;
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
+            double charged = sum[u] - m->past_sum[u];
+            double miss = spent - m->scale[u] * charged;
+            m->miss[u] = m->miss[u] * keep + (miss < 0 ? -miss : miss);
+            m->charged[u] = m->charged[u] * keep + charged;
+            m->scale[u] = gpn_bound(
+                m->charged[u] > 0 ? m->spent / m->charged[u] : 4, 0.03, 4);
+        }
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
+            m->unit = m->miss[u] < 0.75 * m->miss[m->unit] ? u : m->unit;
+        }
+    }
+    m->past_ms = t->at_ms;
+    m->past_left = (double)q->left;
+    m->past_recent = recent;
+    memcpy(m->past_sum, sum, sizeof m->past_sum);
+}
+
+static void gpn_meter_start(gpn_meter *m, double limit)
+{
+    int u;
+    if (m->limit <= 0) {
+        m->unit = GPN_UNIT_MORE; /* as most who tell their limits */
+    }
+    m->limit = limit;
+    m->rate = limit / 60000;
+    m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
+    m->spent = limit / 8; /* our estimates stand for as much as that */
+    for (u = 0; u < GPN_UNITS; u++) {
+        m->charged[u] = m->spent / m->scale[u];
+        m->miss[u] = 0;
+    }
+}
+
+/* A reply to t tells q; sum is that of all charges now. */
+static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
+                           const gpn_ticket *t, int r, const double *sum,
+                           int64_t now, bool settled)
+{
+    double level;
+    if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
+        return; /* a later one has told more */
+    }
+    if ((double)q->limit != m->limit) {
+        gpn_meter_start(m, (double)q->limit);
+    }
+    m->spare -= (m->spare - GPN_SPARE) * /* fades within ten minutes */
+                gpn_bound((double)(now - m->heard_ms) / 600000, 0, 1);
+    m->number = t->number;
+    m->heard_ms = now;
+    m->heard++;
+    gpn_meter_learn_rate(m, q, now);
+    gpn_meter_learn_unit(m, q, t, r, settled, now);
+    level = (double)q->left;
+    if (!gpn_meter_windowed(m)) {
+        level += m->rate * (double)(now - t->at_ms);
+    }
+    level = level < m->limit ? level : m->limit;
+    level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
+             m->scale[GPN_UNIT_MORE] * t->recent[r];
+    m->level = gpn_bound(level, -m->limit, m->limit);
+    m->at_ms = now;
+}
+
+/* --- an account --- */
+
+static void gpn_account_init(gpn_account *a,
+                             double told[GPN_RESOURCES][GPN_PERIODS])
+{
+    int r, u;
+    memset(a, 0, sizeof *a);
+    memcpy(a->told, told, sizeof a->told);
+    a->answer = a->slow = 1;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        for (u = 0; u < GPN_UNITS; u++) {
+            a->meters[r].scale[u] = 1;
+        }
+        a->meters[r].spare = GPN_SPARE;
+    }
+}
+
+static double gpn_answer_most(const gpn_load *load)
+{
+    return (double)(load->answer > 0 ? load->answer : GPN_ANSWER_GUESS);
+}
+
+static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
+                              gpn_ticket *t)
+{
+    double prompt = (double)load->prompt, answer = gpn_answer_most(load);
+    double *tokens = t->cost[GPN_TOKENS];
+    int u;
+    for (u = 0; u < GPN_UNITS; u++) {
+        t->cost[GPN_REQUESTS][u] = 1;
+    }
+    tokens[GPN_UNIT_USAGE] = prompt + a->answer * answer;
+    tokens[GPN_UNIT_MORE] = prompt > answer ? prompt : answer;
+    tokens[GPN_UNIT_BOTH] = prompt + answer;
+}
+
+/* The tokens that one request can have at most; 0: any number. */
+static double gpn_account_most(const gpn_account *a)
+{
+    double most =
+        a->meters[GPN_TOKENS].heard >= 2 ? a->meters[GPN_TOKENS].limit : 0;
+    int p;
+    for (p = 0; p < GPN_PERIODS; p++) {
+        double told = a->told[GPN_TOKENS][p];
+        most = told > 0 && (most == 0 || told < most) ? told : most;
+    }
+    return most;
+}
+
+/* Is a request refused whatever one waits? A server may count the prompt lower
+ * than we do, and the answer as it turns out. */
+static bool gpn_account_too_large(const gpn_account *a, const gpn_load *load)
+{
+    const gpn_meter *m = &a->meters[GPN_TOKENS];
+    double prompt = 0.8 * (double)load->prompt, most = gpn_account_most(a);
+    double answer = load->answer > 0 ? (double)load->answer : 0;
+    if (m->heard >= 8 && m->unit == GPN_UNIT_USAGE) {
+        answer *= a->answer;
+    }
+    return most > 0 && (prompt > answer ? prompt : answer) > most;
+}
+
+/* The rate of a pacer, a ms, and the burst that it allows; 0: it is off. */
+static GPN_NOINLINE double gpn_account_rate(const gpn_account *a, int r, int p,
+                                            int64_t now, double *burst)
+{
+    const gpn_meter *m = &a->meters[r];
+    double told = a->told[r][p], rate = told / 60000, own = m->rate;
+    bool even = now < a->even_until_ms, windowed = gpn_meter_windowed(m);
+    if (p == GPN_DAY) {
+        *burst = told;
+        return told / GPN_DAY_MS;
+    }
+    *burst = told / 50;
+    if (windowed && m->limit > 0) { /* the rest over the time that is left */
+        double left = (double)(m->end_ms > now ? m->end_ms - now : 1);
+        own = gpn_bound(m->level, 0, m->limit) / left;
+        own = gpn_bound(own, m->limit / (64.0 * (double)m->window_ms + 1),
+                        1.5 * m->limit / (double)(m->window_ms + 1));
+    }
+    if (m->limit > 0 && (even || windowed) && (rate <= 0 || own < rate)) {
+        rate = own;
+        *burst = m->limit / 50;
+    } else if (!even && m->limit > 0 && m->limit <= told * 1.01) {
+        /* The server's own word says whether we are too slow. */
+        *burst = told / 10;
+        rate *= gpn_bound(2 * m->level / m->limit, 1, 2);
+    }
+    if (even) {
+        *burst = rate * 50;
+    }
+    return rate * (windowed ? 1 : 0.98) * a->slow;
+}
+
+/* The scale counts in full only where nothing else does: as long as the server
+ * has plenty left, one that is too large does not show. */
+static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
+                               int64_t now)
+{
+    const gpn_meter *m = &a->meters[r];
+    double scale = m->scale[m->unit];
+    return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
+}
+
+static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
+                              const double *cost, int64_t now)
+{
+    double burst, rate = gpn_account_rate(a, r, p, now, &burst), ahead;
+    double charge = gpn_pacer_charge(a, r, cost, now);
+    if (rate <= 0) {
+        return now;
+    }
+    ahead = gpn_bound(burst - charge, 0, burst) / rate;
+    ahead = a->next_ms[r][p] - ahead - (double)now;
+    return ahead <= 0
+               ? now
+               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+}
+
+/* cost is charged, or given back if it is negative. */
+static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
+                                        double cost, int64_t now)
+{
+    double burst, rate = gpn_account_rate(a, r, p, now, &burst);
+    double *next = &a->next_ms[r][p];
+    if (rate <= 0) {
+        return;
+    }
+    if (*next < (double)now && cost > 0) {
+        *next = (double)now;
+    }
+    *next = gpn_bound(*next + cost / rate, 0,
+                      (double)now +
+                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+}
+
+/* When a request of this cost may go. */
+static int64_t gpn_account_when(gpn_account *a, const gpn_ticket *t,
+                                int64_t now)
+{
+    int64_t when = now;
+    int r, p;
+    if (a->slow < 1 && now > a->slow_ms) { /* a tenth a minute */
+        a->slow += (double)(now - a->slow_ms) / 600000;
+        a->slow = a->slow < 1 ? a->slow : 1;
+        a->slow_ms = now;
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        int64_t at = gpn_meter_when(&a->meters[r], t->cost[r], now);
+        when = at > when ? at : when;
+        for (p = 0; p < GPN_PERIODS; p++) {
+            at = gpn_pacer_when(a, r, p, t->cost[r], now);
+            when = at > when ? at : when;
+        }
+    }
+    return when;
+}
+
+static void gpn_account_take(gpn_account *a, gpn_ticket *t,
+                             double open[GPN_RESOURCES], int64_t now)
+{
+    double past = now > a->recent_ms ? (double)(now - a->recent_ms) : 0;
+    double keep = GPN_RECENT_MS / (GPN_RECENT_MS + past);
+    int r, p, u;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter *m = &a->meters[r];
+        a->recent[r] *= keep;
+        t->recent[r] = gpn_bound(a->recent[r], 0, open[r]);
+        a->recent[r] += t->cost[r][GPN_UNIT_MORE];
+        open[r] += t->cost[r][GPN_UNIT_MORE];
+        for (p = 0; p < GPN_PERIODS; p++) {
+            gpn_pacer_take(a, r, p, gpn_pacer_charge(a, r, t->cost[r], now),
+                           now);
+        }
+        if (m->limit > 0) {
+            gpn_meter_take(m, t->cost[r], now);
+        }
+        for (u = 0; u < GPN_UNITS; u++) {
+            a->sum[r][u] += t->cost[r][u];
+        }
+    }
+    memcpy(t->sum, a->sum, sizeof t->sum);
+    t->at_ms = a->recent_ms = now;
+    t->number = ++a->number;
+}
+
+/* The tokens of t were really so many: the pacers get the difference back. Not
+ * so the meter. What it was told of t, or of a later request, counts already;
+ * and the sums must stay comparable with those that are noted in tickets. */
+static void gpn_account_correct(gpn_account *a, const gpn_ticket *t,
+                                double tokens, int64_t now)
+{
+    double more = tokens - t->cost[GPN_TOKENS][a->meters[GPN_TOKENS].unit];
+    int p;
+    for (p = 0; p < GPN_PERIODS; p++) {
+        gpn_pacer_take(a, GPN_TOKENS, p, more, now);
+    }
+}
+
+/* The server refused t. If there was less than we thought, others use the
+ * account: leave more alone. If what it tells does not explain the refusal,
+ * spread the starts; if they were when t started, and it never tells anything,
+ * be slower. */
+static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
+                                const gpn_quota *quota, int64_t now)
+{
+    gpn_meter *m = &a->meters[GPN_TOKENS];
+    bool blind = m->limit <= 0 && a->meters[GPN_REQUESTS].limit <= 0;
+    bool explained = false;
+    int r;
+    m->past_ms = 0; /* the charges between do not count */
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter *short_of = &a->meters[r];
+        const double *cost = t->cost[r];
+        if (quota[r].limit <= 0 ||
+            (double)quota[r].left >=
+                (r == GPN_TOKENS ? cost[GPN_UNIT_BOTH] : 1)) {
+            continue;
+        }
+        explained = true;
+        if (t->number > short_of->spare_number) {
+            short_of->spare_number = a->number;
+            short_of->spare = gpn_bound(short_of->spare * 1.5, 0, 0.5);
+        }
+    }
+    if (explained || t->number <= a->even_number) {
+        return; /* or it was sent before the last change */
+    }
+    if (blind && now >= a->even_until_ms) {
+        m->unit = GPN_UNIT_MORE; /* as most servers count */
+    } else if (blind && now >= a->cut_ms + GPN_CUT_MS) {
+        a->cut_ms = now;
+        a->slow = gpn_bound(a->slow * 0.85, 0.02, 1);
+    }
+    if (now >= a->even_until_ms) { /* again: for twice as long */
+        a->evens += a->evens < 5;
+    }
+    a->slow_ms = now + 60000;
+    a->even_number = a->number;
+    a->even_until_ms = now + (GPN_EVEN_MS << a->evens);
+}
+
+/* --- all limiters of a client --- */
+
+static bool gpn_pace_init(gpn_pace *p, const gptner_limits *told, bool learn)
+{
+    const int64_t by[GPN_RESOURCES][GPN_PERIODS] = {
+        {told->requests_per_minute, told->requests_per_day},
+        {told->tokens_per_minute, told->tokens_per_day}};
+    bool any = learn;
+    int r, k;
+    memset(p, 0, sizeof *p);
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        for (k = 0; k < GPN_PERIODS; k++) {
+            p->told[r][k] = (double)(by[r][k] > 0 ? by[r][k] : 0);
+            any = any || by[r][k] > 0;
+        }
+    }
+    gpn_atomic_set(&p->idle, !any);
+    return gpn_mutex_init(&p->mutex);
+}
+
+static void gpn_pace_deinit(gpn_pace *p)
+{
+    gpn_mutex_deinit(&p->mutex);
+}
+
+static bool gpn_pace_told(const gpn_pace *p)
+{
+    return p->told[0][0] + p->told[0][1] + p->told[1][0] + p->told[1][1] > 0;
+}
+
+static gpn_limiter *gpn_pace_find_locked(gpn_pace *p, uint64_t model)
+{
+    size_t i = 0;
+    while (i < p->n && p->limiters[i].model != model) {
+        i++;
+    }
+    if (i == p->n && i < GPN_LIMITERS_MAX) {
+        gpn_account_init(&p->limiters[i].account, p->told);
+        p->limiters[i].model = model;
+        p->n++;
+    }
+    return &p->limiters[i < GPN_LIMITERS_MAX ? i : GPN_LIMITERS_MAX - 1];
+}
+
+static void gpn_limiter_add(gpn_limiter *l, gpn_ticket *t)
+{
+    t->next = NULL;
+    t->prev = l->tail;
+    *(l->tail != NULL ? &l->tail->next : &l->head) = t;
+    l->tail = t;
+    t->queued = true;
+}
+
+static void gpn_limiter_remove(gpn_limiter *l, gpn_ticket *t)
+{
+    *(t->prev != NULL ? &t->prev->next : &l->head) = t->next;
+    *(t->next != NULL ? &t->next->prev : &l->tail) = t->prev;
+    t->queued = false;
+}
+
+static void gpn_limiter_close(gpn_limiter *l, const gpn_ticket *t)
+{
+    int r;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        l->open[r] -= t->cost[r][GPN_UNIT_MORE];
+    }
+}
+
+/* When the queue's head, or who would be it, may go. */
+static int64_t gpn_limiter_when(gpn_pace *p, gpn_limiter *l,
+                                const gpn_ticket *t, int64_t now)
+{
+    if (!l->account.known && l->open[GPN_REQUESTS] >= GPN_UNTOLD_MAX &&
+        !gpn_pace_told(p)) {
+        return INT64_MAX;
+    }
+    return gpn_account_when(&l->account, t, now);
+}
+
+/* 0: the attempt of this load may start, and is charged. Else the time at
+ * which to ask again, INT64_MAX: when it is called; -1: it will never fit, and
+ * does not wait. *call then has to be called: it is the head of the queue. */
+static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
+                              int64_t now, gpn_ticket **call)
+{
+    gpn_limiter *l;
+    int64_t when = INT64_MAX;
+    *call = NULL;
+    if (!t->queued && gpn_atomic_get(&p->idle) != 0) {
+        return 0;
+    }
+    gpn_mutex_lock(&p->mutex);
+    l = t->queued ? t->limiter : gpn_pace_find_locked(p, load->model);
+    t->limiter = l;
+    if (gpn_account_too_large(&l->account, load)) {
+        when = -1;
+    } else if (l->head == NULL || l->head == t) {
+        gpn_account_weigh(&l->account, load, t);
+        when = gpn_limiter_when(p, l, t, now);
+        when = when <= now ? 0 : when;
+        l->head_ms = when;
+    }
+    if (when > 0 && !t->queued) {
+        gpn_limiter_add(l, t);
+    } else if (when <= 0 && t->queued) {
+        gpn_limiter_remove(l, t);
+        *call = l->head;
+    }
+    if (when == 0) {
+        gpn_account_take(&l->account, t, l->open, now);
+    } else if (when < 0) {
+        t->limiter = NULL;
+        t->most = (int64_t)gpn_account_most(&l->account);
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return when;
+}
+
+/* The attempt ends without a reply, or has not begun. Returns whom to call. */
+static gpn_ticket *gpn_pace_leave(gpn_pace *p, gpn_ticket *t)
+{
+    gpn_limiter *l = t->limiter;
+    gpn_ticket *call = NULL;
+    if (l == NULL) {
+        return NULL;
+    }
+    gpn_mutex_lock(&p->mutex);
+    if (t->queued) {
+        bool first = l->head == t;
+        gpn_limiter_remove(l, t);
+        call = first ? l->head : NULL;
+    } else {
+        gpn_limiter_close(l, t);
+        call = l->account.known ? NULL : l->head;
+    }
+    t->limiter = NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return call;
+}
+
+/* What an attempt came to. */
+typedef struct gpn_heard {
+    bool replied;
+    bool refused; /* throttled */
+    bool told;    /* there is something in quota */
+    gpn_quota quota[GPN_RESOURCES];
+    int64_t prompt; /* tokens used; both 0: not known */
+    int64_t answer;
+} gpn_heard;
+
+static void gpn_limiter_settle(gpn_limiter *l, const gpn_ticket *t,
+                               const gpn_load *load, const gpn_heard *h,
+                               int64_t now)
+{
+    gpn_account *a = &l->account;
+    int r;
+    a->known = true;
+    if (h->refused) {
+        if (h->told) {
+            gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
+        }
+    } else if (h->prompt > 0 || h->answer > 0) {
+        double part = (double)h->answer / gpn_answer_most(load);
+        a->answers += a->answers < GPN_ANSWERS;
+        a->answer +=
+            (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 1);
+        if (a->meters[GPN_TOKENS].unit == GPN_UNIT_USAGE) {
+            gpn_account_correct(a, t, (double)h->prompt + (double)h->answer,
+                                now);
+        }
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter_hear(&a->meters[r], &h->quota[r], t, r, a->sum[r], now,
+                       a->answers >= GPN_ANSWERS);
+    }
+    if (h->refused) {
+        gpn_account_refused(a, t, h->quota, now);
+    }
+}
+
+/* Does nothing limit any more? A model that was not asked for yet counts as
+ * the others. */
+static bool gpn_pace_idle_locked(const gpn_pace *p)
+{
+    size_t i;
+    int r;
+    for (i = 0; i < p->n; i++) {
+        const gpn_account *a = &p->limiters[i].account;
+        for (r = 0; r < GPN_RESOURCES; r++) {
+            if (a->meters[r].limit > 0) {
+                return false;
+            }
+        }
+        if (!a->known) {
+            return false;
+        }
+    }
+    return !gpn_pace_told(p);
+}
+
+/* An attempt has ended. Returns whom to call. */
+static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
+                                   const gpn_load *load, const gpn_heard *h,
+                                   int64_t now)
+{
+    gpn_limiter *l = t->limiter;
+    gpn_ticket *call = NULL;
+    if (l == NULL || !h->replied) {
+        if (l == NULL && h->told) {
+            gpn_atomic_set(&p->idle, 0); /* from now on */
+        }
+        return gpn_pace_leave(p, t);
+    }
+    gpn_mutex_lock(&p->mutex);
+    gpn_limiter_close(l, t);
+    t->limiter = NULL;
+    gpn_limiter_settle(l, t, load, h, now);
+    if (!h->told && gpn_pace_idle_locked(p)) {
+        gpn_atomic_set(&p->idle, 1);
+    }
+    if (l->head != NULL && gpn_limiter_when(p, l, l->head, now) < l->head_ms) {
+        call = l->head;
+        l->head_ms = now; /* not twice */
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return call;
+}
+
 /* ===========================================================================
  * >>pool       layer 7   workers driven by threads, ordered results, progress
  * calls: >>pace >>http >>stream >>bytes >>platform
@@ -13707,6 +14640,10 @@ static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
  * Drivers outlive the run with their open connections: the next call on the
  * client takes them up again.
  *
+ * A work may start when the gate and the limits of the account let it (see
+ * >>pace). Until then it keeps its slot, which sleeps; for its limits it stands
+ * in the queue of all runs of the client.
+ *
  * Stopping: soft (a hopeless error: nothing new is sent, what is in flight
  * ends by itself) or hard (cancelled, out of time: all ends now). Either way
  * every work gets its result.
@@ -13720,6 +14657,9 @@ typedef struct gpn_work {
     int64_t due_ms; /* parked until then */
     int64_t prompt_tokens;
     int64_t completion_tokens;
+    gpn_load load; /* by weigh_fn */
+    bool weighed;
+    bool limited; /* load counts */
     bool ok;
 } gpn_work;
 
@@ -13741,6 +14681,9 @@ typedef struct gpn_work_ops {
     void (*settle_fn)(void *ctx, gpn_work *work, const gptner_error *err);
     /* Serial. Takes the work and frees it. false: cancel the run. */
     bool (*deliver_fn)(void *ctx, gpn_work *work);
+    /* What the limits of the account count; false: nothing. Asked once a work.
+     * NULL: nothing of all. */
+    bool (*weigh_fn)(void *ctx, const gpn_work *work, gpn_load *load);
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
@@ -13750,6 +14693,8 @@ typedef struct gpn_pool_config { /* complete: no zero stands for a default */
     gpn_rules rules;
     gpn_time_limits times;
     int64_t item_ms;
+    gptner_limits limits;
+    bool learn_limits;
     gpn_http_limits http;
     size_t max_body;
     gpn_tls_config tls;
@@ -13776,13 +14721,14 @@ typedef struct gpn_driver gpn_driver;
 typedef struct gpn_pool { /* the large members last: short offsets */
     const gpn_env *env;
     gpn_atomic cancelled;
-    int made;       /* parts that are to be unmade: lock, gate, flag */
+    int made;       /* parts that are to be unmade: lock, gate, pace, flag */
     gpn_mutex lock; /* guards idle */
     gpn_driver *idle;
     gpn_gate gate;
     gpn_flag cancel_flag; /* wakes every driver's poller */
     gpn_link link;
     gpn_pool_config config;
+    gpn_pace pace;
 } gpn_pool;
 
 enum {
@@ -13806,6 +14752,7 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     size_t finished;
     size_t delivered; /* handed to deliver_fn, or being so */
     size_t in_flight; /* in slots */
+    size_t held;      /* of these: they wait for the limits of the account */
     bool calling;     /* a driver is in a callback: next, deliver, progress */
     bool source_ended;
     bool starved; /* a driver waits for the source or the window */
@@ -13834,6 +14781,8 @@ typedef struct gpn_slot {
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
     int64_t window; /* of the crew, when it began */
+    bool held;      /* it waits for the limits of the account */
+    gpn_ticket ticket;
     gpn_conn conn;
 } gpn_slot;
 
@@ -13915,6 +14864,7 @@ static bool gpn_driver_add_slot(gpn_driver *d)
     gpn_conn_init(&slot->conn, &d->pool->link, &d->poller, slot);
     slot->driver = d;
     slot->number = d->n_slots;
+    slot->ticket.owner = slot;
     d->until[d->n_slots] = INT64_MAX;
     d->slots[d->n_slots++] = slot;
     return true;
@@ -14235,6 +15185,35 @@ static void gpn_run_ended(gpn_run *run, const gpn_slot *slot, gpn_class cls,
 
 /* --- one attempt --- */
 
+/* Have a slot that waits for the limits look again. It may be of any driver;
+ * slots and drivers stay as long as the pool. */
+static void gpn_driver_call(gpn_driver *d, const gpn_ticket *t)
+{
+    const gpn_slot *slot;
+    if (t == NULL) {
+        return;
+    }
+    slot = (const gpn_slot *)t->owner;
+    if (slot->driver == d) {
+        d->until[slot->number] = 0;
+    } else {
+        gpn_poller_wake(&slot->driver->poller);
+    }
+}
+
+/* The slot begins, or ceases, to wait for the limits. */
+static void gpn_slot_hold(gpn_slot *slot, bool held)
+{
+    gpn_run *run = slot->driver->run;
+    if (slot->held == held) {
+        return;
+    }
+    slot->held = held;
+    gpn_mutex_lock(&run->lock);
+    run->held = held ? run->held + 1 : run->held - 1;
+    gpn_mutex_unlock(&run->lock);
+}
+
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
 {
     return gpn_gate_open(&((gpn_slot *)ctx)->driver->pool->gate, now);
@@ -14258,6 +15237,8 @@ static gptner_status gpn_slot_body(void *ctx, const char *data, size_t len,
 static void gpn_slot_release(gpn_slot *slot)
 {
     gpn_driver *d = slot->driver;
+    gpn_driver_call(d, gpn_pace_leave(&d->pool->pace, &slot->ticket));
+    gpn_slot_hold(slot, false);
     slot->work = NULL;
     slot->running = false;
     d->until[slot->number] = INT64_MAX;
@@ -14327,6 +15308,27 @@ static void gpn_slot_retry(gpn_slot *slot, gpn_class cls, int64_t server_ms,
     gpn_slot_park(slot, gpn_time_add(now, delay));
 }
 
+/* The limiter learns how the attempt ended. */
+static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
+{
+    gpn_driver *d = slot->driver;
+    const gpn_reply *reply = &slot->conn.reply;
+    const gpn_work *work = slot->work;
+    gpn_heard h;
+    if (!work->limited) {
+        return;
+    }
+    memset(&h, 0, sizeof h);
+    h.replied = reply->http_status != 0;
+    h.told = h.replied && d->pool->config.learn_limits &&
+             gpn_quota_read(reply->http, reply->unix_ms, h.quota);
+    h.refused = cls == GPN_CLASS_THROTTLED || reply->http_status == 429;
+    h.prompt = work->prompt_tokens;
+    h.answer = work->completion_tokens;
+    gpn_driver_call(d, gpn_pace_settle(&d->pool->pace, &slot->ticket,
+                                       &work->load, &h, reply->now_ms));
+}
+
 /* The exchange ended: have the reply judged, and do what the verdict says. */
 static void gpn_slot_ended(gpn_slot *slot)
 {
@@ -14339,6 +15341,7 @@ static void gpn_slot_ended(gpn_slot *slot)
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
     gpn_run_ended(d->run, slot, cls, &err);
+    gpn_slot_account(slot, cls);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -14372,7 +15375,66 @@ static void gpn_slot_step(gpn_slot *slot, int64_t now, unsigned ready)
     }
 }
 
-/* Start an attempt, unless the gate says later. */
+/* A request that no waiting makes fit. */
+static void gpn_slot_too_large(gpn_slot *slot)
+{
+    const gpn_load *load = &slot->work->load;
+    gptner_error err;
+    gpn_fail(&err, GPTNER_ERR_TOO_LARGE,
+             "not sent: a prompt of about %lld tokens with an answer of up to "
+             "%lld is more than the %lld tokens that the account's limit "
+             "allows at once; shorten the prompt, lower max_tokens, or raise "
+             "config.limits",
+             (long long)load->prompt, (long long)load->answer,
+             (long long)slot->ticket.most);
+    gpn_slot_settle(slot, &err);
+}
+
+/* A work that was sent before has no time left to wait for its next turn. */
+static void gpn_slot_late(gpn_slot *slot)
+{
+    gptner_error err;
+    gpn_fail(&err, GPTNER_ERR_TIMEOUT,
+             "not sent again: no time left (item_timeout_ms) to wait for the "
+             "account's limits");
+    gpn_slot_settle(slot, &err);
+}
+
+/* When may the attempt start, as far as gate and limits go? 0: now, and it is
+ * charged. -1: never, the work is settled. */
+static int64_t gpn_slot_when(gpn_slot *slot, int64_t now)
+{
+    gpn_driver *d = slot->driver;
+    gpn_pool *pool = d->pool;
+    const gpn_run_spec *spec = d->run->spec;
+    gpn_work *work = slot->work;
+    gpn_ticket *call;
+    int64_t later;
+    if (!work->weighed) {
+        work->weighed = true;
+        work->limited = spec->ops->weigh_fn != NULL &&
+                        spec->ops->weigh_fn(spec->ctx, work, &work->load);
+    }
+    later = slot->ticket.queued ? gpn_gate_next(&pool->gate, now)
+                                : gpn_gate_enter(&pool->gate, pool->env, now);
+    if (later > now || !work->limited) {
+        return later;
+    }
+    later = gpn_pace_enter(&pool->pace, &slot->ticket, &work->load, now, &call);
+    gpn_driver_call(d, call);
+    if (later < 0) {
+        gpn_slot_too_large(slot);
+    } else if (later > now && work->started_ms != 0) {
+        if (now >= work->deadline_ms) {
+            gpn_slot_late(slot);
+            return -1;
+        }
+        later = gpn_time_min(later, work->deadline_ms);
+    }
+    return later;
+}
+
+/* Start an attempt, unless gate or limits say later. */
 static void gpn_slot_start(gpn_slot *slot, int64_t now)
 {
     gpn_driver *d = slot->driver;
@@ -14381,7 +15443,11 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn *conn = &slot->conn;
     gpn_work *work = slot->work;
     gptner_error err = GPN_ZERO;
-    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
+    int64_t later = gpn_slot_when(slot, now);
+    if (later < 0) {
+        return;
+    }
+    gpn_slot_hold(slot, slot->ticket.queued);
     if (later > now) {
         d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
         return;
@@ -14541,8 +15607,8 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     p->ok = run->sum.ok;
     p->failed = run->sum.failed;
     p->retries = run->sum.retries;
-    p->waiting = (int64_t)run->n_parked;
-    p->in_flight = (int64_t)run->in_flight;
+    p->waiting = (int64_t)(run->n_parked + run->held);
+    p->in_flight = (int64_t)(run->in_flight - run->held);
     p->prompt_tokens = run->sum.prompt_tokens;
     p->completion_tokens = run->sum.completion_tokens;
     gpn_mutex_unlock(&run->lock);
@@ -14592,7 +15658,8 @@ static int64_t gpn_driver_until(gpn_driver *d, int64_t now, int64_t again)
     return until;
 }
 
-/* The bell may have rung for a name or a session that somebody waits for. */
+/* The bell may have rung for a name or a session that somebody waits for, or
+ * for the head of the queue of the limits. */
 static void gpn_driver_rung(gpn_driver *d, int64_t now)
 {
     size_t i;
@@ -14601,6 +15668,8 @@ static void gpn_driver_rung(gpn_driver *d, int64_t now)
         if (slot->running && (slot->conn.phase == GPN_PHASE_CONNECT ||
                               slot->conn.phase == GPN_PHASE_HANDSHAKE)) {
             gpn_slot_step(slot, now, 0);
+        } else if (slot->held) {
+            gpn_slot_start(slot, now);
         }
     }
 }
@@ -14955,8 +16024,10 @@ static void gpn_pool_free(gpn_pool *pool)
     }
     gpn_tls_free(pool->link.tls);
     gpn_resolver_free(pool->link.resolver);
-    if (pool->made > 2)
+    if (pool->made > 3)
         gpn_flag_deinit(&pool->cancel_flag);
+    if (pool->made > 2)
+        gpn_pace_deinit(&pool->pace);
     if (pool->made > 1)
         gpn_gate_deinit(&pool->gate);
     if (pool->made > 0)
@@ -14971,7 +16042,10 @@ static gptner_status gpn_pool_start(gpn_pool *pool, gptner_error *err)
     pool->made += gpn_mutex_init(&pool->lock);
     if (pool->made == 1)
         pool->made += gpn_gate_init(&pool->gate);
-    if (pool->made < 2)
+    if (pool->made == 2)
+        pool->made += gpn_pace_init(&pool->pace, &pool->config.limits,
+                                    pool->config.learn_limits);
+    if (pool->made < 3)
         return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
     if (!gpn_flag_init(&pool->cancel_flag))
         return gpn_fail(err, GPTNER_ERR_LIMIT,
@@ -16087,6 +17161,8 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
     p->item_ms = k->item_timeout_ms == 0  ? 3600000
                  : k->item_timeout_ms < 0 ? INT64_MAX
                                           : k->item_timeout_ms;
+    p->limits = k->limits;
+    p->learn_limits = k->learn_limits != GPTNER_NO;
     p->stack_bytes =
         k->thread_stack_bytes > 0 ? k->thread_stack_bytes : (size_t)128 * 1024;
     for (i = 0; i < GPN_COUNT(gpn_passes); i++)
@@ -16197,6 +17273,11 @@ static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "client_cert_file and client_key_file: one is "
                         "missing");
+    if (k->limits.requests_per_minute < 0 || k->limits.tokens_per_minute < 0 ||
+        k->limits.requests_per_day < 0 || k->limits.tokens_per_day < 0 ||
+        k->limits.batch_queue_tokens < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "limits: one is negative (0: not limited)");
     return gpn_options_check(&k->options, err);
 }
 
@@ -18184,6 +19265,38 @@ static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
     view->retry_after_ms = err->retry_after_ms;
 }
 
+/* --- what the account's limits count --- */
+
+/* The weight of a body that is JSON of somebody else's. */
+static void gpn_body_load(gptner_str body, gpn_load *load)
+{
+    static const char *const names[] = {"model", "max_tokens",
+                                        "max_completion_tokens", "n", NULL};
+    char scratch[256];
+    char name[128];
+    gptner_str model = gpn_str("", 0);
+    int64_t number, n = 1;
+    gptner_json_reader r;
+    size_t which;
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, names, &which)) {
+        if (which == 0) {
+            gptner_json_read_str(&r, &model);
+            gpn_format(name, sizeof name, "%.*s",
+                       (int)(model.len < 100 ? model.len : 100), model.ptr);
+            load->model = gpn_model_hash(name);
+        } else if (gptner_json_read_int64(&r, &number)) {
+            if (which < 3)
+                load->answer = gpn_clamp(number, 0, GPN_WAIT_MAX / 1000);
+            else
+                n = gpn_clamp(number, 1, 1000);
+        }
+    }
+    load->answer *= n;
+    load->prompt = (int64_t)(body.len / 4);
+}
+
 /* --- a task: prompts from a source, results to their places --- */
 
 typedef struct gpn_out {
@@ -18454,6 +19567,27 @@ static void gpn_item_settle(void *ctx, gpn_work *work, const gptner_error *err)
     gpn_result_fail(&view, err);
     gpn_item_keep(env, it, &view);
     work->ok = false;
+}
+
+static bool gpn_item_load(void *ctx, const gpn_work *work, gpn_load *load)
+{
+    const gpn_item *it = (const gpn_item *)work;
+    const gptner_prompt *p = &it->prompt;
+    const gptner_options *o = it->options;
+    size_t bytes = p->text.len + p->system.len + p->messages_json.len;
+    size_t i;
+    GPN_UNUSED(ctx);
+    if (p->body_json.ptr != NULL) {
+        gpn_body_load(p->body_json, load);
+        return true;
+    }
+    for (i = 0; i < p->n_messages; i++)
+        bytes += p->messages[i].content.len + p->messages[i].json.len;
+    load->model = gpn_model_hash(gpn_model_of(o));
+    load->prompt = (int64_t)(bytes / 4);
+    load->answer = o->max_tokens == 0 ? 512 : o->max_tokens;
+    load->answer *= o->n > 0 ? o->n : 1;
+    return true;
 }
 
 /* --- sources --- */
@@ -19065,12 +20199,12 @@ static bool gpn_task_deliver(void *ctx, gpn_work *work)
 }
 
 static const gpn_work_ops gpn_task_ops = {
-    gpn_task_next,   gpn_item_build,  NULL, NULL, gpn_item_judge,
-    gpn_item_settle, gpn_task_deliver};
+    gpn_task_next,   gpn_item_build,   NULL,         NULL, gpn_item_judge,
+    gpn_item_settle, gpn_task_deliver, gpn_item_load};
 
 static const gpn_work_ops gpn_live_ops = {
-    gpn_task_next,  gpn_item_build,  gpn_item_divert, gpn_item_body,
-    gpn_item_judge, gpn_item_settle, gpn_task_deliver};
+    gpn_task_next,  gpn_item_build,  gpn_item_divert,  gpn_item_body,
+    gpn_item_judge, gpn_item_settle, gpn_task_deliver, gpn_item_load};
 
 /* One work, in the calling thread. */
 static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
@@ -19671,9 +20805,23 @@ static void gpn_call_deinit(gpn_call *call)
     gpn_buf_deinit(&call->target);
 }
 
+/* Of raw requests the limits count those that make tokens. */
+static bool gpn_call_load(void *ctx, const gpn_work *work, gpn_load *load)
+{
+    const gpn_call *call = (const gpn_call *)ctx;
+    const gptner_raw_request *raw = call->raw;
+    GPN_UNUSED(work);
+    if (raw->body.ptr == NULL || raw->path == NULL ||
+        !gpn_listed("/embeddings,/chat/completions,/completions,/responses",
+                    raw->path))
+        return false;
+    gpn_body_load(raw->body, load);
+    return true;
+}
+
 static const gpn_work_ops gpn_call_ops = {
-    gpn_call_next,  gpn_call_build,  gpn_call_divert, gpn_call_body,
-    gpn_call_judge, gpn_call_settle, gpn_call_deliver};
+    gpn_call_next,  gpn_call_build,  gpn_call_divert,  gpn_call_body,
+    gpn_call_judge, gpn_call_settle, gpn_call_deliver, gpn_call_load};
 
 static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
 {
