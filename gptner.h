@@ -13354,7 +13354,7 @@ static void gpn_gate_succeeded(gpn_gate *gate)
  * did not keep its rung busy (the source, the gate or a limit of rate was the
  * narrow place) says nothing, so such a run goes no higher.
  *
- * Failures that speak of too much at a time: above a share of 2% the crew
+ * Failures that speak of too much at a time: above a share of 3% the crew
  * goes down, and up again past that rung only after a while that doubles each
  * time. If the share stays as it was, the number was not the reason: it goes
  * back, and that share counts as this server's habit.
@@ -13371,7 +13371,7 @@ enum {
     GPN_CREW_PATIENCE_MAX = 64, /* the same after looks in vain */
     GPN_CREW_LID = 8,           /* windows below a rung with failures, */
     GPN_CREW_LID_MAX = 256,     /* and at most */
-    GPN_CREW_STRAIN = 20,       /* failures among 1000 that are too many */
+    GPN_CREW_STRAIN = 30,       /* failures among 1000 that are too many */
     GPN_CREW_HABIT_MAX = 300    /* a larger share is never a habit */
 };
 
@@ -13610,7 +13610,7 @@ static bool gpn_crew_strained(gpn_crew *crew)
         crew->at = left;
         return true;
     }
-    if (crew->strained > 1 && share > GPN_CREW_STRAIN + 2 * crew->habit) {
+    if (crew->strained > 2 && share > GPN_CREW_STRAIN + 2 * crew->habit) {
         gpn_crew_retreat(crew, share);
         return true;
     }
@@ -13682,8 +13682,12 @@ static bool gpn_crew_end(gpn_crew *crew, int64_t window, int64_t begun_ms,
  * of rate does not: the limiter and the gate see to that. */
 static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
 {
-    static const char *const rates[] = {"rate limit reached", "per min",
-                                        "per day", "per second"};
+    static const char *const rates[] = {"rate limit reached",
+                                        "rate limit exceeded",
+                                        "rate limit of",
+                                        "per min",
+                                        "per day",
+                                        "per second"};
     gptner_str text = gptner_str_from(err->message);
     size_t i;
     if (what == GPN_CLASS_THROTTLED) {
@@ -13700,7 +13704,6 @@ static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
             err->status == GPTNER_ERR_CONNECTION_LOST ||
             (err->http_status >= 502 && err->http_status <= 504));
 }
-
 
 /* --- the account's limits -------------------------------------------------
  *
@@ -15552,6 +15555,26 @@ static size_t gpn_driver_quota(const gpn_driver *d)
     return quota;
 }
 
+/* Fewer are allowed than this driver has: works that wait to start do so
+ * without a slot. */
+static void gpn_driver_shed(gpn_driver *d, size_t quota, int64_t now)
+{
+    gpn_run *run = d->run;
+    size_t i;
+    for (i = 0; i < d->used && d->used - d->n_free > quota; i++) {
+        gpn_slot *slot = d->slots[i];
+        gpn_work *work = slot->work;
+        if (work != NULL && !slot->running) {
+            work->due_ms = now;
+            gpn_slot_release(slot);
+            gpn_mutex_lock(&run->lock);
+            run->in_flight--;
+            gpn_run_park_locked(run, work);
+            gpn_mutex_unlock(&run->lock);
+        }
+    }
+}
+
 /* Give the free slots something to do. Returns when to try again. */
 static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
 {
@@ -15562,6 +15585,7 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
     if (quota > d->used) {
         gpn_driver_resize(d, quota); /* or with fewer, where memory is short */
     }
+    gpn_driver_shed(d, quota, now);
     while (d->used - d->n_free < quota && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;

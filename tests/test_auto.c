@@ -25,6 +25,7 @@ typedef struct rig {
     double slowing;      /* requests at a time that double the latency */
     int refuse_above;    /* so many at a time; 0: never */
     int refuse_with;     /* status */
+    int rpm;             /* its limit of rate, told by headers; 0: none */
     int fails_per_mille; /* at random, with 503, whatever the load */
     bool spread;         /* latencies from half to one and a half */
     /* the run: */
@@ -41,7 +42,7 @@ typedef struct rig {
     size_t ok;
     size_t results;
     gptner_status status;
-    int64_t half_ms; /* half of the prompts had been asked for */
+    int64_t half_ms; /* half of the prompts had their answer */
     int64_t rise_ms; /* there were first so many under way as at most */
     int64_t requests;
     int64_t refused;
@@ -93,7 +94,7 @@ static int rig_load(int under_way, int64_t *delay_ms, void *user)
     double ms = (double)r->base_ms;
     double capacity = r->per_second;
     int64_t at = r->now - r->begun;
-    bool late = r->given >= r->n / 2;
+    bool late = r->results >= r->n / 2;
     r->requests++;
     if (under_way > r->under_way_max) {
         r->under_way_max = under_way;
@@ -139,9 +140,7 @@ static int rig_next(gptner_prompt *prompt, gptner_error *err, void *user)
     if (r->given == r->n) {
         return 0;
     }
-    if (r->given++ == r->n / 2) {
-        r->half_ms = r->now;
-    }
+    r->given++;
     prompt->text = gptner_str_from(text);
     return 1;
 }
@@ -149,7 +148,9 @@ static int rig_next(gptner_prompt *prompt, gptner_error *err, void *user)
 static bool rig_result(const gptner_result *result, void *user)
 {
     rig *r = (rig *)user;
-    r->results++;
+    if (r->results++ == r->n / 2) {
+        r->half_ms = r->now;
+    }
     r->ok += result->status == GPTNER_OK ? 1 : 0;
     return true;
 }
@@ -171,6 +172,7 @@ static void rig_run(rig *r)
     opt.clock_ms_fn = rig_ms;
     opt.unix_ms_fn = rig_unix_ms;
     opt.clock_user = r;
+    opt.rpm = r->rpm;
     opt.load_fn = rig_load;
     opt.load_user = r;
     opt.expect_repeats = -1;
@@ -287,7 +289,12 @@ static void table(void)
     table_row("800 ms, 1% fail at random", r, 256);
     r.fails_per_mille = 50;
     table_row("800 ms, 5% fail at random", r, 256);
-    table_row("800 ms, 30 prompts", kind_rig(800, 0, 30), 8);
+    r = kind_rig(800, 0, 6000);
+    r.rpm = 600;
+    table_row("800 ms, 600 a minute", r, 8);
+    r.rpm = 6000;
+    r.n = 30000;
+    table_row("800 ms, 6000 a minute", r, 80);
 }
 
 /* ---- tests -----------------------------------------------------------------
@@ -369,6 +376,18 @@ static void too_many_at_a_time_are_refused_rarely(void **state)
                      (int)r.requests, (int)r.late_refused, k);
         }
     }
+}
+
+static void a_limit_of_rate_is_met_without_crowding(void **state)
+{
+    rig r = kind_rig(800, 0, 6000);
+    (void)state;
+    r.rpm = 600;
+    assert_settled(&r, 0, 16, 9.5);
+    assert_true(r.under_way_last <= 16);
+    r = kind_rig(800, 0, 20000);
+    r.rpm = 6000;
+    assert_settled(&r, 0, 128, 95);
 }
 
 static void a_latency_that_doubles_in_between_changes_nothing(void **state)
@@ -543,6 +562,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(
             what_grows_slower_and_slower_is_used_to_three_quarters),
         cmocka_unit_test(too_many_at_a_time_are_refused_rarely),
+        cmocka_unit_test(a_limit_of_rate_is_met_without_crowding),
         cmocka_unit_test(a_latency_that_doubles_in_between_changes_nothing),
         cmocka_unit_test(a_capacity_that_halves_in_between_is_followed),
         cmocka_unit_test(failures_that_have_nothing_to_do_with_it_are_borne),
