@@ -1102,7 +1102,8 @@ typedef struct gptner_progress {
     int64_t failed;
     int64_t retries;
     int64_t in_flight;
-    int64_t waiting; /* for a retry or for the server's pause */
+    int64_t waiting; /* for a retry, for the server's pause, or for the limits
+                        of the account */
     int64_t prompt_tokens;
     int64_t completion_tokens;
     int64_t elapsed_ms;
@@ -13747,15 +13748,16 @@ enum {
 };
 
 enum {
-    GPN_LIMITERS_MAX = 8,   /* models; further ones share the last limiter */
-    GPN_UNTOLD_MAX = 10,    /* requests in flight before the first reply */
-    GPN_TRUST_MS = 900000,  /* a meter that forbids is not believed longer */
-    GPN_EVEN_MS = 300000,   /* even starts after a refusal without reason */
-    GPN_VOTE_MS = 2000,     /* between two looks for a fixed window */
-    GPN_ANSWER_GUESS = 512, /* tokens, where no limit is sent */
-    GPN_RECENT_MS = 250,    /* requests so close may change places */
-    GPN_ANSWERS = 15,       /* in the average of their lengths */
-    GPN_CUT_MS = 20000,     /* between two cuts of the rate */
+    GPN_LIMITERS_MAX = 8,      /* models; further ones share the last limiter */
+    GPN_UNTOLD_REQUESTS = 50,  /* in flight before the first reply: what an */
+    GPN_UNTOLD_TOKENS = 25000, /* account of the smallest paid tier has */
+    GPN_TRUST_MS = 900000,     /* a meter that forbids is not believed longer */
+    GPN_EVEN_MS = 300000,      /* even starts after a refusal without reason */
+    GPN_VOTE_MS = 2000,        /* between two looks for a fixed window */
+    GPN_ANSWER_GUESS = 512,    /* tokens, where no limit is sent */
+    GPN_RECENT_MS = 250,       /* requests so close may change places */
+    GPN_ANSWERS = 15,          /* in the average of their lengths */
+    GPN_CUT_MS = 20000,        /* between two cuts of the rate */
     GPN_DAY_MS = 86400000
 };
 
@@ -13770,7 +13772,7 @@ typedef struct gpn_quota {
 typedef struct gpn_load {
     uint64_t model; /* hash of its name */
     int64_t prompt; /* tokens, about */
-    int64_t answer; /* tokens of all choices, at most; below 1: not known */
+    int64_t answer; /* tokens of all choices, at most; negative: not known */
 } gpn_load;
 
 /* Part of a limit that is left for what we do not know; more if others use the
@@ -14176,7 +14178,7 @@ static void gpn_account_init(gpn_account *a,
 
 static double gpn_answer_most(const gpn_load *load)
 {
-    return (double)(load->answer > 0 ? load->answer : GPN_ANSWER_GUESS);
+    return (double)(load->answer >= 0 ? load->answer : GPN_ANSWER_GUESS);
 }
 
 static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
@@ -14349,10 +14351,12 @@ static void gpn_account_take(gpn_account *a, gpn_ticket *t,
 static void gpn_account_correct(gpn_account *a, const gpn_ticket *t,
                                 double tokens, int64_t now)
 {
-    double more = tokens - t->cost[GPN_TOKENS][a->meters[GPN_TOKENS].unit];
-    int p;
+    int unit = (int)a->meters[GPN_TOKENS].unit, p;
+    double more[GPN_UNITS];
+    more[unit] = tokens - t->cost[GPN_TOKENS][unit];
     for (p = 0; p < GPN_PERIODS; p++) {
-        gpn_pacer_take(a, GPN_TOKENS, p, more, now);
+        gpn_pacer_take(a, GPN_TOKENS, p,
+                       gpn_pacer_charge(a, GPN_TOKENS, more, now), now);
     }
 }
 
@@ -14471,11 +14475,20 @@ static void gpn_limiter_close(gpn_limiter *l, const gpn_ticket *t)
 static int64_t gpn_limiter_when(gpn_pace *p, gpn_limiter *l,
                                 const gpn_ticket *t, int64_t now)
 {
-    if (!l->account.known && l->open[GPN_REQUESTS] >= GPN_UNTOLD_MAX &&
-        !gpn_pace_told(p)) {
+    if (!l->account.known && !gpn_pace_told(p) &&
+        (l->open[GPN_REQUESTS] >= GPN_UNTOLD_REQUESTS ||
+         (l->open[GPN_TOKENS] > 0 &&
+          l->open[GPN_TOKENS] + t->cost[GPN_TOKENS][GPN_UNIT_MORE] >
+              GPN_UNTOLD_TOKENS))) {
         return INT64_MAX;
     }
     return gpn_account_when(&l->account, t, now);
+}
+
+/* May it go without being weighed? */
+static bool gpn_pace_idle(gpn_pace *p, const gpn_ticket *t)
+{
+    return !t->queued && gpn_atomic_get(&p->idle) != 0;
 }
 
 /* 0: the attempt of this load may start, and is charged. Else the time at
@@ -14487,7 +14500,7 @@ static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
     gpn_limiter *l;
     int64_t when = INT64_MAX;
     *call = NULL;
-    if (!t->queued && gpn_atomic_get(&p->idle) != 0) {
+    if (gpn_pace_idle(p, t)) {
         return 0;
     }
     gpn_mutex_lock(&p->mutex);
@@ -14561,7 +14574,7 @@ static void gpn_limiter_settle(gpn_limiter *l, const gpn_ticket *t,
             gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
         }
     } else if (h->prompt > 0 || h->answer > 0) {
-        double part = (double)h->answer / gpn_answer_most(load);
+        double part = (double)h->answer / (gpn_answer_most(load) + 1e-9);
         a->answers += a->answers < GPN_ANSWERS;
         a->answer +=
             (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 1);
@@ -15311,6 +15324,18 @@ static void gpn_slot_retry(gpn_slot *slot, gpn_class cls, int64_t server_ms,
     gpn_slot_park(slot, gpn_time_add(now, delay));
 }
 
+/* Do the limits of the account count this work? Weighs it, once. */
+static bool gpn_slot_weigh(gpn_slot *slot)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_work *work = slot->work;
+    if (!work->weighed) {
+        work->weighed = true;
+        work->limited = spec->ops->weigh_fn(spec->ctx, work, &work->load);
+    }
+    return work->limited;
+}
+
 /* The limiter learns how the attempt ended. */
 static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
 {
@@ -15318,14 +15343,18 @@ static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
     const gpn_reply *reply = &slot->conn.reply;
     const gpn_work *work = slot->work;
     gpn_heard h;
-    if (!work->limited) {
+    if (d->run->spec->ops->weigh_fn == NULL) {
         return;
     }
     memset(&h, 0, sizeof h);
     h.replied = reply->http_status != 0;
     h.told = h.replied && d->pool->config.learn_limits &&
              gpn_quota_read(reply->http, reply->unix_ms, h.quota);
-    h.refused = cls == GPN_CLASS_THROTTLED || reply->http_status == 429;
+    if ((!h.told && slot->ticket.limiter == NULL) || !gpn_slot_weigh(slot)) {
+        return;
+    }
+    /* an overloaded server is not a matter of limits */
+    h.refused = cls == GPN_CLASS_THROTTLED && reply->http_status / 100 != 5;
     h.prompt = work->prompt_tokens;
     h.answer = work->completion_tokens;
     gpn_driver_call(d, gpn_pace_settle(&d->pool->pace, &slot->ticket,
@@ -15409,18 +15438,13 @@ static int64_t gpn_slot_when(gpn_slot *slot, int64_t now)
 {
     gpn_driver *d = slot->driver;
     gpn_pool *pool = d->pool;
-    const gpn_run_spec *spec = d->run->spec;
     gpn_work *work = slot->work;
     gpn_ticket *call;
-    int64_t later;
-    if (!work->weighed) {
-        work->weighed = true;
-        work->limited = spec->ops->weigh_fn != NULL &&
-                        spec->ops->weigh_fn(spec->ctx, work, &work->load);
-    }
-    later = slot->ticket.queued ? gpn_gate_next(&pool->gate, now)
-                                : gpn_gate_enter(&pool->gate, pool->env, now);
-    if (later > now || !work->limited) {
+    int64_t later = slot->ticket.queued
+                        ? gpn_gate_next(&pool->gate, now)
+                        : gpn_gate_enter(&pool->gate, pool->env, now);
+    if (later > now || d->run->spec->ops->weigh_fn == NULL ||
+        gpn_pace_idle(&pool->pace, &slot->ticket) || !gpn_slot_weigh(slot)) {
         return later;
     }
     later = gpn_pace_enter(&pool->pace, &slot->ticket, &work->load, now, &call);
@@ -19291,7 +19315,8 @@ static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
 
 /* --- what the account's limits count --- */
 
-/* The weight of a body that is JSON of somebody else's. */
+/* The weight of a body that is JSON of somebody else's. load->answer is what
+ * it is without a limit in there. */
 static void gpn_body_load(gptner_str body, gpn_load *load)
 {
     static const char *const names[] = {"model", "max_tokens",
@@ -19602,6 +19627,7 @@ static bool gpn_item_load(void *ctx, const gpn_work *work, gpn_load *load)
     size_t i;
     GPN_UNUSED(ctx);
     if (p->body_json.ptr != NULL) {
+        load->answer = -1;
         gpn_body_load(p->body_json, load);
         return true;
     }
@@ -20839,6 +20865,7 @@ static bool gpn_call_load(void *ctx, const gpn_work *work, gpn_load *load)
         !gpn_listed("/embeddings,/chat/completions,/completions,/responses",
                     raw->path))
         return false;
+    load->answer = strcmp(raw->path, "/embeddings") == 0 ? 0 : -1;
     gpn_body_load(raw->body, load);
     return true;
 }

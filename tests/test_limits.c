@@ -506,12 +506,13 @@ static void one_tell(one *o, int64_t limit, int64_t left, int64_t reset_ms)
     }
 }
 
-static void ten_go_before_the_first_reply_and_then_all(void **state)
+static void some_go_before_the_first_reply_and_then_all(void **state)
 {
     one o;
     int i;
     (void)state;
     one_start(&o, 0, 0);
+    o.load.answer = 2500;
     for (i = 0; i < 20; i++) {
         assert_true(one_enter(&o, i, 5) == (i < 10 ? 0 : INT64_MAX));
     }
@@ -529,6 +530,17 @@ static void ten_go_before_the_first_reply_and_then_all(void **state)
         assert_int_equal(one_enter(&o, i, 8), 0);
     }
     assert_null(o.pace.limiters[0].head);
+    gpn_pace_deinit(&o.pace);
+    /* no more than fifty, however small; but one, however large */
+    one_start(&o, 0, 0);
+    for (i = 0; i < 60; i++) {
+        assert_true(one_enter(&o, i, 5) == (i < 50 ? 0 : INT64_MAX));
+    }
+    gpn_pace_deinit(&o.pace);
+    one_start(&o, 0, 0);
+    o.load.answer = 1000000;
+    assert_int_equal(one_enter(&o, 0, 5), 0);
+    assert_true(one_enter(&o, 1, 5) == INT64_MAX);
     gpn_pace_deinit(&o.pace);
 }
 
@@ -1145,7 +1157,7 @@ int main(void)
         cmocka_unit_test(limits_told_too_high_are_found_out),
         cmocka_unit_test(a_day_is_not_used_up_in_an_hour_again),
         cmocka_unit_test(no_minute_sees_more_than_was_told),
-        cmocka_unit_test(ten_go_before_the_first_reply_and_then_all),
+        cmocka_unit_test(some_go_before_the_first_reply_and_then_all),
         cmocka_unit_test(limits_that_appear_later_count_from_then_on),
         cmocka_unit_test(the_queue_is_first_come_first_served),
         cmocka_unit_test(each_model_has_its_own_limits_up_to_eight),
