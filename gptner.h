@@ -5611,37 +5611,37 @@ enum {
  * token: '1' is 0. */
 /* clang-format off */
 static const char gpn_tok_pairs[][28] = {
-    "=44(;<):<76)3/I/L,.&>::/&>B",
-    ":BB<0IAA@0H$>@:LV1179D8G1TI",
-    "<G@A,JH1=A2,F.9@W.@':GGX1CK",
-    "IPM89PFQL@F@:KIGJA:HKSBC;NW",
-    "=E:/=68CLFF6>7H<G427LC9;9JQ",
-    "=EJ<651N@[B5@2:RU2E+EZKF/KJ",
-    "JMVO6GA9I[K6E:CS[8>=FEUP=ET",
-    "@GH14N@FEE:2@/<QY1C.H;;[;OM",
-    "1,(#+)$9=52%0&&%>+$#@3:2+-:",
-    "@=N<4F<PHU#JW7;@MF.ECG,Q5AH",
-    "E@@36>1@JVG;I5NJFF86M[7HGLP",
-    "CBH69:AIG[E8GEGDVD;;EH>Y.[R",
-    ":6J7+OBOAWC56C>2MK4@AYEU:PJ",
-    "CT8-78/<JE:6=8C@XK1+G>GY8GK",
-    "832)6+(AC-/*0,80J(1.98*;&CE",
-    "=LB41E@2GTJ,9I9=Q+9-@KJE3CP",
-    "$A=9<NBM;P>/MCP@F8@<'K[KPTD",
-    "AF<46<5>GH>=<6CCS:67JF2O-QM",
-    "JTD87DC>JVDCEEG<HD57GO0T.OO",
-    "CPG@9CH8D[E<BBD=[59>HN1D+GM",
-    "430&,2'C:@8#/*;(V$*$L8:0&AA",
-    "9IE=(J6K;EA@.A9FG:D@ER,E<UE",
-    "EJO:9GQ4I[;8<1BI[>7C[K;NKY[",
-    "BF>><KJ#:[DL6NI8PIG1N>P9.QL",
-    "QOMJHZL[R[OCMKLIN<<=[[@[HSU",
-    "7><40O=2EL><H5=:CFB1=J0H/@E",
-    "573.3*129@2+7+0:J-0.<<9-2@9",
-    ";<9-3955C482;3A8I524CB'G)EK",
-    "CEC5:@<>NJF>A@I@Q:9<IF>J4R[",
-    "QQK>EIGGRNHALGWJVG@AZMDU;X[",
-    "X;MSOQ[P[T[34K[[;8F2Z=Z;Q;U",
+    "=54):<+9<87)3.I0J,/'>:;0&=C",
+    "9BC</IB@@0H$@@:NU/189D6H1SH",
+    ";H@C,LJ0=C1-H.9BV-@';HHX1BK",
+    "HQM7:QEOL=H@9JIGLA:HLSCD<NW",
+    "<E:0=69CKGF6=6G<G427KC::9IQ",
+    "<FK=561N@[B4@3:SU1E)EZKF2JJ",
+    "IMVL5GA8H[J5D9AS[6=<FGTP;BT",
+    "@HG14NAFDG;4@.=SX1D.I:=[<ON",
+    "0,(#+)%:=62%0&')=+$#@3;2,-;",
+    ">=N<3E=QFU#JU7:@NG/DEG-R2@G",
+    "DA@36>3@JYH;J7NKFC75L[;HFLQ",
+    "BAH69;AHG[D8GDFFWD;;EH@Z.[R",
+    ":6I7+PDOAWE76C=3NI4@AZFU;PK",
+    "BT8-780=JG:7=9DBXJ1,H>HZ9FL",
+    "832)6+)@C-.*0+81I'2.89+:%BE",
+    ";KA30C@0ESH,9I8<Q*:+@IIF2BO",
+    "#B>9>NEN9P@/MERAF9@;(J[JPVB",
+    "AG<37<6=GJ==;6CCS:77JF4N-QM",
+    "ISD57CE<IVCCEDG<IC56GN0U.NO",
+    "CQG@9DI7D[D<BBE>[59>HO2E,EN",
+    "430&,3'B:@7#.(<)U#*$M9;0'@A",
+    "8JE=(J:J;EB>/A9FH:D@ER,G;TE",
+    "CIN=7FR3H[B7:0CI[=7G[J<MJWY",
+    "AF>@<KJ#;[BK5NI9QIH2M>Q9.RM",
+    "PPMII[N[R[OCLILJP9<=[[@[HQV",
+    "7@=50Q>1EM@<I6><DGB3>K2I0@F",
+    "582.2*119A2+7+0:H,0.<<9,1@9",
+    ":;8,3843B372:2@8H413CA)E(CK",
+    "@C@28=::KGC;><H>L778FC<H1M[",
+    "PPK=EHGEPNIALFWJTE@AYMES:W[",
+    "W;KRORZP[R[33K[[;7E2Z<Z;Q;V",
 };
 /* clang-format on */
 
@@ -5650,18 +5650,18 @@ static const char gpn_tok_pairs[][28] = {
 static const uint8_t gpn_tok_costs[][4] = {
     {64, 64, 64, 64},    /* BAD */
     {41, 28, 28, 28},    /* PUNCT */
-    {116, 23, 23, 23},   /* SYMBOL */
+    {115, 23, 23, 23},   /* SYMBOL */
     {92, 146, 146, 146}, /* EMOJI */
     {61, 7, 14, 10},     /* CYRILLIC */
     {54, 12, 32, 17},    /* GREEK */
-    {52, 23, 27, 26},    /* HEBREW */
+    {52, 23, 28, 26},    /* HEBREW */
     {45, 18, 17, 24},    /* ARABIC */
     {49, 13, 23, 26},    /* NAGARI */
     {43, 32, 25, 14},    /* INDIC */
     {66, 22, 25, 27},    /* THAI */
     {65, 43, 51, 62},    /* HANGUL */
     {49, 37, 43, 38},    /* KANA */
-    {80, 58, 58, 58},    /* HANJA */
+    {79, 58, 58, 58},    /* HANJA */
     {58, 58, 58, 58},    /* HAN */
     {52, 22, 19, 17},    /* OTHER */
 };
@@ -5756,7 +5756,7 @@ static void gpn_tok_word(gpn_tok *t)
 {
     int64_t least = t->before == GPN_TOK_AFTER_APOSTROPHE ? 0 : GPN_TOK_ONE;
     int64_t cost = 0;
-    size_t len = 0, n;
+    size_t len = 0, capitals = 0, n;
     int row = t->before;
     bool small = false;
 
@@ -5766,7 +5766,7 @@ static void gpn_tok_word(gpn_tok *t)
         if (c - 'a' < 26) {
             small = true;
         } else if (c - 'A' < 26 && !small) {
-            cost += len > 0 ? 6 : 0; /* a capital within */
+            capitals++;
         } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
                                    GPN_TOK_LATIN) {
             break;
@@ -5775,6 +5775,7 @@ static void gpn_tok_word(gpn_tok *t)
         cost += 2 * (gpn_tok_pairs[row][c] - '1');
         row = (int)c;
     }
+    cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (int64_t)(capitals - 1) : 0;
     cost += len > 9 ? 3 * (int64_t)(len - 9) : 0;
     cost = cost > least ? cost : least;
     t->cost += cost - 1 + t->strange * 10 / 1024;
