@@ -16834,13 +16834,22 @@ static void gpn_scale_value(gpn_scale *s, gptner_json_reader *r)
         gpn_mem_free(env, room);
 }
 
+/* Enter an object or array, but leave a value of another kind where it is. */
+static bool gpn_scale_enter(gptner_json_reader *r, gptner_json_type type)
+{
+    if (gptner_json_peek(r) != type)
+        return false;
+    return type == GPTNER_JSON_OBJECT ? gptner_json_enter_object(r)
+                                      : gptner_json_enter_array(r);
+}
+
 /* A part of a message. */
 static void gpn_scale_part(gpn_scale *s, gptner_json_reader *r)
 {
     static const char *const names[] = {"type", "text", "refusal", NULL};
     gptner_str type;
     size_t which;
-    if (!gptner_json_enter_object(r)) {
+    if (!gpn_scale_enter(r, GPTNER_JSON_OBJECT)) {
         gpn_scale_value(s, r);
         return;
     }
@@ -16862,7 +16871,7 @@ static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
     size_t which;
     gpn_scale_around(s, GPN_WEIGH_MESSAGE);
     while (gptner_json_next_member(r, names, &which)) {
-        if (which == 0 && gptner_json_enter_array(r)) {
+        if (which == 0 && gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
             while (gptner_json_next_item(r))
                 gpn_scale_part(s, r);
         } else if (which == 4) { /* an earlier answer, kept at the server */
@@ -16879,16 +16888,16 @@ static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
 static void gpn_scale_list(gpn_scale *s, gptner_json_reader *r)
 {
     int64_t prompts = 0;
-    if (!gptner_json_enter_array(r)) {
+    if (!gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
         gpn_scale_value(s, r);
         return;
     }
     while (gptner_json_next_item(r)) {
-        if (gptner_json_enter_object(r)) {
+        if (gpn_scale_enter(r, GPTNER_JSON_OBJECT)) {
             gpn_scale_message(s, r);
         } else if (gptner_json_peek(r) == GPTNER_JSON_NUMBER) {
             s->tokens++;
-        } else if (gptner_json_enter_array(r)) {
+        } else if (gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
             for (prompts++; gptner_json_next_item(r);)
                 s->tokens++;
         } else {
@@ -16969,7 +16978,7 @@ static void gpn_scale_json(gpn_scale *s, gptner_str json)
     gptner_json_reader r;
     s->most += (int64_t)json.len;
     gpn_json_reader_on(&r, json, scratch, sizeof scratch);
-    if (gptner_json_enter_object(&r))
+    if (gpn_scale_enter(&r, GPTNER_JSON_OBJECT))
         gpn_scale_message(s, &r);
     else
         gpn_scale_list(s, &r);
