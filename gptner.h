@@ -210,8 +210,12 @@ LIMITS, AND WHAT IT DOES NOT DO
 
 - HTTP/1.1 only, one request at a time on a connection; no HTTP/2, no
   compression, no cookies, no SOCKS.
-- It does not count tokens before it sends, and does not cut prompts to fit;
-  the Batch API's limits are kept by an estimate (bytes of a request / 3).
+- It has no vocabulary: before it sends, tokens are estimated for o200k, and
+  that is corrected by the usage of the replies, for each model. In prose and
+  code a text is off by 2 to 9%, all of a run together by less than 6%; see
+  gptner_tokens_estimate(). config.count_fn takes your own tokenizer. Prompts
+  are not cut to fit. The Batch API's limits are kept by bytes of a request / 3,
+  which is rarely less than the tokens (see gptner_batch_file).
 - Tools are passed through as JSON, not called.
 - Named-entity recognition by prompting is to come; the layers that carry it
   are these.
@@ -351,8 +355,20 @@ GPTNER_API gptner_str gptner_str_from(const char *text);
 
 /* How many tokens a text has, about, in the vocabulary o200k (GPT-4o and
  * later), without a vocabulary: the text is cut as that tokenizer cuts it, and
- * the pieces are priced by their letters and length. Any bytes; never more
- * than the bytes, and at least 1 unless the text is empty. Any thread. */
+ * the pieces are priced by their letters and length. Measured on 232 texts of
+ * 30 to 300 tokens (tests/data/tokens.tsv), the mean error of a text of 50 and
+ * more, and the error of all texts of a kind together:
+ *     English 2.4% and +1%      Chinese 7.7% and +4%    German 4.8% and -2%
+ *     C 2.3% and +2%            Thai 6.8% and 0%        French 2.8% and -1%
+ *     Python 3.2% and +2%       Japanese 7.5% and -1%   Spanish 3.3% and -1%
+ *     JSON 6.6% and +5%         Korean 8.0% and -1%     Russian 8.2% and +4%
+ *     mixed, tables 3.6%, 0%    Hindi 8.1% and -3%      Arabic 4.6% and +1%
+ *     NER prompts 5.7%, -4%
+ * The errors of single texts cancel out; one of 50 tokens may be off by 40%
+ * (Chinese). Languages that had little or no part in the fit come out too low:
+ * Italian, Swedish and Finnish by about 10%, Serbian, Bulgarian and Marathi by
+ * up to 20%. Any bytes; never more than the bytes, and at least 1 unless the
+ * text is empty. Some 300 MB/s in English. Any thread. */
 GPTNER_API int64_t gptner_tokens_estimate(gptner_str text);
 
 /* The memory functions of a client. All three or none; user is handed back.
@@ -1376,7 +1392,11 @@ typedef struct gptner_batch_file {
     const char *path;
     int64_t requests;
     int64_t bytes;
-    int64_t tokens; /* of the prompts, as estimated: bytes / 3, rounded up */
+    /* Of the prompts: bytes of the bodies / 3, rounded up. Meant to be too
+     * many, for the server refuses a batch beyond its limit: about 1.3 times
+     * the tokens in code, 2 in English, 1.5 in Chinese, 2.5 in Thai; less than
+     * the tokens only in dense data (0.8 for rows of numbers). */
+    int64_t tokens;
 } gptner_batch_file;
 
 typedef struct gptner_batch_files {
@@ -5770,31 +5790,37 @@ static int gpn_tok_peek(const gpn_tok *t, size_t *n)
 static void gpn_tok_word(gpn_tok *t)
 {
     int64_t least = t->before == GPN_TOK_AFTER_APOSTROPHE ? 0 : GPN_TOK_ONE;
-    int64_t cost = 0;
-    size_t len = 0, capitals = 0, n;
-    int row = t->before;
+    int64_t cost = 0, len = 0, capitals = 0;
+    const char *p = t->p;
+    size_t row = (size_t)t->before, n;
     bool small = false;
 
-    for (; t->p < t->end; t->p += n, len++) {
-        unsigned c = (unsigned char)*t->p;
+    for (; p < t->end; p += n, len++) {
+        unsigned c = (unsigned char)*p, at = c - 'a';
         n = 1;
-        if (c - 'a' < 26) {
+        if (at < 26) {
             small = true;
-        } else if (c - 'A' < 26 && !small) {
+        } else if ((at = c - 'A') < 26) {
+            if (small) {
+                break;
+            }
             capitals++;
-        } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
-                                   GPN_TOK_LATIN) {
+        } else if (c < 0x80 ||
+                   gpn_tok_far(p, (size_t)(t->end - p), &n) != GPN_TOK_LATIN) {
             break;
+        } else {
+            at = 26;
         }
-        c = c < 0x80 ? (c | 0x20) - 'a' : 26;
-        cost += 2 * (gpn_tok_pairs[row][c] - '1');
-        row = (int)c;
+        cost += gpn_tok_pairs[row][at];
+        row = at;
     }
-    cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (int64_t)(capitals - 1) : 0;
-    cost += len > 9 ? 3 * (int64_t)(len - 9) : 0;
-    cost = cost > least ? cost : least;
-    t->cost += cost - 1 + t->strange * 10 / 1024;
-    cost = cost - least < 8 * GPN_TOK_ONE ? cost - least : 8 * GPN_TOK_ONE;
+    t->p = p;
+    cost = 2 * (cost - len * '1');
+    cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (capitals - 1) : 0;
+    cost += len > 9 ? 3 * (len - 9) : 0;
+    cost = (cost > least ? cost : least) - least;
+    t->cost += least + cost - 1 + t->strange * 10 / 1024;
+    cost = cost < 8 * GPN_TOK_ONE ? cost : 8 * GPN_TOK_ONE;
     t->strange += (int)cost - t->strange / 16;
 }
 
