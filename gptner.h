@@ -17018,12 +17018,13 @@ static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
     gptner_str system = p->system.ptr != NULL
                             ? p->system
                             : gptner_str_from(s->client->cfg.system);
+    size_t n = p->messages != NULL ? p->n_messages : 0;
     size_t i;
     if (system.len > 0) {
         gpn_scale_text(s, system);
         gpn_scale_around(s, around > 0 ? around : 1); /* or an empty line */
     }
-    for (i = 0; i < p->n_messages; i++) {
+    for (i = 0; i < n; i++) {
         if (p->messages[i].json.ptr != NULL) {
             gpn_scale_json(s, p->messages[i].json);
         } else {
@@ -17031,9 +17032,9 @@ static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
             gpn_scale_around(s, around);
         }
     }
-    if (p->n_messages == 0 && p->messages_json.ptr != NULL) {
+    if (n == 0 && p->messages_json.ptr != NULL) {
         gpn_scale_json(s, p->messages_json);
-    } else if (p->n_messages == 0) {
+    } else if (n == 0) {
         gpn_scale_text(s, p->text);
         gpn_scale_around(s, around);
     }
