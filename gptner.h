@@ -62,6 +62,7 @@ WHAT TO CALL
     gptner_run                  many prompts: array, file or iterator
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
+    gptner_price_find           what a model costs
     gptner_raw                  any other request
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
@@ -836,13 +837,18 @@ typedef struct gptner_limits {
     int64_t batch_queue_tokens; /* prompt tokens of all unfinished batches */
 } gptner_limits;
 
-/* What a model costs, in US dollars a million tokens. Negative: not known. */
+/* What a model costs, in US dollars a million tokens. A negative input or
+ * output says that the price is not known. */
 typedef struct gptner_price {
-    const char *model; /* a name, or how names begin; the longest that fits */
+    const char *model; /* a name, or how names begin (up to a '-', ':' or '/');
+                          the longest that fits */
     double input;
-    double cached; /* input that the server had in its cache */
+    double cached; /* input that the server had in its cache; 0 or less: as
+                      input */
     double output;
     double batch_factor; /* of all three in a batch; 0: 0.5 */
+    bool long_context;   /* prompts over 272,000 tokens cost double for input
+                            and cached, and half more for output */
 } gptner_price;
 
 /* Counts the tokens of a text; for who has the model's own tokenizer. Called
@@ -927,7 +933,11 @@ typedef struct gptner_config {
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
-    const char *prices_file; /* JSON, before the table of prices */
+    /* Before the table of prices; JSON, dollars a million tokens, all but model
+     * and input may be left out: {"as_of":"2026-11-24","prices":[{"model":
+     * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
+     * "batch_factor":0.5,"long_context":false}]} */
+    const char *prices_file;
     /* answers kept on disk: the same request is not sent again; NULL: none */
     const char *cache_dir;
     /* parts that the user supplies */
@@ -1047,7 +1057,10 @@ typedef struct gptner_result {
     bool shared;    /* an equal prompt's answer (option dedupe) */
     bool cached;    /* from the cache on disk: nothing was sent */
     bool resumed;   /* from the journal of an earlier run: nothing was sent */
-    double cost_usd; /* of all attempts; -1: not known */
+    /* Of all attempts, 0 if nothing was billed; -1: not known. An attempt whose
+     * reply was lost on the way, or told no usage, counts with what it can have
+     * cost at most. Of a row of a batch: at the price of a batch. */
+    double cost_usd;
 } gptner_result;
 
 GPTNER_API void gptner_result_free(gptner_result *result);
@@ -1220,6 +1233,32 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
                                     gptner_run_summary *summary,
                                     gptner_error *err);
 GPTNER_API void gptner_results_free(gptner_result **results, size_t n);
+
+/* ---------------------------------------------------------------------------
+ * prices and costs                                                >>api
+ * ------------------------------------------------------------------------ */
+
+/* The price of a model: by the client's rows (config.prices, then those of
+ * config.prices_file), then by the library's own table, which >>api has with
+ * its date and source; client NULL: by that table alone. The model is looked
+ * for as it is called, and, where no row of the client fits, without "openai/"
+ * in front, as BASE for "ft:BASE:...", and without a date such as "-2024-07-18"
+ * at its end. The table answers for the whole remaining name alone:
+ * "gpt-4o-audio-preview" is not priced as "gpt-4o". A fine-tuned model may cost
+ * more than its base: give it a row of its own. GPTNER_ERR_NOT_FOUND: no price
+ * is known, which is not the same as zero; *out is zero then. out->model lives
+ * as long as the client. Priority and regional processing, the writing of
+ * caches and tools that are billed by use are not covered. Any thread. */
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err);
+
+/* What this usage costs: (prompt - cached) * input + cached * cached price +
+ * completion * output, in a batch times its factor. -1: not known, for the
+ * price or the usage is not. Exact to a millionth of a millionth of a dollar.
+ * Any thread. */
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch);
 
 /* ---------------------------------------------------------------------------
  * other endpoints                                                 >>api
@@ -13205,6 +13244,43 @@ static bool gpn_pace_retry(const gpn_env *env, const gpn_rules *rules,
     return true;
 }
 
+/* ---- money --------------------------------------------------------------- */
+
+#ifndef GPTNER_NO_COST
+
+/* Sums of money are pico-dollars: a price in millionths of a dollar a million
+ * tokens then is that of a token, and all of it is exact. Twice the greatest
+ * sum is still an int64_t, so what overflows stays there. */
+#define GPN_MONEY_MAX (INT64_MAX / 4)
+
+/* Neither a nor b is below 0. */
+static int64_t gpn_money_add(int64_t a, int64_t b)
+{
+    return a < GPN_MONEY_MAX - b ? a + b : GPN_MONEY_MAX;
+}
+
+static int64_t gpn_money_times(int64_t price, int64_t n)
+{
+    if (price <= 0 || n <= 0) {
+        return 0;
+    }
+    return price < GPN_MONEY_MAX / n ? price * n : GPN_MONEY_MAX;
+}
+
+/* A sum of dollars, which is not below 0, times scale. */
+static int64_t gpn_money_from(double usd, double scale)
+{
+    return usd * scale < (double)GPN_MONEY_MAX ? (int64_t)(usd * scale + 0.5)
+                                               : GPN_MONEY_MAX;
+}
+
+static double gpn_money_usd(int64_t money)
+{
+    return (double)money / 1e12;
+}
+
+#endif
+
 /* ---- the gate ------------------------------------------------------------ */
 
 enum {
@@ -14690,6 +14766,44 @@ static gptner_status gpn_file_fail(gptner_error *err, const char *path,
                     gpn_os_text(oserr, why, sizeof why));
 }
 
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_COST)
+enum { GPN_WHOLE_MAX = 256 << 20 };
+
+/* The whole file; *text NULL: there is none. */
+static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
+                                    char **text, size_t *len, gptner_error *err)
+{
+    gpn_file file;
+    int64_t size;
+    int oserr = 0;
+    *text = NULL;
+    *len = 0;
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, path, "cannot be read", oserr);
+    size = gpn_file_size(&file);
+    if (size >= 0 && size < GPN_WHOLE_MAX)
+        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
+    while (*text != NULL && (int64_t)*len < size) {
+        int64_t got =
+            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
+        if (got <= 0) {
+            size = got < 0 ? -1 : (int64_t)*len;
+            break;
+        }
+        *len += (size_t)got;
+    }
+    gpn_file_close(&file, &oserr);
+    if (*text != NULL && size >= 0)
+        return GPTNER_OK;
+    gpn_mem_free(env, *text);
+    *text = NULL;
+    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
+                    : gpn_no_memory(err, path);
+}
+#endif
+
 /* --- results: one block each --- */
 
 /* Stands before every object that is handed out: how to free it without its
@@ -14881,6 +14995,22 @@ typedef struct gpn_model_rule {
     unsigned flags;
 } gpn_model_rule;
 
+/* The model that is meant: "openai/NAME", as routers call it, and
+ * "ft:NAME:...", which was made of it, are NAME. */
+static gptner_str gpn_model_base(gptner_str name)
+{
+    if (gpn_str_starts(name, "openai/")) {
+        name.ptr += 7;
+        name.len -= 7;
+    }
+    if (gpn_str_starts(name, "ft:")) {
+        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
+        name.ptr += 3;
+        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
+    }
+    return name;
+}
+
 /* The flags of a model: those of the first prefix that fits, none for others,
  * which are chat models that take all. "ft:BASE:..." is as BASE. */
 static unsigned gpn_model_flags(const char *model)
@@ -14914,17 +15044,8 @@ static unsigned gpn_model_flags(const char *model)
         {"gpt-6",           GPN_MODEL_REASONS | GPN_MODEL_IF_NONE |
                             GPN_MODEL_NO_STOP}};
     /* clang-format on */
-    gptner_str name = gptner_str_from(model);
+    gptner_str name = gpn_model_base(gptner_str_from(model));
     size_t i;
-    if (gpn_str_starts(name, "openai/")) { /* as routers call them */
-        name.ptr += 7;
-        name.len -= 7;
-    }
-    if (gpn_str_starts(name, "ft:")) {
-        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
-        name.ptr += 3;
-        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
-    }
     for (i = 0; i < GPN_COUNT(rules); i++) {
         size_t len = strlen(rules[i].prefix);
         if (len == name.len + 1 && rules[i].prefix[len - 1] == '-')
@@ -15017,6 +15138,8 @@ struct gptner_client { /* the large members last: short offsets */
     gptner_str path;       /* of the base URL, without '/' at its end */
     gptner_str query;      /* of the base URL and api_version, without '?' */
     gptner_str targets[2]; /* of chat and of completions */
+    size_t n_prices;       /* of cfg.prices: cfg.n_prices are the config's own,
+                              those of the file follow */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
     gpn_mutex lock; /* guards all below */
@@ -15051,6 +15174,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, client_key_password),
     offsetof(gptner_config, proxy),
     offsetof(gptner_config, no_proxy),
+    offsetof(gptner_config, prices_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -15525,6 +15649,421 @@ static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
                     "line break, or all together exceed 1 MiB");
 }
 
+/* --- prices --- */
+
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    c->cfg.prices = NULL;
+    if (cfg->n_prices == 0 && cfg->prices_file == NULL)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "prices, prices_file: GPTNER_NO_COST is set");
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(model);
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    GPN_UNUSED(price);
+    GPN_UNUSED(usage);
+    GPN_UNUSED(batch);
+    return -1.0;
+}
+
+#else
+
+/* Millionths of a dollar a million tokens. */
+typedef struct gpn_price_row {
+    char model[23];
+    bool long_context;
+    uint32_t input;
+    uint32_t cached;
+    uint32_t output;
+} gpn_price_row;
+
+/* As of 2026-11-24, by the lists named in openai-api.md 8: the model pages and
+ * llm-prices of 2026-08-05, gpt-5.6 and gpt-6 by later captures and release
+ * notes (second-hand). Prices change: config.prices and config.prices_file go
+ * before this table. */
+static const gpn_price_row gpn_price_table[] = {
+    /* clang-format off */
+    {"gpt-6-astra",            true,  10000000, 1000000, 50000000},
+    {"gpt-6.1-sol",            true,   2000000,  100000, 10000000},
+    {"gpt-6.1-terra",          true,   1000000,   50000,  5000000},
+    {"gpt-6-sol",              true,   2000000,  200000, 10000000},
+    {"gpt-6-luna",             true,    100000,   10000,   500000},
+    {"gpt-5.6-sol",            true,   4000000,  400000, 20000000},
+    {"gpt-5.6-terra",          true,   2000000,  200000, 12000000},
+    {"gpt-5.6-luna",           true,    200000,   20000,  1200000},
+    {"gpt-5.5",                true,   5000000,  500000, 30000000},
+    {"gpt-5.4",                true,   2500000,  250000, 15000000},
+    {"gpt-5.4-mini",           true,    750000,   75000,  4500000},
+    {"gpt-5.4-nano",           true,    200000,   20000,  1250000},
+    {"gpt-5.2",                false,  1750000,  175000, 14000000},
+    {"gpt-5.1",                false,  1250000,  125000, 10000000},
+    {"gpt-5",                  false,  1250000,  125000, 10000000},
+    {"gpt-5-mini",             false,   250000,   25000,  2000000},
+    {"gpt-5-nano",             false,    50000,    5000,   400000},
+    {"gpt-4.1",                false,  2000000,  500000,  8000000},
+    {"gpt-4.1-mini",           false,   400000,  100000,  1600000},
+    {"gpt-4.1-nano",           false,   100000,   25000,   400000},
+    {"gpt-4o",                 false,  2500000, 1250000, 10000000},
+    {"gpt-4o-mini",            false,   150000,   75000,   600000},
+    {"o3",                     false,  2000000,  500000,  8000000},
+    {"o4-mini",                false,  1100000,  275000,  4400000},
+    {"gpt-3.5-turbo",          false,   500000,  500000,  1500000},
+    {"gpt-3.5-turbo-instruct", false,  1500000, 1500000,  2000000},
+    {"text-embedding-3-small", false,    20000,   20000,        0},
+    {"text-embedding-3-large", false,   130000,  130000,        0},
+    {"text-embedding-ada-002", false,   100000,  100000,        0}};
+/* clang-format on */
+
+/* More is taken for a mistake: a dollar a token. */
+#define GPN_PRICE_MAX 1e6
+
+static bool gpn_price_is_sane(const gptner_price *p)
+{
+    return p->input <= GPN_PRICE_MAX && p->cached <= GPN_PRICE_MAX &&
+           p->output <= GPN_PRICE_MAX && p->batch_factor >= 0.0 &&
+           p->batch_factor <= 10.0;
+}
+
+/* Does name begin with prefix, whole or up to the end of one of its parts? */
+static bool gpn_name_begins(gptner_str name, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return gpn_str_starts(name, prefix) &&
+           (name.len == len || name.ptr[len] == '-' || name.ptr[len] == ':' ||
+            name.ptr[len] == '/');
+}
+
+/* Of n rows that whose prefix of name is the longest. */
+static const gptner_price *gpn_price_among(const gptner_price *rows, size_t n,
+                                           gptner_str name)
+{
+    const gptner_price *best = NULL;
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (gpn_name_begins(name, rows[i].model) &&
+            (best == NULL || strlen(rows[i].model) > strlen(best->model)))
+            best = &rows[i];
+    return best;
+}
+
+/* Without a date at its end. */
+static gptner_str gpn_model_undated(gptner_str name)
+{
+    static const char form[] = "-0000-00-00";
+    size_t len = sizeof form - 1;
+    size_t i;
+    if (name.len <= len)
+        return name;
+    for (i = 0; i < len; i++) {
+        char c = name.ptr[name.len - len + i];
+        if (gpn_is_digit(c) ? form[i] != '0' : c != form[i] || c != '-')
+            return name;
+    }
+    name.len -= len;
+    return name;
+}
+
+static bool gpn_price_table_find(gptner_str name, gptner_price *out)
+{
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_price_table); i++) {
+        const gpn_price_row *row = &gpn_price_table[i];
+        if (gpn_str_eq_c(name, row->model)) {
+            out->model = row->model;
+            out->input = (double)row->input / 1e6;
+            out->cached = (double)row->cached / 1e6;
+            out->output = (double)row->output / 1e6;
+            out->long_context = row->long_context;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As gptner_price_find(). */
+static bool gpn_price_get(const gptner_client *c, gptner_str model,
+                          gptner_price *out)
+{
+    gptner_str base = gpn_model_undated(gpn_model_base(model));
+    const gptner_price *row = NULL;
+    bool found;
+    memset(out, 0, sizeof *out);
+    if (c != NULL && c->n_prices > 0) {
+        const gptner_price *file = c->cfg.prices + c->cfg.n_prices;
+        size_t n_file = c->n_prices - c->cfg.n_prices;
+        row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, model);
+        if (row == NULL)
+            row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, base);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, model);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, base);
+    }
+    found = row != NULL ? row->input >= 0.0 && row->output >= 0.0
+                        : gpn_price_table_find(base, out);
+    if (!found)
+        return false;
+    if (row != NULL)
+        *out = *row;
+    if (out->cached <= 0.0)
+        out->cached = out->input;
+    if (out->batch_factor <= 0.0)
+        out->batch_factor = 0.5;
+    return true;
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    gptner_price price;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (model == NULL || out == NULL)
+        return gpn_refuse(err, "price: model or out is NULL");
+    if (!gpn_price_get(client, gptner_str_from(model), &price))
+        return gpn_fail(err, GPTNER_ERR_NOT_FOUND,
+                        "model %s: no price is known; set config.prices or "
+                        "config.prices_file",
+                        model);
+    *out = price;
+    return GPTNER_OK;
+}
+
+/* --- costs --- */
+
+enum { GPN_LONG_CONTEXT = 272000 /* tokens; openai-api.md 8 */ };
+
+/* A price in pico-dollars a token. */
+typedef struct gpn_rate {
+    int64_t input;
+    int64_t cached;
+    int64_t output;
+    bool long_context;
+} gpn_rate;
+
+/* false: the price is none. */
+static bool gpn_rate_of(const gptner_price *p, bool batch, gpn_rate *rate)
+{
+    double scale = 1e6;
+    if (!gpn_price_is_sane(p) || !(p->input >= 0.0) || !(p->output >= 0.0) ||
+        !(p->cached <= GPN_PRICE_MAX))
+        return false;
+    if (batch)
+        scale *= p->batch_factor > 0.0 ? p->batch_factor : 0.5;
+    rate->input = gpn_money_from(p->input, scale);
+    rate->cached =
+        gpn_money_from(p->cached > 0.0 ? p->cached : p->input, scale);
+    rate->output = gpn_money_from(p->output, scale);
+    rate->long_context = p->long_context;
+    return true;
+}
+
+/* The formula of openai-api.md 8; no count is below 0. */
+static int64_t gpn_rate_cost(const gpn_rate *rate, int64_t prompt,
+                             int64_t cached, int64_t completion)
+{
+    int64_t in, out;
+    cached = gpn_clamp(cached, 0, prompt);
+    in = gpn_money_add(gpn_money_times(rate->input, prompt - cached),
+                       gpn_money_times(rate->cached, cached));
+    out = gpn_money_times(rate->output, completion);
+    if (rate->long_context && prompt > GPN_LONG_CONTEXT) {
+        in = gpn_money_add(in, in);
+        out = gpn_money_add(out, (out + 1) / 2);
+    }
+    return gpn_money_add(in, out);
+}
+
+/* -1: the usage does not tell. */
+static int64_t gpn_rate_usage(const gpn_rate *rate, const gptner_usage *u)
+{
+    int64_t completion = u->completion_tokens;
+    if (u->prompt_tokens < 0 || (completion < 0 && rate->output > 0))
+        return -1;
+    return gpn_rate_cost(rate, u->prompt_tokens, u->cached_tokens,
+                         completion > 0 ? completion : 0);
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    gpn_rate rate;
+    int64_t cost = -1;
+    if (price != NULL && usage != NULL && gpn_rate_of(price, batch, &rate))
+        cost = gpn_rate_usage(&rate, usage);
+    return cost < 0 ? -1.0 : gpn_money_usd(cost);
+}
+
+/* --- prices of the user's own --- */
+
+/* The member of a row that is next, into price. */
+static void gpn_price_read_member(gptner_json_reader *r, size_t which,
+                                  gptner_price *price)
+{
+    const char *at = r->pos;
+    double *numbers[4];
+    gptner_str text;
+    numbers[0] = &price->input;
+    numbers[1] = &price->cached;
+    numbers[2] = &price->output;
+    numbers[3] = &price->batch_factor;
+    if (which < 4) {
+        if (!gptner_json_read_double(r, numbers[which]) ||
+            !(*numbers[which] >= 0.0 && *numbers[which] <= GPN_PRICE_MAX))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "is not a number from 0 to 1000000");
+    } else if (which == 4) {
+        if (!gptner_json_read_str(r, &text) || text.len == 0 ||
+            strlen(text.ptr) != text.len)
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "model is not a name");
+        price->model = text.ptr;
+    } else if (which == 5) {
+        if (!gptner_json_read_bool(r, &price->long_context))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "long_context is neither true nor false");
+    } else {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a member of a price is not known: model, input, cached, "
+                      "output, batch_factor, long_context are");
+    }
+}
+
+/* A row: its model and input must be there. */
+static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
+{
+    static const char names[][16] = {"input",        "cached", "output",
+                                     "batch_factor", "model",  "long_context"};
+    const char *at = r->pos;
+    gptner_str key;
+    memset(price, 0, sizeof *price);
+    price->input = -1.0;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a price is not an object");
+        return;
+    }
+    while (gptner_json_next_key(r, &key)) {
+        size_t i = 0;
+        while (i < GPN_COUNT(names) && !gpn_str_eq_c(key, names[i]))
+            i++;
+        gpn_price_read_member(r, i, price);
+    }
+    if (price->model == NULL || price->input < 0.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a price lacks its model or its input");
+    else if (price->batch_factor > 10.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "batch_factor is above 10");
+}
+
+/* All rows of the text, which is decoded in place, go to rows. */
+static void gpn_prices_read(gptner_json_reader *r, gpn_buf *rows)
+{
+    static const char *const names[] = {"prices", NULL};
+    const char *at = r->pos;
+    bool found = false;
+    size_t which;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "is not an object");
+        return;
+    }
+    while (gptner_json_next_member(r, names, &which)) {
+        at = r->pos;
+        found = gptner_json_enter_array(r);
+        if (!found)
+            break;
+        while (gptner_json_next_item(r)) {
+            gptner_price price;
+            gpn_price_read_row(r, &price);
+            gpn_buf_add(rows, (const char *)&price, sizeof price);
+        }
+    }
+    if (!found)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "has no array called \"prices\"");
+}
+
+/* The rows of the file go to rows, with names that point into *text. */
+static gptner_status gpn_prices_load(gptner_client *c, char **text,
+                                     gpn_buf *rows, gptner_error *err)
+{
+    const char *path = c->cfg.prices_file;
+    gptner_json_reader r;
+    gptner_json_error why;
+    size_t len;
+    gptner_status status = gpn_read_whole(&c->env, path, text, &len, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (*text == NULL)
+        return gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    gptner_json_reader_init_in_place(&r, *text, len, NULL);
+    gpn_prices_read(&r, rows);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "prices_file %s: line %d, column %d: %s", path,
+                        (int)why.line, (int)why.column, why.message);
+    return rows->status == GPTNER_OK ? GPTNER_OK
+                                     : gpn_no_memory(err, "prices_file");
+}
+
+/* Copy the prices of the configuration, and those of its file behind them. */
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gptner_price nothing = GPN_ZERO;
+    gptner_price *list;
+    char *text = NULL;
+    gpn_buf rows;
+    size_t i;
+    gpn_buf_init(&rows, &c->env, (size_t)64 << 20);
+    c->cfg.prices = NULL;
+    for (i = 0; i < cfg->n_prices && status == GPTNER_OK; i++) {
+        const gptner_price *p =
+            cfg->prices != NULL ? &cfg->prices[i] : &nothing;
+        if (p->model == NULL || *p->model == '\0' || !gpn_price_is_sane(p))
+            status = gpn_fail(err, GPTNER_ERR_CONFIG,
+                              "prices[%d]: has no model, or a number that is "
+                              "out of range",
+                              (int)i);
+        gpn_buf_add(&rows, (const char *)p, sizeof *p);
+    }
+    if (status == GPTNER_OK && c->cfg.prices_file != NULL)
+        status = gpn_prices_load(c, &text, &rows, err);
+    if (status == GPTNER_OK && rows.len > 0) {
+        list = (gptner_price *)gpn_client_copy(c, rows.data, rows.len);
+        c->cfg.prices = list;
+        c->n_prices = list != NULL ? rows.len / sizeof *list : 0;
+        for (i = 0; i < c->n_prices; i++)
+            list[i].model = gpn_client_keep(c, list[i].model);
+    }
+    if (rows.status != GPTNER_OK)
+        c->no_memory = true;
+    gpn_buf_deinit(&rows);
+    gpn_mem_free(&c->env, text);
+    return status;
+}
+
+#endif
+
 /* --- making and ending a client --- */
 
 /* Numbers of the configuration and what 0 means for them; a negative one means
@@ -15735,6 +16274,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         c->cfg.max_body_bytes = (size_t)64 << 20;
     gpn_client_keep_config(c);
     status = gpn_client_keep_headers(c, cfg, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_keep_prices(c, cfg, err);
     if (status == GPTNER_OK && !c->no_memory)
         status = gpn_client_check_key(c, err);
     if (status == GPTNER_OK && !c->no_memory)
@@ -24335,42 +24876,6 @@ static gptner_status gpn_file_look(const gpn_env *env, const char *path,
     return GPTNER_OK;
 }
 
-enum { GPN_JOURNAL_MAX = 256 << 20 };
-
-/* The whole file; *text NULL: there is none. */
-static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
-                                    char **text, size_t *len, gptner_error *err)
-{
-    gpn_file file;
-    int64_t size;
-    int oserr = 0;
-    *text = NULL;
-    *len = 0;
-    if (!gpn_file_open_read(&file, env, path, &oserr))
-        return oserr == GPN_E_ABSENT
-                   ? GPTNER_OK
-                   : gpn_file_fail(err, path, "cannot be read", oserr);
-    size = gpn_file_size(&file);
-    if (size >= 0 && size < GPN_JOURNAL_MAX)
-        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
-    while (*text != NULL && (int64_t)*len < size) {
-        int64_t got =
-            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
-        if (got <= 0) {
-            size = got < 0 ? -1 : (int64_t)*len;
-            break;
-        }
-        *len += (size_t)got;
-    }
-    gpn_file_close(&file, &oserr);
-    if (*text != NULL && size >= 0)
-        return GPTNER_OK;
-    gpn_mem_free(env, *text);
-    *text = NULL;
-    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
-                    : gpn_no_memory(err, path);
-}
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
@@ -24784,7 +25289,7 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
     gptner_status status;
     gpn_buf text;
     size_t k;
-    gpn_buf_init(&text, &job->client->env, GPN_JOURNAL_MAX);
+    gpn_buf_init(&text, &job->client->env, GPN_WHOLE_MAX);
     gpn_journal_begin(j, "job");
     gptner_json_put_int64(&j->w, "version", 1);
     gptner_json_put_string(&j->w, "id", job->id);
