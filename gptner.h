@@ -350,6 +350,12 @@ typedef struct gptner_str {
 /* A view of a C string; NULL gives the none view. */
 GPTNER_API gptner_str gptner_str_from(const char *text);
 
+/* How many tokens a text has, about, in the vocabulary o200k (GPT-4o and
+ * later), without a vocabulary: the text is cut as that tokenizer cuts it, and
+ * the pieces are priced by their letters and length. Any bytes; never more
+ * than the bytes, and at least 1 unless the text is empty. Any thread. */
+GPTNER_API int64_t gptner_tokens_estimate(gptner_str text);
+
 /* The memory functions of a client. All three or none; user is handed back.
  * They must be callable from several threads at once. realloc_fn is never
  * called with size 0 or a NULL pointer. */
@@ -5597,6 +5603,302 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     va_end(args);
     *err = e;
     return status;
+}
+
+/* ---- tokens: how many a vocabulary of 200,000 would make, about ----
+ *
+ * The tokenizer first cuts a text into pieces: a word with the one sign or
+ * space before it, up to three digits, a run of signs, a run of white space.
+ * This is done here alike. What a piece costs is a sum over its characters,
+ * in 64ths of a token, with coefficients fitted to texts in many languages. */
+
+enum {
+    GPN_TOK_SPACE,
+    GPN_TOK_BREAK,
+    GPN_TOK_DIGIT,
+    GPN_TOK_MARK, /* of ASCII */
+    GPN_TOK_LATIN,
+    GPN_TOK_BAD, /* a byte that is not UTF-8; from here on rows of a table */
+    GPN_TOK_PUNCT,
+    GPN_TOK_SYMBOL,
+    GPN_TOK_EMOJI, /* the last that is no letter */
+    GPN_TOK_CYRILLIC,
+    GPN_TOK_GREEK,
+    GPN_TOK_HEBREW,
+    GPN_TOK_ARABIC,
+    GPN_TOK_NAGARI,
+    GPN_TOK_INDIC,
+    GPN_TOK_THAI,
+    GPN_TOK_HANGUL,
+    GPN_TOK_KANA,
+    GPN_TOK_HAN,
+    GPN_TOK_OTHER,
+    GPN_TOK_ONE = 64 /* a token */
+};
+
+/* What a run of one kind costs: its first character, each of the next three,
+ * each of the next four, each further one. */
+static const uint8_t gpn_tok_costs[GPN_TOK_OTHER - GPN_TOK_BAD + 1][4] = {
+    {64, 64, 64, 64},     /* BAD */
+    {64, 40, 40, 40},     /* PUNCT */
+    {90, 64, 64, 64},     /* SYMBOL */
+    {150, 120, 120, 120}, /* EMOJI */
+    {64, 10, 14, 20},     /* CYRILLIC */
+    {64, 20, 24, 24},     /* GREEK */
+    {64, 20, 24, 24},     /* HEBREW */
+    {64, 16, 20, 20},     /* ARABIC */
+    {64, 16, 20, 20},     /* NAGARI */
+    {64, 30, 30, 30},     /* INDIC */
+    {64, 30, 26, 26},     /* THAI */
+    {64, 44, 44, 44},     /* HANGUL */
+    {64, 44, 44, 44},     /* KANA */
+    {64, 48, 46, 46},     /* HAN */
+    {128, 80, 80, 80},    /* OTHER */
+};
+
+/* Where a kind begins: code point << 8 | kind. */
+static const uint32_t gpn_tok_ranges[] = {
+    0x000080u << 8 | GPN_TOK_SYMBOL, 0x0000a0u << 8 | GPN_TOK_SPACE,
+    0x0000a1u << 8 | GPN_TOK_PUNCT,  0x0000aau << 8 | GPN_TOK_LATIN,
+    0x0000abu << 8 | GPN_TOK_PUNCT,  0x0000b5u << 8 | GPN_TOK_LATIN,
+    0x0000b6u << 8 | GPN_TOK_PUNCT,  0x0000bau << 8 | GPN_TOK_LATIN,
+    0x0000bbu << 8 | GPN_TOK_PUNCT,  0x0000c0u << 8 | GPN_TOK_LATIN,
+    0x000370u << 8 | GPN_TOK_GREEK,  0x000400u << 8 | GPN_TOK_CYRILLIC,
+    0x000530u << 8 | GPN_TOK_OTHER,  0x000590u << 8 | GPN_TOK_HEBREW,
+    0x000600u << 8 | GPN_TOK_ARABIC, 0x000700u << 8 | GPN_TOK_OTHER,
+    0x000750u << 8 | GPN_TOK_ARABIC, 0x000780u << 8 | GPN_TOK_OTHER,
+    0x000900u << 8 | GPN_TOK_NAGARI, 0x000980u << 8 | GPN_TOK_INDIC,
+    0x000e00u << 8 | GPN_TOK_THAI,   0x000e80u << 8 | GPN_TOK_OTHER,
+    0x001100u << 8 | GPN_TOK_OTHER,  0x001e00u << 8 | GPN_TOK_LATIN,
+    0x001f00u << 8 | GPN_TOK_GREEK,  0x002000u << 8 | GPN_TOK_SPACE,
+    0x00200bu << 8 | GPN_TOK_PUNCT,  0x002070u << 8 | GPN_TOK_SYMBOL,
+    0x003000u << 8 | GPN_TOK_SPACE,  0x003001u << 8 | GPN_TOK_PUNCT,
+    0x003041u << 8 | GPN_TOK_KANA,   0x003130u << 8 | GPN_TOK_OTHER,
+    0x003200u << 8 | GPN_TOK_SYMBOL, 0x003400u << 8 | GPN_TOK_OTHER,
+    0x004e00u << 8 | GPN_TOK_HAN,    0x00a000u << 8 | GPN_TOK_OTHER,
+    0x00ac00u << 8 | GPN_TOK_HANGUL, 0x00d7a4u << 8 | GPN_TOK_OTHER,
+    0x00f900u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
+    0x00fe00u << 8 | GPN_TOK_PUNCT,  0x00fe70u << 8 | GPN_TOK_ARABIC,
+    0x00ff01u << 8 | GPN_TOK_PUNCT,  0x00ff66u << 8 | GPN_TOK_KANA,
+    0x00ffa0u << 8 | GPN_TOK_OTHER,  0x00ffe0u << 8 | GPN_TOK_SYMBOL,
+    0x010000u << 8 | GPN_TOK_OTHER,  0x01f000u << 8 | GPN_TOK_EMOJI,
+    0x020000u << 8 | GPN_TOK_OTHER,
+};
+
+static int gpn_tok_far(const char *p, size_t len, size_t *n)
+{
+    size_t low = 0, high = GPN_COUNT(gpn_tok_ranges), mid;
+    uint32_t cp;
+
+    *n = gpn_utf8_get(p, len, &cp);
+    if (*n == 0) {
+        *n = 1;
+        return GPN_TOK_BAD;
+    }
+    while (high - low > 1) {
+        mid = (low + high) / 2;
+        if (gpn_tok_ranges[mid] >> 8 <= cp) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    return (int)(gpn_tok_ranges[low] & 0xff);
+}
+
+/* The kind of the first character, and its bytes. */
+static int gpn_tok_kind(const char *p, size_t len, size_t *n)
+{
+    unsigned c = (unsigned char)*p;
+
+    *n = 1;
+    if ((c | 0x20) - 'a' < 26) {
+        return GPN_TOK_LATIN;
+    }
+    if (c >= 0x80) {
+        return gpn_tok_far(p, len, n);
+    }
+    if (c == '\n' || c == '\r') {
+        return GPN_TOK_BREAK;
+    }
+    if (c == ' ' || (c >= '\t' && c <= '\f')) {
+        return GPN_TOK_SPACE;
+    }
+    return c - '0' < 10 ? GPN_TOK_DIGIT : GPN_TOK_MARK;
+}
+
+static bool gpn_tok_letter(int kind)
+{
+    return kind == GPN_TOK_LATIN || kind > GPN_TOK_EMOJI;
+}
+
+/* Under way in a text. */
+typedef struct gpn_tok {
+    const char *p, *end;
+    int64_t cost;
+    int lead; /* what goes in front of the next word */
+} gpn_tok;
+
+/* The kind at p; -1 at the end. */
+static int gpn_tok_peek(const gpn_tok *t, size_t *n)
+{
+    *n = 0;
+    return t->p < t->end ? gpn_tok_kind(t->p, (size_t)(t->end - t->p), n) : -1;
+}
+
+/* A run of Latin letters: cut where a small letter precedes a capital. */
+static void gpn_tok_word(gpn_tok *t)
+{
+    int64_t cost = GPN_TOK_ONE;
+    size_t len = 0, n;
+    bool small = false;
+
+    for (; t->p < t->end; t->p += n, len++) {
+        unsigned c = (unsigned char)*t->p;
+        n = 1;
+        if (c - 'a' < 26) {
+            small = true;
+        } else if (c - 'A' < 26) {
+            if (small) {
+                break;
+            }
+            cost += len > 0 ? 12 : 0;
+        } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
+                                   GPN_TOK_LATIN) {
+            break;
+        } else {
+            cost += 32;
+        }
+        cost += len > 6 ? 8 : 0;
+    }
+    t->cost += cost + (t->lead == GPN_TOK_SPACE ? 0 : 16);
+}
+
+/* A run of another kind. */
+static void gpn_tok_run(gpn_tok *t, int kind)
+{
+    const uint8_t *costs = gpn_tok_costs[kind - GPN_TOK_BAD];
+    size_t len = 0, n;
+
+    while (gpn_tok_peek(t, &n) == kind) {
+        t->cost += costs[len == 0 ? 0 : len < 4 ? 1 : len < 8 ? 2 : 3];
+        t->p += n;
+        len++;
+    }
+}
+
+static void gpn_tok_digits(gpn_tok *t)
+{
+    const char *from = t->p;
+
+    while (t->p < t->end && (unsigned char)*t->p - (unsigned)'0' < 10) {
+        t->p++;
+    }
+    t->cost += (t->p - from + 2) / 3 * GPN_TOK_ONE;
+}
+
+/* Signs of ASCII, and the line ends behind them. One alone before a word
+ * belongs to that. */
+static void gpn_tok_marks(gpn_tok *t)
+{
+    const char *from = t->p;
+    size_t n;
+    int64_t cost = GPN_TOK_ONE;
+
+    for (t->p++; gpn_tok_peek(t, &n) == GPN_TOK_MARK; t->p++) {
+        cost += *t->p != t->p[-1] ? 24 : 2;
+    }
+    if (t->p - from == 1 && t->lead != GPN_TOK_SPACE &&
+        gpn_tok_letter(gpn_tok_peek(t, &n))) {
+        t->lead = GPN_TOK_MARK;
+        return;
+    }
+    while (t->p < t->end && (*t->p == '\n' || *t->p == '\r')) {
+        t->p++;
+    }
+    t->cost += cost;
+    t->lead = -1;
+}
+
+/* White space: what ends with a line end is a piece; a last space goes to the
+ * word or sign behind it. */
+static void gpn_tok_space(gpn_tok *t)
+{
+    const char *from = t->p, *cut = t->p;
+    size_t n, last = 0;
+    int kind;
+
+    while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_SPACE ||
+           kind == GPN_TOK_BREAK) {
+        t->p += n;
+        last = n;
+        cut = kind == GPN_TOK_BREAK ? t->p : cut;
+    }
+    t->lead = -1;
+    if (cut > from) {
+        t->cost += GPN_TOK_ONE + (cut - from) / 32;
+    }
+    n = (size_t)(t->p - cut);
+    if (n == 0) {
+        return;
+    }
+    if (kind >= 0 && n > last) { /* all but the last */
+        t->cost += GPN_TOK_ONE + (int64_t)n / 2;
+        n = last;
+    }
+    if (kind == -1 || kind == GPN_TOK_DIGIT || *(t->p - 1) != ' ') {
+        t->cost += GPN_TOK_ONE;
+    } else {
+        t->lead = GPN_TOK_SPACE;
+    }
+}
+
+static void gpn_tok_step(gpn_tok *t)
+{
+    size_t n;
+    int kind = gpn_tok_peek(t, &n);
+
+    switch (kind) {
+    case GPN_TOK_SPACE:
+    case GPN_TOK_BREAK:
+        gpn_tok_space(t);
+        return;
+    case GPN_TOK_MARK:
+        gpn_tok_marks(t);
+        return;
+    case GPN_TOK_DIGIT:
+        gpn_tok_digits(t);
+        break;
+    case GPN_TOK_LATIN:
+        gpn_tok_word(t);
+        break;
+    default:
+        gpn_tok_run(t, kind);
+        break;
+    }
+    t->lead = -1;
+}
+
+GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
+{
+    gpn_tok t;
+    int64_t n;
+
+    if (text.ptr == NULL || text.len == 0) {
+        return 0;
+    }
+    t.p = text.ptr;
+    t.end = text.ptr + text.len;
+    t.cost = 0;
+    t.lead = -1;
+    while (t.p < t.end) {
+        gpn_tok_step(&t);
+    }
+    n = (t.cost + GPN_TOK_ONE / 2) / GPN_TOK_ONE;
+    if (n < 1) {
+        return 1;
+    }
+    return n < (int64_t)text.len ? n : (int64_t)text.len;
 }
 
 /* ---- SipHash-1-3: who does not know the seed finds no two texts alike ---- */
@@ -15142,7 +15444,8 @@ struct gptner_client { /* the large members last: short offsets */
                               those of the file follow */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
-    gpn_mutex lock; /* guards all below */
+    gpn_atomic ratios[GPN_LEARNT_MAX]; /* see gpn_weigh_place() */
+    gpn_mutex lock;                    /* guards all below */
     gpn_learnt learnt[GPN_LEARNT_MAX];
     size_t learnt_next;
     gpn_origin *origins; /* of redirects */
@@ -16880,6 +17183,396 @@ static gptner_status gpn_body_write(gpn_ask *ask, gpn_buf *out,
                     gptner_json_writer_message(&b.w));
 }
 
+/* --- what a prompt weighs --- */
+
+/* What the rate limits and the price of a request go by. */
+typedef struct gpn_weight {
+    int64_t prompt;         /* tokens expected */
+    int64_t prompt_max;     /* never more; -1: not to be told from the text */
+    int64_t completion_max; /* of all choices; -1: no limit is sent */
+    int64_t counted;        /* prompt, without what was learnt of the model */
+} gpn_weight;
+
+enum {
+    GPN_WEIGH_MESSAGE = 4,   /* tokens around a text: 3, and its role */
+    GPN_WEIGH_END = 3,       /* what makes the model answer */
+    GPN_WEIGH_MARGIN = 64,   /* in prompt_max, beside 4 times the above */
+    GPN_WEIGH_MODEL = 128,   /* bytes of a model's name, NUL included */
+    GPN_WEIGH_SCRATCH = 512, /* bytes of a text that is decoded on the stack */
+    GPN_WEIGH_LEAST = 32,    /* tokens; from fewer nothing is learnt */
+    GPN_WEIGH_ONE = 1024     /* a ratio of 1 */
+};
+
+/* No sum of these comes near the end of int64_t. */
+#define GPN_WEIGH_CAP ((int64_t)1 << 40)
+
+/* The model that answers: a member of the body, if the caller wrote one, else
+ * of the options. Not NUL-terminated; an escape in it is as it stands. */
+static gptner_str gpn_prompt_model(const gptner_prompt *p,
+                                   const gptner_options *o)
+{
+    static const char *const names[] = {"model", NULL};
+    gptner_str model = GPN_ZERO, found;
+    char scratch[64];
+    gptner_json_reader r;
+    size_t which;
+    gptner_str body = p->body_json.ptr != NULL
+                          ? p->body_json
+                          : gptner_str_from(o->extra_body_json);
+    if (body.ptr != NULL) {
+        gpn_json_reader_on(&r, body, scratch, sizeof scratch);
+        gptner_json_enter_object(&r);
+        while (gptner_json_next_member(&r, names, &which))
+            if (gptner_json_peek(&r) == GPTNER_JSON_STRING &&
+                gptner_json_read_raw(&r, &found))
+                model = gpn_str(found.ptr + 1, found.len - 2);
+    }
+    return model.ptr != NULL ? model : gptner_str_from(gpn_model_of(o));
+}
+
+/* The same with a NUL; cut, if it is very long. */
+static void gpn_weigh_model(const gptner_prompt *p, const gptner_options *o,
+                            char out[GPN_WEIGH_MODEL])
+{
+    gptner_str model = gpn_prompt_model(p, o);
+    size_t len = model.len < GPN_WEIGH_MODEL ? model.len : GPN_WEIGH_MODEL - 1;
+    memcpy(out, model.ptr, len);
+    out[len] = '\0';
+}
+
+/* The tokens of a text: as the user's own function counts them, if there is
+ * one and it can. */
+static int64_t gpn_count_tokens(const gptner_client *c, gptner_str text,
+                                const char *model)
+{
+    int64_t n = -1;
+    if (text.len > 0 && c->cfg.count_fn != NULL)
+        n = c->cfg.count_fn(text, model, c->cfg.count_user);
+    if (n < 0)
+        n = gptner_tokens_estimate(text);
+    return n < GPN_WEIGH_CAP ? n : GPN_WEIGH_CAP;
+}
+
+typedef struct gpn_scale {
+    const gptner_client *client;
+    int64_t tokens;
+    int64_t most;   /* bytes, and generously what is added to them */
+    bool unbounded; /* there is what no text tells: a picture, a file */
+    int64_t limit;  /* of a choice; -1: none */
+    int64_t n, best_of, prompts;
+    char model[GPN_WEIGH_MODEL];
+} gpn_scale;
+
+static void gpn_scale_text(gpn_scale *s, gptner_str text)
+{
+    s->tokens += gpn_count_tokens(s->client, text, s->model);
+    s->most += (int64_t)text.len;
+}
+
+static void gpn_scale_around(gpn_scale *s, int64_t tokens)
+{
+    s->tokens += tokens;
+    s->most += 4 * tokens;
+}
+
+/* The next value of JSON: a string decoded, anything else as it stands. What
+ * is not decoded for want of memory counts as it stands, too. Its bytes were
+ * added with those of the whole JSON. */
+static void gpn_scale_value(gpn_scale *s, gptner_json_reader *r)
+{
+    const gpn_env *env = &s->client->env;
+    char small[GPN_WEIGH_SCRATCH];
+    char *room = small;
+    gptner_str text = GPN_ZERO;
+    gptner_json_reader inner;
+    bool string = gptner_json_peek(r) == GPTNER_JSON_STRING;
+    if (gptner_json_peek(r) == GPTNER_JSON_NULL ||
+        !gptner_json_read_raw(r, &text))
+        return;
+    if (string && memchr(text.ptr, '\\', text.len) == NULL) {
+        text = gpn_str(text.ptr + 1, text.len - 2);
+    } else if (string) {
+        if (text.len > sizeof small)
+            room = (char *)gpn_mem_alloc(env, text.len);
+        gpn_json_reader_on(&inner, text, room, room != NULL ? text.len : 0);
+        if (room != NULL)
+            gptner_json_read_str(&inner, &text);
+    }
+    s->tokens += gpn_count_tokens(s->client, text, s->model);
+    if (room != small)
+        gpn_mem_free(env, room);
+}
+
+/* A part of a message. */
+static void gpn_scale_part(gpn_scale *s, gptner_json_reader *r)
+{
+    static const char *const names[] = {"type", "text", "refusal", NULL};
+    gptner_str type;
+    size_t which;
+    if (!gptner_json_enter_object(r)) {
+        gpn_scale_value(s, r);
+        return;
+    }
+    while (gptner_json_next_member(r, names, &which)) {
+        if (which > 0)
+            gpn_scale_value(s, r);
+        else if (gptner_json_read_raw(r, &type) &&
+                 !gpn_str_eq_c(type, "\"text\"") &&
+                 !gpn_str_eq_c(type, "\"refusal\""))
+            s->unbounded = true;
+    }
+}
+
+/* A message, once its object was entered. */
+static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
+{
+    static const char *const names[] = {"content",       "name",  "tool_calls",
+                                        "function_call", "audio", NULL};
+    size_t which;
+    gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    while (gptner_json_next_member(r, names, &which)) {
+        if (which == 0 && gptner_json_enter_array(r)) {
+            while (gptner_json_next_item(r))
+                gpn_scale_part(s, r);
+        } else if (which == 4) { /* an earlier answer, kept at the server */
+            s->unbounded |= gptner_json_peek(r) != GPTNER_JSON_NULL;
+        } else {
+            gpn_scale_value(s, r);
+            s->tokens += which == 1;
+        }
+    }
+}
+
+/* Messages; or what is to be completed or embedded: a text, texts, tokens, or
+ * a list of such lists. */
+static void gpn_scale_list(gpn_scale *s, gptner_json_reader *r)
+{
+    int64_t prompts = 0;
+    if (!gptner_json_enter_array(r)) {
+        gpn_scale_value(s, r);
+        return;
+    }
+    while (gptner_json_next_item(r)) {
+        if (gptner_json_enter_object(r)) {
+            gpn_scale_message(s, r);
+        } else if (gptner_json_peek(r) == GPTNER_JSON_NUMBER) {
+            s->tokens++;
+        } else if (gptner_json_enter_array(r)) {
+            for (prompts++; gptner_json_next_item(r);)
+                s->tokens++;
+        } else {
+            gpn_scale_value(s, r);
+            prompts++;
+        }
+    }
+    s->prompts = prompts > 1 ? prompts : 1;
+}
+
+static void gpn_scale_number(gptner_json_reader *r, int64_t *to)
+{
+    int64_t number;
+    if (gptner_json_read_int64(r, &number) && number > *to)
+        *to = number < GPN_WEIGH_CAP ? number : GPN_WEIGH_CAP;
+}
+
+static const char *const gpn_scale_names[] = {"messages",
+                                              "prompt",
+                                              "input",
+                                              "instructions",
+                                              "tools",
+                                              "functions",
+                                              "response_format",
+                                              "max_tokens",
+                                              "max_completion_tokens",
+                                              "max_output_tokens",
+                                              "n",
+                                              "best_of",
+                                              "previous_response_id",
+                                              "conversation",
+                                              "web_search_options",
+                                              NULL};
+
+/* A whole body, or members that are added to one and replace those of it.
+ * Returns the endpoint that the members show; AUTO: none. */
+static gptner_endpoint gpn_scale_body(gpn_scale *s, gptner_str body)
+{
+    gptner_endpoint endpoint = GPTNER_ENDPOINT_AUTO;
+    int64_t limit = -2; /* no member spoke of it */
+    char scratch[64];
+    gptner_json_reader r;
+    size_t which;
+    s->most += (int64_t)body.len;
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, gpn_scale_names, &which)) {
+        if (which < 3) {
+            gpn_scale_list(s, &r);
+            endpoint = which == 0 || endpoint == GPTNER_ENDPOINT_CHAT
+                           ? GPTNER_ENDPOINT_CHAT
+                       : which == 1 || endpoint == GPTNER_ENDPOINT_COMPLETIONS
+                           ? GPTNER_ENDPOINT_COMPLETIONS
+                           : GPTNER_ENDPOINT_EMBEDDINGS;
+        } else if (which < 7) {
+            gpn_scale_value(s, &r);
+            gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+        } else if (which < 10) {
+            limit = limit > -1 ? limit : -1;
+            gpn_scale_number(&r, &limit);
+        } else if (which < 12) {
+            s->n = which == 10 ? 0 : s->n; /* the options', replaced */
+            gpn_scale_number(&r, which == 10 ? &s->n : &s->best_of);
+        } else {
+            s->unbounded |= gptner_json_peek(&r) != GPTNER_JSON_NULL;
+        }
+    }
+    if (limit != -2)
+        s->limit = limit;
+    if (r.error.status != GPTNER_OK) /* a guess; it will be refused */
+        s->tokens += gptner_tokens_estimate(body);
+    return endpoint;
+}
+
+static void gpn_scale_json(gpn_scale *s, gptner_str json)
+{
+    char scratch[64];
+    gptner_json_reader r;
+    s->most += (int64_t)json.len;
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
+    if (gptner_json_enter_object(&r))
+        gpn_scale_message(s, &r);
+    else
+        gpn_scale_list(s, &r);
+    if (r.error.status != GPTNER_OK)
+        s->tokens += gptner_tokens_estimate(json);
+}
+
+static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
+                             int64_t around)
+{
+    gptner_str system = p->system.ptr != NULL
+                            ? p->system
+                            : gptner_str_from(s->client->cfg.system);
+    size_t i;
+    if (system.len > 0) {
+        gpn_scale_text(s, system);
+        gpn_scale_around(s, around > 0 ? around : 1); /* or an empty line */
+    }
+    for (i = 0; i < p->n_messages; i++) {
+        if (p->messages[i].json.ptr != NULL) {
+            gpn_scale_json(s, p->messages[i].json);
+        } else {
+            gpn_scale_text(s, p->messages[i].content);
+            gpn_scale_around(s, around);
+        }
+    }
+    if (p->n_messages == 0 && p->messages_json.ptr != NULL) {
+        gpn_scale_json(s, p->messages_json);
+    } else if (p->n_messages == 0) {
+        gpn_scale_text(s, p->text);
+        gpn_scale_around(s, around);
+    }
+}
+
+/* A prompt with options, of which the body will be made. */
+static gptner_endpoint gpn_scale_made(gpn_scale *s, const gptner_prompt *p,
+                                      const gptner_options *o)
+{
+    gptner_endpoint endpoint = gpn_model_endpoint(o, gpn_model_flags(s->model));
+    bool chat = endpoint == GPTNER_ENDPOINT_CHAT;
+    s->n = o->n;
+    s->limit = o->max_tokens > 0 ? o->max_tokens : o->max_tokens < 0 ? -1 : 512;
+    gpn_scale_prompt(s, p, chat ? GPN_WEIGH_MESSAGE : 0);
+    if (chat && o->tools_json != NULL) {
+        gpn_scale_text(s, gptner_str_from(o->tools_json));
+        gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    }
+    if (chat && o->format == GPTNER_FORMAT_JSON_SCHEMA) {
+        gpn_scale_text(s, gptner_str_from(o->schema_json));
+        gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    }
+    if (o->extra_body_json != NULL)
+        gpn_scale_body(s, gptner_str_from(o->extra_body_json));
+    return endpoint;
+}
+
+/* The ratios of models, each in a word with a part of the name's hash: 1024ths
+ * in the low 13 bits. No lock: a word is read and written whole, and an update
+ * that another one overwrites is no loss. Models that share a place take turns
+ * in it. */
+static gpn_atomic *gpn_weigh_place(const gptner_client *c, const char *model,
+                                   int *tag)
+{
+    uint64_t hash = gpn_model_hash(model);
+    *tag = (int)(hash >> 40 & 0x1ffff) << 13;
+    return (gpn_atomic *)(uintptr_t)&c->ratios[hash % GPN_LEARNT_MAX];
+}
+
+static int64_t gpn_weigh_ratio(const gptner_client *c, const char *model)
+{
+    int tag;
+    int word = gpn_atomic_get(gpn_weigh_place(c, model, &tag));
+    return word != 0 && (word & ~0x1fff) == tag ? word & 0x1fff : GPN_WEIGH_ONE;
+}
+
+/* A reply told how many tokens a prompt was that had counted so many. The
+ * first tells all, the later ones move the ratio by an eighth. */
+static void gpn_weigh_learn(const gptner_client *c, const char *model,
+                            int64_t counted, int64_t actual)
+{
+    int64_t ratio;
+    int tag, word;
+    gpn_atomic *place;
+    if (counted < GPN_WEIGH_LEAST || actual <= 0 || c->cfg.count_fn != NULL)
+        return;
+    place = gpn_weigh_place(c, model, &tag);
+    word = gpn_atomic_get(place);
+    ratio = actual < 4 * counted ? actual * GPN_WEIGH_ONE / counted
+                                 : 4 * GPN_WEIGH_ONE;
+    if (ratio < GPN_WEIGH_ONE / 4)
+        ratio = GPN_WEIGH_ONE / 4;
+    if (word != 0 && (word & ~0x1fff) == tag)
+        ratio = ((word & 0x1fff) * 7 + ratio + 4) / 8;
+    gpn_atomic_set(place, tag | (int)ratio);
+}
+
+/* Weigh a prompt as it will be sent. JSON that is wrong is guessed: the
+ * request itself will be refused. */
+static void gpn_prompt_weigh(const gptner_client *c, const gptner_prompt *p,
+                             const gptner_options *o, gpn_weight *w)
+{
+    gptner_endpoint endpoint;
+    gpn_scale s;
+    memset(&s, 0, sizeof s);
+    s.client = c;
+    s.limit = -1;
+    s.prompts = 1;
+    gpn_weigh_model(p, o, s.model);
+    if (p->body_json.ptr == NULL)
+        endpoint = gpn_scale_made(&s, p, o);
+    else
+        endpoint = gpn_scale_body(&s, p->body_json);
+    if (p->body_json.ptr != NULL && o->endpoint != GPTNER_ENDPOINT_AUTO)
+        endpoint = o->endpoint;
+    if (endpoint <= GPTNER_ENDPOINT_CHAT)
+        gpn_scale_around(&s, GPN_WEIGH_END);
+    w->counted = s.tokens;
+    w->prompt = s.tokens * gpn_weigh_ratio(c, s.model) / GPN_WEIGH_ONE;
+    w->prompt_max = s.most + GPN_WEIGH_MARGIN;
+    if (w->prompt_max < w->prompt) /* the user's count; a server that adds */
+        w->prompt_max = w->prompt;
+    if (s.unbounded)
+        w->prompt_max = -1;
+    s.n = s.best_of > s.n ? s.best_of : s.n > 1 ? s.n : 1;
+    s.n = s.n < GPN_WEIGH_CAP / s.prompts ? s.n * s.prompts : GPN_WEIGH_CAP;
+    if (endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
+        w->completion_max = 0;
+    else if (s.limit < 0)
+        w->completion_max = -1;
+    else
+        w->completion_max =
+            s.limit < GPN_WEIGH_CAP / s.n ? s.limit * s.n : GPN_WEIGH_CAP;
+}
+
 /* --- replies --- */
 
 enum { GPN_CHOICES_FEW = 4, GPN_CHOICES_MAX = 1024 };
@@ -18098,6 +18791,7 @@ typedef struct gpn_item {
     gpn_twin *twin;
     unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
     gptner_endpoint endpoint;
+    gpn_weight weight; /* all zero: not weighed */
     size_t index;
     gptner_prompt prompt;
     struct gpn_item *next; /* in the queue of followers; of those at hand */
@@ -18195,6 +18889,25 @@ static gpn_item *gpn_item_new(const gpn_env *env, gpn_item **at_hand,
     }
     it->prompt = p;
     return it;
+}
+
+/* The item's weight, found once. */
+static const gpn_weight *gpn_item_weigh(const gptner_client *c, gpn_item *it)
+{
+    if (it->weight.counted == 0)
+        gpn_prompt_weigh(c, &it->prompt, it->options, &it->weight);
+    return &it->weight;
+}
+
+/* The reply's usage tells how good the weight was. */
+static void gpn_item_learn(const gptner_client *c, const gpn_item *it,
+                           const gptner_usage *usage)
+{
+    char model[GPN_WEIGH_MODEL];
+    if (it->weight.counted == 0 || it->weight.prompt_max < 0)
+        return;
+    gpn_weigh_model(&it->prompt, it->options, model);
+    gpn_weigh_learn(c, model, it->weight.counted, usage->prompt_tokens);
 }
 
 /* What every result says about its prompt. */
@@ -18361,6 +19074,7 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
         return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s, line %lld: %s",
                         t->cfg->input_path, (long long)it->line, it->bad);
     it->adapt |= gpn_adapted(c, gpn_model_of(it->options), 0);
+    gpn_item_weigh(c, it);
     gpn_item_ask(t, it, &ask);
     status = gpn_body_write(&ask, &q->body, err);
     if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
@@ -18489,6 +19203,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
         cls = GPN_CLASS_FAIL;
     }
     work->ok = cls == GPN_CLASS_OK;
+    gpn_item_learn(t->client, it, &view->usage);
     work->prompt_tokens =
         view->usage.prompt_tokens > 0 ? view->usage.prompt_tokens : 0;
     work->completion_tokens =
