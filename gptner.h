@@ -13581,6 +13581,194 @@ static double gpn_money_usd(int64_t money)
     return (double)money / 1e12;
 }
 
+/* "$0.0123": to a hundredth of a cent, small sums to a ten-thousandth; whole
+ * cents as such. */
+static size_t gpn_money_text(char *out, size_t cap, int64_t money)
+{
+    int64_t unit = INT64_C(10000000000);
+    int digits = 2;
+    if (money % unit != 0) {
+        digits = money < unit ? 6 : 4;
+        unit /= digits == 6 ? 10000 : 100;
+    }
+    money = (money + unit / 2) / unit;
+    unit = INT64_C(1000000000000) / unit; /* units a dollar */
+    return gpn_format(out, cap, "$%lld.%0*d", (long long)(money / unit), digits,
+                      (int)(money % unit));
+}
+
+/* ---- the purse: a budget that cannot be exceeded ------------------------- *
+ * What a request can cost at most is set aside before it is sent, and when its
+ * reply is there what it did cost is spent and the rest is free again. A
+ * request that does not fit for what others have set aside waits, behind those
+ * that wait already: were it passed by smaller ones it might wait for ever. One
+ * that does not fit into what is not spent will never fit. Rejected: to count
+ * on what requests cost on the average; it is exceeded sooner or later. */
+
+/* What a request costs, over all its attempts. */
+typedef struct gpn_bill {
+    int64_t worst; /* what an attempt can cost at most; -1: not known */
+    int64_t held;  /* set aside for the next attempt, or the one under way */
+    int64_t spent; /* by the attempts so far, lost ones at their worst */
+    struct gpn_bill *next; /* in the queue of the purse */
+    uint32_t lost;         /* attempts that may have been billed */
+    bool weighed;          /* worst is known, or known not to be known */
+    bool holds;
+    bool waits;
+    bool unknown; /* an attempt cost something, and it is not known what */
+} gpn_bill;
+
+typedef enum gpn_verdict {
+    GPN_PURSE_YES,
+    GPN_PURSE_WAIT,
+    GPN_PURSE_NO,
+    GPN_PURSE_EMPTY /* and nothing else will fit, most likely */
+} gpn_verdict;
+
+enum {
+    GPN_PURSE_TRIES = 100, /* refusals in a row, the purse almost empty, */
+    GPN_PURSE_TRIES_MAX = 100000 /* or not, after which it counts as empty */
+};
+
+typedef struct gpn_purse {
+    gpn_mutex mutex; /* guards all that follows, and the queue in the bills */
+    int64_t limit;
+    int64_t spent;
+    int64_t held;
+    int64_t least;   /* the smallest request so far */
+    int64_t refused; /* requests, */
+    int64_t in_row;  /* and since one was taken */
+    gpn_bill *first; /* the queue */
+    gpn_bill *last;
+} gpn_purse;
+
+static bool gpn_purse_init(gpn_purse *p, int64_t limit)
+{
+    memset(p, 0, sizeof *p);
+    p->limit = limit;
+    p->least = INT64_MAX;
+    return gpn_mutex_init(&p->mutex);
+}
+
+static void gpn_purse_deinit(gpn_purse *p)
+{
+    gpn_mutex_deinit(&p->mutex);
+}
+
+static void gpn_purse_enqueue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    bill->waits = true;
+    bill->next = NULL;
+    if (p->first == NULL) {
+        p->first = bill;
+    } else {
+        p->last->next = bill;
+    }
+    p->last = bill;
+}
+
+static void gpn_purse_dequeue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    gpn_bill *before = NULL;
+    gpn_bill *at = p->first;
+    while (at != NULL && at != bill) {
+        before = at;
+        at = at->next;
+    }
+    if (at == NULL) {
+        return;
+    }
+    if (before == NULL) {
+        p->first = bill->next;
+    } else {
+        before->next = bill->next;
+    }
+    if (p->last == bill) {
+        p->last = before;
+    }
+    bill->waits = false;
+}
+
+static gpn_verdict gpn_purse_refuse_locked(gpn_purse *p)
+{
+    int64_t tries =
+        p->limit - p->spent < p->least ? GPN_PURSE_TRIES : GPN_PURSE_TRIES_MAX;
+    p->refused++;
+    return ++p->in_row < tries ? GPN_PURSE_NO : GPN_PURSE_EMPTY;
+}
+
+/* Set aside what the next attempt of this request can cost. *wake: another that
+ * waits should ask again. */
+static gpn_verdict gpn_purse_take(gpn_purse *p, gpn_bill *bill, bool *wake)
+{
+    gpn_verdict verdict = GPN_PURSE_WAIT;
+    int64_t need = bill->worst;
+    gpn_mutex_lock(&p->mutex);
+    p->least = need < p->least ? need : p->least;
+    if (need > p->limit - p->spent) {
+        verdict = gpn_purse_refuse_locked(p);
+    } else if (need <= p->limit - p->spent - p->held &&
+               (p->first == NULL || p->first == bill)) {
+        verdict = GPN_PURSE_YES;
+        bill->holds = true;
+        bill->held = need;
+        p->held += need;
+        p->in_row = 0;
+    }
+    if (verdict == GPN_PURSE_WAIT && !bill->waits) {
+        gpn_purse_enqueue_locked(p, bill);
+    } else if (verdict != GPN_PURSE_WAIT && bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    *wake = verdict != GPN_PURSE_WAIT && p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return verdict;
+}
+
+/* The attempt has ended and did cost so much, or it is not made. true: another
+ * that waits should ask again. */
+static bool gpn_purse_pay(gpn_purse *p, gpn_bill *bill, int64_t cost)
+{
+    bool wake;
+    gpn_mutex_lock(&p->mutex);
+    p->held -= bill->held;
+    p->spent = gpn_money_add(p->spent, cost);
+    bill->held = 0;
+    bill->holds = false;
+    if (bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    wake = p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return wake;
+}
+
+/* The request is sent a second time within its attempt, for its first reply
+ * may only have been lost: that is spent, and as much is set aside once more.
+ * false: it does not fit, or others wait. */
+static bool gpn_purse_again(gpn_purse *p, const gpn_bill *bill)
+{
+    bool fits;
+    gpn_mutex_lock(&p->mutex);
+    fits = p->first == NULL && bill->held <= p->limit - p->spent - p->held;
+    if (fits) {
+        p->spent = gpn_money_add(p->spent, bill->held);
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return fits;
+}
+
+/* The reply of an attempt was lost, which may have cost all that it can. */
+static void gpn_bill_lose(gpn_bill *bill)
+{
+    bill->lost++;
+    if (bill->worst < 0) {
+        bill->unknown = true;
+    } else {
+        bill->spent = gpn_money_add(bill->spent, bill->worst);
+    }
+}
+
 #endif
 
 /* ---- the gate ------------------------------------------------------------ */
@@ -13715,6 +13903,9 @@ typedef struct gpn_work {
     int64_t due_ms; /* parked until then */
     int64_t prompt_tokens;
     int64_t completion_tokens;
+#ifndef GPTNER_NO_COST
+    gpn_bill bill;
+#endif
     bool ok;
 } gpn_work;
 
@@ -13736,6 +13927,10 @@ typedef struct gpn_work_ops {
     void (*settle_fn)(void *ctx, gpn_work *work, const gptner_error *err);
     /* Serial. Takes the work and frees it. false: cancel the run. */
     bool (*deliver_fn)(void *ctx, gpn_work *work);
+    /* Sets worst in the work's bill; not OK: that is not known, err says why.
+     * NULL: the work is not billed. */
+    gptner_status (*weigh_bill_fn)(void *ctx, gpn_work *work,
+                                   gptner_error *err);
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
@@ -13757,10 +13952,14 @@ typedef struct gpn_run_spec {
     int max_workers;  /* 0: the pool's */
     size_t max_ahead; /* 0: 1024, or 8 for each worker */
     bool as_completed;
-    bool single;        /* one work, in the calling thread */
-    bool drain;         /* after a stop read the source to its end */
-    int64_t timeout_ms; /* 0: none */
-    int64_t total;      /* -1: unknown */
+    bool single; /* one work, in the calling thread */
+    bool drain;  /* after a stop read the source to its end */
+#ifndef GPTNER_NO_COST
+    gpn_purse *purse; /* NULL: no budget */
+#endif
+    double max_cost_usd; /* for progress */
+    int64_t timeout_ms;  /* 0: none */
+    int64_t total;       /* -1: unknown */
     gptner_progress_fn progress_fn;
     void *progress_user;
     int progress_every_ms; /* 0: 100 */
@@ -13804,6 +14003,9 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     bool starved; /* a driver waits for the source or the window */
     gpn_stop stop;
     gptner_run_summary sum;
+#ifndef GPTNER_NO_COST
+    int64_t cost; /* of works that ended; -1: not known */
+#endif
     gptner_error why; /* of the stop */
     /* these do not change while drivers run */
     size_t mask; /* of ring; its size is a power of two, >= max_ahead */
@@ -13823,6 +14025,7 @@ typedef struct gpn_slot {
     size_t number;  /* in driver->slots */
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
+    bool poor;      /* it waits for money */
     gpn_conn conn;
 } gpn_slot;
 
@@ -14144,6 +14347,14 @@ static void gpn_run_count_locked(gpn_run *run, const gpn_work *work)
     }
     run->sum.prompt_tokens += work->prompt_tokens;
     run->sum.completion_tokens += work->completion_tokens;
+#ifndef GPTNER_NO_COST
+    run->sum.cost_unknown += work->bill.lost;
+    if (work->bill.unknown) {
+        run->cost = -1;
+    } else if (run->cost >= 0) {
+        run->cost = gpn_money_add(run->cost, work->bill.spent);
+    }
+#endif
 }
 
 /* The work has its result. */
@@ -14187,11 +14398,140 @@ static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
     gpn_run_finish(run, work);
 }
 
+/* --- money --- */
+
+#ifdef GPTNER_NO_COST
+
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return 0;
+}
+
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    GPN_UNUSED(slot);
+    GPN_UNUSED(before);
+}
+
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+}
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    GPN_UNUSED(run);
+    return -1.0;
+}
+
+#else
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    return run->cost < 0 ? -1.0 : gpn_money_usd(run->cost);
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    return slot->work->bill.spent;
+}
+
+/* What an attempt can cost at most is in the bill; or err says why that is not
+ * known. */
+static gptner_status gpn_slot_weigh(const gpn_slot *slot, gptner_error *err)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    gptner_status status = GPTNER_OK;
+    if (!bill->weighed || bill->worst < 0) {
+        bill->worst = -1;
+        status = spec->ops->weigh_bill_fn(spec->ctx, slot->work, err);
+        bill->weighed = true;
+    }
+    return status;
+}
+
+/* The attempt is over, or is not made: what was set aside for it is free again
+ * but for what was spent since before. */
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    gpn_run *run = slot->driver->run;
+    gpn_bill *bill = &slot->work->bill;
+    slot->poor = false;
+    if ((bill->holds || bill->waits) &&
+        gpn_purse_pay(run->spec->purse, bill, bill->spent - before)) {
+        gpn_run_wake(run);
+    }
+}
+
+/* The attempt is given up, and its reply with it. */
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    int64_t before = slot->work->bill.spent;
+    if (slot->driver->run->spec->ops->weigh_bill_fn != NULL &&
+        slot->conn.sent_ms != 0) {
+        gpn_slot_weigh(slot, NULL);
+        gpn_bill_lose(&slot->work->bill);
+        gpn_slot_pay(slot, before);
+    }
+}
+
+/* May the request be sent a second time within its attempt? The first reply
+ * may only have been lost. */
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    if (spec->ops->weigh_bill_fn == NULL || slot->conn.sent_ms == 0) {
+        return true;
+    }
+    if (bill->holds && !gpn_purse_again(spec->purse, bill)) {
+        return false;
+    }
+    gpn_slot_weigh(slot, NULL);
+    gpn_bill_lose(bill);
+    slot->conn.sent_ms = 0; /* of the second time nothing is sent yet */
+    return true;
+}
+
+/* Why a request does not fit into the budget. */
+static void gpn_slot_too_dear(const gpn_slot *slot, gptner_error *err)
+{
+    gpn_purse *purse = slot->driver->run->spec->purse;
+    char need[32], spent[32], limit[32];
+    gpn_money_text(need, sizeof need, slot->work->bill.worst);
+    gpn_mutex_lock(&purse->mutex);
+    gpn_money_text(spent, sizeof spent, purse->spent);
+    gpn_money_text(limit, sizeof limit, purse->limit);
+    gpn_mutex_unlock(&purse->mutex);
+    gpn_fail(err, GPTNER_ERR_BUDGET,
+             "budget of %s: %s is spent, and a prompt that may cost %s does "
+             "not fit; raise max_cost_usd or lower max_tokens",
+             limit, spent, need);
+}
+
+#endif
+
 /* --- one attempt --- */
 
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
 {
-    return gpn_gate_open(&((gpn_slot *)ctx)->driver->pool->gate, now);
+    gpn_slot *slot = (gpn_slot *)ctx;
+    return gpn_gate_open(&slot->driver->pool->gate, now) &&
+           gpn_slot_again(slot);
 }
 
 static bool gpn_slot_divert(void *ctx, const gpn_http *http)
@@ -14212,6 +14552,7 @@ static gptner_status gpn_slot_body(void *ctx, const char *data, size_t len,
 static void gpn_slot_release(gpn_slot *slot)
 {
     gpn_driver *d = slot->driver;
+    gpn_slot_pay(slot, gpn_slot_spent(slot));
     slot->work = NULL;
     slot->running = false;
     d->until[slot->number] = INT64_MAX;
@@ -14288,10 +14629,12 @@ static void gpn_slot_ended(gpn_slot *slot)
     const gpn_run_spec *spec = d->run->spec;
     gptner_error err = GPN_ZERO;
     int64_t server_ms = -1;
+    int64_t spent = gpn_slot_spent(slot);
     gpn_class cls;
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
+    gpn_slot_pay(slot, spent);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -14325,6 +14668,58 @@ static void gpn_slot_step(gpn_slot *slot, int64_t now, unsigned ready)
     }
 }
 
+#ifndef GPTNER_NO_COST
+/* The request is not sent, for want of money. */
+static void gpn_slot_refuse(gpn_slot *slot, const gptner_error *why)
+{
+    gpn_run *run = slot->driver->run;
+    gptner_error err;
+    bool first = slot->work->budget.attempts == 0;
+    gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: %s", first ? "" : " again",
+             why->message);
+    gpn_mutex_lock(&run->lock);
+    run->sum.not_sent += first;
+    gpn_mutex_unlock(&run->lock);
+    gpn_slot_settle(slot, &err);
+}
+
+/* Set aside what the attempt can cost. false: the slot waits until there is
+ * money, or the work has ended without it. Asked before the gate and the
+ * limits, for what they grant is for now, and this is for as long as it takes.
+ */
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    gpn_driver *d = slot->driver;
+    gpn_run *run = d->run;
+    gpn_purse *purse = run->spec->purse;
+    gptner_error why = GPN_ZERO;
+    gpn_verdict verdict;
+    bool wake = false;
+    if (purse == NULL || slot->work->bill.holds) {
+        return true;
+    }
+    if (gpn_slot_weigh(slot, &why) != GPTNER_OK) {
+        gpn_slot_refuse(slot, &why);
+        return false;
+    }
+    verdict = gpn_purse_take(purse, &slot->work->bill, &wake);
+    slot->poor = verdict == GPN_PURSE_WAIT;
+    if (wake) {
+        gpn_run_wake(run);
+    }
+    if (slot->poor) {
+        d->until[slot->number] = run->deadline_ms;
+    } else if (verdict != GPN_PURSE_YES) {
+        gpn_slot_too_dear(slot, &why);
+        if (verdict == GPN_PURSE_EMPTY) {
+            gpn_run_stop(run, GPN_STOP_SOFT, &why);
+        }
+        gpn_slot_refuse(slot, &why);
+    }
+    return verdict == GPN_PURSE_YES;
+}
+#endif
+
 /* Start an attempt, unless the gate says later. */
 static void gpn_slot_start(gpn_slot *slot, int64_t now)
 {
@@ -14334,7 +14729,11 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn *conn = &slot->conn;
     gpn_work *work = slot->work;
     gptner_error err = GPN_ZERO;
-    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
+    int64_t later;
+    if (!gpn_slot_afford(slot)) {
+        return;
+    }
+    later = gpn_gate_enter(&pool->gate, pool->env, now);
     if (later > now) {
         d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
         return;
@@ -14409,6 +14808,9 @@ static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
         gpn_slot *slot = d->slots[i];
         gpn_work *work = slot->work;
         if (work != NULL && (stop == GPN_STOP_HARD || !slot->running)) {
+            if (slot->running) {
+                gpn_slot_lose(slot);
+            }
             gpn_conn_abort(&slot->conn);
             gpn_slot_release(slot);
             gpn_run_settle_stopped(d->run, work);
@@ -14471,6 +14873,7 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     p->in_flight = (int64_t)run->in_flight;
     p->prompt_tokens = run->sum.prompt_tokens;
     p->completion_tokens = run->sum.completion_tokens;
+    p->cost_usd = gpn_run_cost(run);
     gpn_mutex_unlock(&run->lock);
     p->elapsed_ms = now - run->started_ms;
     if (dt > 0) { /* smoothed over about three seconds */
@@ -14555,7 +14958,7 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
     size_t i;
     for (i = 0; i < d->used; i++) {
         gpn_slot *slot = d->slots[i];
-        if (d->until[i] > now || slot->work == NULL) {
+        if ((d->until[i] > now && !slot->poor) || slot->work == NULL) {
             continue;
         }
         if (slot->running) {
@@ -14630,6 +15033,7 @@ static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
     }
     run->mask = size - 1;
     run->why.retry_after_ms = -1;
+    run->progress.max_cost_usd = spec->max_cost_usd;
     run->ring =
         (gpn_work **)gpn_mem_zalloc(pool->env, 2 * size * sizeof *run->ring);
     if (run->ring == NULL) {
@@ -14748,6 +15152,7 @@ static void gpn_run_drive(gpn_run *run)
         gpn_run_report(run, gpn_clock_ms(run->pool->env), true);
     }
     run->sum.total = (int64_t)run->begun;
+    run->sum.cost_usd = gpn_run_cost(run);
     run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
 }
 
@@ -14941,6 +15346,27 @@ static void gpn_bar_count(char *out, size_t cap, int64_t n)
     }
 }
 
+/* ", $0.0123 of $1.00"; nothing if the price is not known. */
+static void gpn_bar_cost(char *out, size_t cap, const gptner_progress *p)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(cap);
+    GPN_UNUSED(p);
+    out[0] = '\0';
+#else
+    char cost[32], most[32];
+    bool budget = p->max_cost_usd > 0.0;
+    out[0] = '\0';
+    if (p->cost_usd > 0.0 || (budget && p->cost_usd >= 0.0)) {
+        gpn_money_text(cost, sizeof cost, gpn_money_from(p->cost_usd, 1e12));
+        gpn_money_text(most, sizeof most,
+                       gpn_money_from(p->max_cost_usd, 1e12));
+        gpn_format(out, cap, ", %s%s%s", cost, budget ? " of " : "",
+                   budget ? most : "");
+    }
+#endif
+}
+
 /* What stands right of the bar: "37/100 [00:04<00:06, 9.1/s, ...]". */
 static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
 {
@@ -14949,6 +15375,7 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
     char tokens[24];
     char total[24];
     char more[64];
+    char cost[80];
     int64_t tenths = (int64_t)(p->per_second * 10.0 + 0.5);
     gpn_bar_time(elapsed, sizeof elapsed, p->elapsed_ms);
     gpn_bar_time(eta, sizeof eta, p->eta_ms);
@@ -14963,10 +15390,11 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
         gpn_format(more, sizeof more, ", %lld retries, %lld failed",
                    (long long)p->retries, (long long)p->failed);
     }
-    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens]",
+    gpn_bar_cost(cost, sizeof cost, p);
+    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens%s]",
                       (long long)p->done, total, elapsed, eta,
                       (long long)(tenths / 10), (int)(tenths % 10), more,
-                      tokens);
+                      tokens, cost);
 }
 
 /* " 37%|#####     | " of the given width; nothing when the total is unknown */
@@ -15257,6 +15685,7 @@ static void gpn_result_blank(gptner_result *r)
     r->message = "";
     r->retry_after_ms = -1;
     memset(&r->usage, 0xff, sizeof r->usage); /* -1: not told */
+    r->cost_usd = -1.0;
 }
 
 /* Without the white space in front. */
@@ -18311,6 +18740,7 @@ enum {
     GPN_OUT_JSON,
     GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
     GPN_OUT_NUMBER, /* an int, known unless 0 */
+    GPN_OUT_MONEY,  /* a double, known from 0 on */
     GPN_OUT_CHOICES,
     GPN_OUT_USAGE,
     GPN_OUT_ERROR,
@@ -18360,6 +18790,7 @@ static const gpn_member gpn_out_members[] = {
     {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
     {"error", GPN_OUT_ERROR, 0},
     {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
+    {"cost_usd", GPN_OUT_MONEY, offsetof(gptner_result, cost_usd)},
     {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
     {"", GPN_OUT_END, 0}};
 
@@ -18402,6 +18833,10 @@ static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
         case GPN_OUT_NUMBER:
             if (*(const int *)from != 0)
                 gptner_json_put_int64(w, m->key, *(const int *)from);
+            break;
+        case GPN_OUT_MONEY:
+            if (*(const double *)from >= 0.0)
+                gptner_json_put_double(w, m->key, *(const double *)from);
             break;
         case GPN_OUT_CHOICES:
             gptner_json_put_array(w, m->key);
@@ -18919,6 +19354,10 @@ static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
     r->tag = it->prompt.tag;
     r->attempts = it->work.budget.attempts;
     r->total_ms = it->work.started_ms != 0 ? now - it->work.started_ms : 0;
+#ifndef GPTNER_NO_COST
+    r->cost_usd =
+        it->work.bill.unknown ? -1.0 : gpn_money_usd(it->work.bill.spent);
+#endif
 }
 
 /* Give the item a result, a copy of view; if there is no memory for one, its
@@ -18939,6 +19378,7 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
         r->tag = view->tag;
         r->attempts = view->attempts;
         r->total_ms = view->total_ms;
+        r->cost_usd = view->cost_usd;
         r->status = lost ? GPTNER_ERR_NO_MEMORY : view->status;
         r->message = it->spare_text;
         r->http_status = view->http_status;
@@ -19137,6 +19577,112 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
+#ifdef GPTNER_NO_COST
+
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    GPN_UNUSED(c);
+    GPN_UNUSED(it);
+    GPN_UNUSED(reply);
+    GPN_UNUSED(f);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    GPN_UNUSED(ctx);
+    GPN_UNUSED(work);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+#else
+
+static bool gpn_prompt_rate(const gptner_client *c, const gptner_prompt *p,
+                            const gptner_options *o, gpn_rate *rate)
+{
+    gptner_price price;
+    return gpn_price_get(c, gpn_prompt_model(p, o), &price) &&
+           gpn_rate_of(&price, false, rate);
+}
+
+/* What this prompt can cost at most, once sent; -1: err says why that is not
+ * known. */
+static int64_t gpn_prompt_worst(const gptner_client *c, const gptner_prompt *p,
+                                const gptner_options *o, const gpn_weight *w,
+                                gptner_error *err)
+{
+    gptner_str model = gpn_prompt_model(p, o);
+    gpn_rate rate;
+    if (!gpn_prompt_rate(c, p, o, &rate)) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs the price of the model, and that of %.*s is "
+                 "not known; set config.prices or config.prices_file",
+                 (int)(model.len < 100 ? model.len : 100), model.ptr);
+        return -1;
+    }
+    if (w->completion_max < 0 && rate.output > 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs a limit of the answer; set max_tokens");
+        return -1;
+    }
+    if (w->prompt_max < 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "what the prompt costs cannot be told before it is sent: it "
+                 "holds more than text, or searches; send it without a budget");
+        return -1;
+    }
+    if (rate.cached > rate.input)
+        rate.input = rate.cached;
+    return gpn_rate_cost(&rate, w->prompt_max, 0, w->completion_max);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    work->bill.worst = 0; /* a line that is no prompt is not sent */
+    if (it->bad == NULL)
+        work->bill.worst = gpn_prompt_worst(t->client, &it->prompt, it->options,
+                                            gpn_item_weigh(t->client, it), err);
+    return work->bill.worst < 0 ? GPTNER_ERR_CONFIG : GPTNER_OK;
+}
+
+/* Put what the attempt did cost on the item's bill. A reply with an error is
+ * not billed. One that was lost after the request was sent, or that tells no
+ * usage, may have cost all that it can. */
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    gpn_bill *bill = &it->work.bill;
+    int64_t cost = -1;
+    bool priced;
+    gpn_rate rate;
+    if (!reply->sent ||
+        (reply->http_status != 0 && reply->http_status / 100 != 2))
+        return;
+    if (reply->status == GPTNER_OK && f->failed && f->n_choices == 0 &&
+        f->r.usage.prompt_tokens < 0)
+        return;
+    priced = gpn_prompt_rate(c, &it->prompt, it->options, &rate);
+    if (priced)
+        cost = gpn_rate_usage(&rate, &f->r.usage);
+    if (cost >= 0) {
+        bill->spent = gpn_money_add(bill->spent, cost);
+    } else if (!priced && f->r.usage.prompt_tokens >= 0) {
+        bill->unknown = true;
+    } else {
+        bill->worst = priced ? gpn_prompt_worst(c, &it->prompt, it->options,
+                                                gpn_item_weigh(c, it), NULL)
+                             : -1;
+        bill->weighed = true;
+        gpn_bill_lose(bill);
+    }
+}
+
+#endif
+
 static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
                                               gpn_reply *reply, gpn_fields *f,
                                               int64_t *delay_ms,
@@ -19188,6 +19734,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     }
     gpn_fields_init(&f, env, reply->body);
     cls = gpn_item_decide(t, it, reply, &f, delay_ms, err);
+    gpn_item_charge(t->client, it, reply, &f);
     gpn_item_describe(it, reply->now_ms, view);
     view->choices = f.choices;
     view->n_choices = f.n_choices;
@@ -19841,13 +20388,18 @@ static bool gpn_task_deliver(void *ctx, gpn_work *work)
     return gpn_task_share_due(t, in_order) && go_on;
 }
 
-static const gpn_work_ops gpn_task_ops = {
-    gpn_task_next,   gpn_item_build,  NULL, NULL, gpn_item_judge,
-    gpn_item_settle, gpn_task_deliver};
+static const gpn_work_ops gpn_task_ops = {gpn_task_next,
+                                          gpn_item_build,
+                                          NULL,
+                                          NULL,
+                                          gpn_item_judge,
+                                          gpn_item_settle,
+                                          gpn_task_deliver,
+                                          gpn_item_weigh_bill};
 
 static const gpn_work_ops gpn_live_ops = {
-    gpn_task_next,  gpn_item_build,  gpn_item_divert, gpn_item_body,
-    gpn_item_judge, gpn_item_settle, gpn_task_deliver};
+    gpn_task_next,  gpn_item_build,  gpn_item_divert,  gpn_item_body,
+    gpn_item_judge, gpn_item_settle, gpn_task_deliver, gpn_item_weigh_bill};
 
 /* One work, in the calling thread. */
 static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
@@ -19952,6 +20504,34 @@ GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
 
 /* --- many prompts --- */
 
+/* Can a run with this budget begin? The options of the configuration must do,
+ * whatever the prompts bring themselves. */
+static gptner_status gpn_budget_check(const gptner_client *c, double usd,
+                                      gptner_error *err)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(c);
+    return usd < 0.0 || usd > 0.0
+               ? gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "max_cost_usd: GPTNER_NO_COST is set")
+               : GPTNER_OK;
+#else
+    gptner_prompt p = GPN_ZERO;
+    gptner_error why = GPN_ZERO;
+    gpn_weight w;
+    if (!(usd >= 0.0))
+        return gpn_refuse(err, "max_cost_usd: below 0, or not a number");
+    if (!(usd > 0.0))
+        return GPTNER_OK;
+    p.text = gptner_str_from("");
+    gpn_prompt_weigh(c, &p, &c->cfg.options, &w);
+    if (gpn_prompt_worst(c, &p, &c->cfg.options, &w, &why) < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG, "max_cost_usd: %s",
+                        why.message);
+    return GPTNER_OK;
+#endif
+}
+
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
@@ -20039,6 +20619,7 @@ static void gpn_task_spec(gpn_task *t, gpn_run_spec *spec)
     spec->progress_fn = cfg->progress_fn;
     spec->progress_user = cfg->progress_user;
     spec->progress_every_ms = cfg->progress_every_ms;
+    spec->max_cost_usd = cfg->max_cost_usd;
     if (t->twins != NULL) {
         spec->total = -1;
         if (cfg->progress_fn != NULL) {
@@ -20073,6 +20654,34 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
     return status;
 }
 
+/* Run the prompts, within the budget if there is one. */
+static gptner_status gpn_task_run(gpn_task *t, gpn_run_spec *spec,
+                                  gptner_run_summary *sum, gptner_error *err)
+{
+    gptner_status status;
+#ifndef GPTNER_NO_COST
+    gpn_purse purse;
+    if (t->cfg->max_cost_usd > 0.0) {
+        char limit[32], spent[32];
+        if (!gpn_purse_init(&purse, gpn_money_from(t->cfg->max_cost_usd, 1e12)))
+            return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
+        spec->purse = &purse;
+        status = gpn_pool_run(t->client->pool, spec, sum, err);
+        gpn_purse_deinit(&purse);
+        if (status != GPTNER_OK || purse.refused == 0)
+            return status;
+        gpn_money_text(limit, sizeof limit, purse.limit);
+        gpn_money_text(spent, sizeof spent, purse.spent);
+        return gpn_fail(err, GPTNER_ERR_BUDGET,
+                        "run: %lld requests did not fit into the budget of %s, "
+                        "of which %s is spent; raise max_cost_usd",
+                        (long long)purse.refused, limit, spent);
+    }
+#endif
+    status = gpn_pool_run(t->client->pool, spec, sum, err);
+    return status;
+}
+
 static gptner_status gpn_run_prompts(gptner_client *client,
                                      const gptner_run_config *run,
                                      bool keep_raw, gptner_run_summary *summary,
@@ -20090,6 +20699,8 @@ static gptner_status gpn_run_prompts(gptner_client *client,
     if (client == NULL || run == NULL)
         return gpn_refuse(err, "run: client or configuration is NULL");
     status = gpn_task_check(run, err);
+    if (status == GPTNER_OK)
+        status = gpn_budget_check(client, run->max_cost_usd, err);
     if (status != GPTNER_OK)
         return status;
     memset(&t, 0, sizeof t);
@@ -20103,7 +20714,7 @@ static gptner_status gpn_run_prompts(gptner_client *client,
         gpn_task_spec(&t, &spec);
         if (err != NULL)
             memset(err, 0, sizeof *err);
-        status = gpn_pool_run(client->pool, &spec, summary, err);
+        status = gpn_task_run(&t, &spec, summary, err);
         status = gpn_task_finish(&t, status, summary, err);
     } else {
         gpn_out_close(&t.out, false);
@@ -20449,8 +21060,8 @@ static void gpn_call_deinit(gpn_call *call)
 }
 
 static const gpn_work_ops gpn_call_ops = {
-    gpn_call_next,  gpn_call_build,  gpn_call_divert, gpn_call_body,
-    gpn_call_judge, gpn_call_settle, gpn_call_deliver};
+    gpn_call_next,  gpn_call_build,  gpn_call_divert,  gpn_call_body,
+    gpn_call_judge, gpn_call_settle, gpn_call_deliver, NULL};
 
 static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
 {
