@@ -18515,10 +18515,12 @@ static gptner_status gpn_fields_load(gpn_fields *f, const gptner_client *c,
                                      gptner_error *err)
 {
     gptner_json_error why;
-    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK) {
+        memset(&f->r.usage, 0xff, sizeof f->r.usage); /* half a number */
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "%s: reply is not JSON: byte %lld of %lld: %s", what,
                         (long long)why.offset, (long long)len, why.message);
+    }
     if (f->failed)
         gpn_fields_mask(f, c);
     return GPTNER_OK;
