@@ -5605,12 +5605,15 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     return status;
 }
 
-/* ---- tokens: how many a vocabulary of 200,000 would make, about ----
+/* ---- tokens ----
  *
- * The tokenizer first cuts a text into pieces: a word with the one sign or
- * space before it, up to three digits, a run of signs, a run of white space.
- * This is done here alike. What a piece costs is a sum over its characters,
- * in 64ths of a token, with coefficients fitted to texts in many languages. */
+ * How many the vocabulary o200k would make of a text. Its tokenizer first cuts
+ * a text into pieces (a word with the one sign or space before it, up to three
+ * digits, a run of signs, a run of white space), and then looks each piece up.
+ * The cuts are made here alike. In place of the look-up, a price in 64ths of a
+ * token is put together from what the piece is made of: for a Latin word its
+ * pairs of letters, which tell common words from rare ones, for other scripts
+ * the place in the run. tests/tokens/ has the fit of these prices. */
 
 enum {
     GPN_TOK_SPACE,
@@ -5618,7 +5621,7 @@ enum {
     GPN_TOK_DIGIT,
     GPN_TOK_MARK, /* of ASCII */
     GPN_TOK_LATIN,
-    GPN_TOK_BAD, /* a byte that is not UTF-8; from here on rows of a table */
+    GPN_TOK_BAD, /* a byte that is not UTF-8 */
     GPN_TOK_PUNCT,
     GPN_TOK_SYMBOL,
     GPN_TOK_EMOJI, /* the last that is no letter */
@@ -5631,32 +5634,78 @@ enum {
     GPN_TOK_THAI,
     GPN_TOK_HANGUL,
     GPN_TOK_KANA,
+    GPN_TOK_HANJA, /* Han where Kana was seen before */
     GPN_TOK_HAN,
     GPN_TOK_OTHER,
+    GPN_TOK_END,
+    /* what stands before a word: rows of pairs, after those of the letters */
+    GPN_TOK_AFTER_SPACE = 27,
+    GPN_TOK_AFTER_NONE,
+    GPN_TOK_AFTER_MARK,
+    GPN_TOK_AFTER_APOSTROPHE,
     GPN_TOK_ONE = 64 /* a token */
 };
 
-/* What a run of one kind costs: its first character, each of the next three,
- * each of the next four, each further one. */
-static const uint8_t gpn_tok_costs[GPN_TOK_OTHER - GPN_TOK_BAD + 1][4] = {
-    {64, 64, 64, 64},     /* BAD */
-    {64, 40, 40, 40},     /* PUNCT */
-    {90, 64, 64, 64},     /* SYMBOL */
-    {150, 120, 120, 120}, /* EMOJI */
-    {64, 10, 14, 20},     /* CYRILLIC */
-    {64, 20, 24, 24},     /* GREEK */
-    {64, 20, 24, 24},     /* HEBREW */
-    {64, 16, 20, 20},     /* ARABIC */
-    {64, 16, 20, 20},     /* NAGARI */
-    {64, 30, 30, 30},     /* INDIC */
-    {64, 30, 26, 26},     /* THAI */
-    {64, 44, 44, 44},     /* HANGUL */
-    {64, 44, 44, 44},     /* KANA */
-    {64, 48, 46, 46},     /* HAN */
-    {128, 80, 80, 80},    /* OTHER */
+/* What a letter adds after another one, a to z and any other, in 32nds of a
+ * token: '1' is 0. */
+/* clang-format off */
+static const char gpn_tok_pairs[][28] = {
+    "=54):<+9<87)3.I0J,/'>:;0&=C",
+    "9BC</IB@@0H$@@:NU/189D6H1SH",
+    ";H@C,LJ0=C1-H.9BV-@';HHX1BK",
+    "HQM7:QEOL=H@9JIGLA:HLSCD<NW",
+    "<E:0=69CKGF6=6G<G427KC::9IQ",
+    "<FK=561N@[B4@3:SU1E)EZKF2JJ",
+    "IMVL5GA8H[J5D9AS[6=<FGTP;BT",
+    "@HG14NAFDG;4@.=SX1D.I:=[<ON",
+    "0,(#+)%:=62%0&')=+$#@3;2,-;",
+    ">=N<3E=QFU#JU7:@NG/DEG-R2@G",
+    "DA@36>3@JYH;J7NKFC75L[;HFLQ",
+    "BAH69;AHG[D8GDFFWD;;EH@Z.[R",
+    ":6I7+PDOAWE76C=3NI4@AZFU;PK",
+    "BT8-780=JG:7=9DBXJ1,H>HZ9FL",
+    "832)6+)@C-.*0+81I'2.89+:%BE",
+    ";KA30C@0ESH,9I8<Q*:+@IIF2BO",
+    "#B>9>NEN9P@/MERAF9@;(J[JPVB",
+    "AG<37<6=GJ==;6CCS:77JF4N-QM",
+    "ISD57CE<IVCCEDG<IC56GN0U.NO",
+    "CQG@9DI7D[D<BBE>[59>HO2E,EN",
+    "430&,3'B:@7#.(<)U#*$M9;0'@A",
+    "8JE=(J:J;EB>/A9FH:D@ER,G;TE",
+    "CIN=7FR3H[B7:0CI[=7G[J<MJWY",
+    "AF>@<KJ#;[BK5NI9QIH2M>Q9.RM",
+    "PPMII[N[R[OCLILJP9<=[[@[HQV",
+    "7@=50Q>1EM@<I6><DGB3>K2I0@F",
+    "582.2*119A2+7+0:H,0.<<9,1@9",
+    ":;8,3843B372:2@8H413CA)E(CK",
+    "@C@28=::KGC;><H>L778FC<H1M[",
+    "PPK=EHGEPNIALFWJTE@AYMES:W[",
+    "W;KRORZP[R[33K[[;7E2Z<Z;Q;V",
+};
+/* clang-format on */
+
+/* The first character of a run, each of the next three, of the next four, and
+ * each further one; from GPN_TOK_BAD on. */
+static const uint8_t gpn_tok_costs[][4] = {
+    {64, 64, 64, 64},    /* BAD */
+    {41, 28, 28, 28},    /* PUNCT */
+    {115, 23, 23, 23},   /* SYMBOL */
+    {92, 146, 146, 146}, /* EMOJI */
+    {61, 7, 14, 10},     /* CYRILLIC */
+    {54, 12, 32, 17},    /* GREEK */
+    {52, 23, 28, 26},    /* HEBREW */
+    {45, 18, 17, 24},    /* ARABIC */
+    {49, 13, 23, 26},    /* NAGARI */
+    {43, 32, 25, 14},    /* INDIC */
+    {66, 22, 25, 27},    /* THAI */
+    {65, 43, 51, 62},    /* HANGUL */
+    {49, 37, 43, 38},    /* KANA */
+    {79, 58, 58, 58},    /* HANJA */
+    {58, 58, 58, 58},    /* HAN */
+    {52, 22, 19, 17},    /* OTHER */
 };
 
-/* Where a kind begins: code point << 8 | kind. */
+/* Where a kind begins: code point * 256 + kind. */
 static const uint32_t gpn_tok_ranges[] = {
     0x000080u << 8 | GPN_TOK_SYMBOL, 0x0000a0u << 8 | GPN_TOK_SPACE,
     0x0000a1u << 8 | GPN_TOK_PUNCT,  0x0000aau << 8 | GPN_TOK_LATIN,
@@ -5669,15 +5718,14 @@ static const uint32_t gpn_tok_ranges[] = {
     0x000750u << 8 | GPN_TOK_ARABIC, 0x000780u << 8 | GPN_TOK_OTHER,
     0x000900u << 8 | GPN_TOK_NAGARI, 0x000980u << 8 | GPN_TOK_INDIC,
     0x000e00u << 8 | GPN_TOK_THAI,   0x000e80u << 8 | GPN_TOK_OTHER,
-    0x001100u << 8 | GPN_TOK_OTHER,  0x001e00u << 8 | GPN_TOK_LATIN,
-    0x001f00u << 8 | GPN_TOK_GREEK,  0x002000u << 8 | GPN_TOK_SPACE,
-    0x00200bu << 8 | GPN_TOK_PUNCT,  0x002070u << 8 | GPN_TOK_SYMBOL,
-    0x003000u << 8 | GPN_TOK_SPACE,  0x003001u << 8 | GPN_TOK_PUNCT,
-    0x003041u << 8 | GPN_TOK_KANA,   0x003130u << 8 | GPN_TOK_OTHER,
-    0x003200u << 8 | GPN_TOK_SYMBOL, 0x003400u << 8 | GPN_TOK_OTHER,
-    0x004e00u << 8 | GPN_TOK_HAN,    0x00a000u << 8 | GPN_TOK_OTHER,
-    0x00ac00u << 8 | GPN_TOK_HANGUL, 0x00d7a4u << 8 | GPN_TOK_OTHER,
-    0x00f900u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
+    0x001e00u << 8 | GPN_TOK_LATIN,  0x001f00u << 8 | GPN_TOK_GREEK,
+    0x002000u << 8 | GPN_TOK_SPACE,  0x00200bu << 8 | GPN_TOK_PUNCT,
+    0x002070u << 8 | GPN_TOK_SYMBOL, 0x003000u << 8 | GPN_TOK_SPACE,
+    0x003001u << 8 | GPN_TOK_PUNCT,  0x003041u << 8 | GPN_TOK_KANA,
+    0x003130u << 8 | GPN_TOK_OTHER,  0x003200u << 8 | GPN_TOK_SYMBOL,
+    0x003400u << 8 | GPN_TOK_OTHER,  0x004e00u << 8 | GPN_TOK_HAN,
+    0x00a000u << 8 | GPN_TOK_OTHER,  0x00ac00u << 8 | GPN_TOK_HANGUL,
+    0x00d7a4u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
     0x00fe00u << 8 | GPN_TOK_PUNCT,  0x00fe70u << 8 | GPN_TOK_ARABIC,
     0x00ff01u << 8 | GPN_TOK_PUNCT,  0x00ff66u << 8 | GPN_TOK_KANA,
     0x00ffa0u << 8 | GPN_TOK_OTHER,  0x00ffe0u << 8 | GPN_TOK_SYMBOL,
@@ -5685,7 +5733,8 @@ static const uint32_t gpn_tok_ranges[] = {
     0x020000u << 8 | GPN_TOK_OTHER,
 };
 
-static int gpn_tok_far(const char *p, size_t len, size_t *n)
+/* The kind of the first character beyond ASCII, and its bytes. */
+static GPN_NOINLINE int gpn_tok_far(const char *p, size_t len, size_t *n)
 {
     size_t low = 0, high = GPN_COUNT(gpn_tok_ranges), mid;
     uint32_t cp;
@@ -5706,17 +5755,30 @@ static int gpn_tok_far(const char *p, size_t len, size_t *n)
     return (int)(gpn_tok_ranges[low] & 0xff);
 }
 
-/* The kind of the first character, and its bytes. */
-static int gpn_tok_kind(const char *p, size_t len, size_t *n)
+/* Under way in a text. */
+typedef struct gpn_tok {
+    const char *p, *end;
+    int64_t cost;
+    int before;    /* what goes in front of the next word */
+    int strange;   /* 16 times what a word lately cost beyond one token */
+    bool japanese; /* Kana was seen */
+} gpn_tok;
+
+/* The kind at p, and its bytes. */
+static int gpn_tok_peek(const gpn_tok *t, size_t *n)
 {
-    unsigned c = (unsigned char)*p;
+    unsigned c;
 
     *n = 1;
+    if (t->p == t->end) {
+        return GPN_TOK_END;
+    }
+    c = (unsigned char)*t->p;
     if ((c | 0x20) - 'a' < 26) {
         return GPN_TOK_LATIN;
     }
     if (c >= 0x80) {
-        return gpn_tok_far(p, len, n);
+        return gpn_tok_far(t->p, (size_t)(t->end - t->p), n);
     }
     if (c == '\n' || c == '\r') {
         return GPN_TOK_BREAK;
@@ -5727,30 +5789,14 @@ static int gpn_tok_kind(const char *p, size_t len, size_t *n)
     return c - '0' < 10 ? GPN_TOK_DIGIT : GPN_TOK_MARK;
 }
 
-static bool gpn_tok_letter(int kind)
-{
-    return kind == GPN_TOK_LATIN || kind > GPN_TOK_EMOJI;
-}
-
-/* Under way in a text. */
-typedef struct gpn_tok {
-    const char *p, *end;
-    int64_t cost;
-    int lead; /* what goes in front of the next word */
-} gpn_tok;
-
-/* The kind at p; -1 at the end. */
-static int gpn_tok_peek(const gpn_tok *t, size_t *n)
-{
-    *n = 0;
-    return t->p < t->end ? gpn_tok_kind(t->p, (size_t)(t->end - t->p), n) : -1;
-}
-
-/* A run of Latin letters: cut where a small letter precedes a capital. */
+/* A Latin word ends where a small letter precedes a capital. The words before
+ * tell what language it may be of. */
 static void gpn_tok_word(gpn_tok *t)
 {
-    int64_t cost = GPN_TOK_ONE;
-    size_t len = 0, n;
+    int64_t least = t->before == GPN_TOK_AFTER_APOSTROPHE ? 0 : GPN_TOK_ONE;
+    int64_t cost = 0;
+    size_t len = 0, capitals = 0, n;
+    int row = t->before;
     bool small = false;
 
     for (; t->p < t->end; t->p += n, len++) {
@@ -5758,33 +5804,36 @@ static void gpn_tok_word(gpn_tok *t)
         n = 1;
         if (c - 'a' < 26) {
             small = true;
-        } else if (c - 'A' < 26) {
-            if (small) {
-                break;
-            }
-            cost += len > 0 ? 12 : 0;
+        } else if (c - 'A' < 26 && !small) {
+            capitals++;
         } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
                                    GPN_TOK_LATIN) {
             break;
-        } else {
-            cost += 32;
         }
-        cost += len > 6 ? 8 : 0;
+        c = c < 0x80 ? (c | 0x20) - 'a' : 26;
+        cost += 2 * (gpn_tok_pairs[row][c] - '1');
+        row = (int)c;
     }
-    t->cost += cost + (t->lead == GPN_TOK_SPACE ? 0 : 16);
+    cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (int64_t)(capitals - 1) : 0;
+    cost += len > 9 ? 3 * (int64_t)(len - 9) : 0;
+    cost = cost > least ? cost : least;
+    t->cost += cost - 1 + t->strange * 10 / 1024;
+    cost = cost - least < 8 * GPN_TOK_ONE ? cost - least : 8 * GPN_TOK_ONE;
+    t->strange += (int)cost - t->strange / 16;
 }
 
 /* A run of another kind. */
 static void gpn_tok_run(gpn_tok *t, int kind)
 {
-    const uint8_t *costs = gpn_tok_costs[kind - GPN_TOK_BAD];
-    size_t len = 0, n;
+    int row = kind == GPN_TOK_HAN && t->japanese ? GPN_TOK_HANJA : kind;
+    const uint8_t *costs = gpn_tok_costs[row - GPN_TOK_BAD];
+    size_t len, n;
 
-    while (gpn_tok_peek(t, &n) == kind) {
+    for (len = 0; gpn_tok_peek(t, &n) == kind; len++) {
         t->cost += costs[len == 0 ? 0 : len < 4 ? 1 : len < 8 ? 2 : 3];
         t->p += n;
-        len++;
     }
+    t->japanese |= kind == GPN_TOK_KANA;
 }
 
 static void gpn_tok_digits(gpn_tok *t)
@@ -5797,86 +5846,88 @@ static void gpn_tok_digits(gpn_tok *t)
     t->cost += (t->p - from + 2) / 3 * GPN_TOK_ONE;
 }
 
-/* Signs of ASCII, and the line ends behind them. One alone before a word
- * belongs to that. */
-static void gpn_tok_marks(gpn_tok *t)
+/* Signs of ASCII, and the line ends behind them; the same sign again is cheap.
+ * One alone before a word belongs to that. Returns what is before the next
+ * word. */
+static int gpn_tok_marks(gpn_tok *t)
 {
-    const char *from = t->p;
-    size_t n;
+    static const uint8_t costs[] = {0, 4, 16, 39}; /* of the next sign */
+    const char *from = t->p++;
     int64_t cost = GPN_TOK_ONE;
+    ptrdiff_t len;
+    size_t n;
+    int kind;
 
-    for (t->p++; gpn_tok_peek(t, &n) == GPN_TOK_MARK; t->p++) {
-        cost += *t->p != t->p[-1] ? 24 : 2;
+    while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_MARK) {
+        len = t->p - from;
+        cost += *t->p == t->p[-1] ? 2 : costs[len < 3 ? len : 3];
+        t->p++;
     }
-    if (t->p - from == 1 && t->lead != GPN_TOK_SPACE &&
-        gpn_tok_letter(gpn_tok_peek(t, &n))) {
-        t->lead = GPN_TOK_MARK;
-        return;
+    if (t->p - from == 1 && t->before != GPN_TOK_AFTER_SPACE &&
+        (kind == GPN_TOK_LATIN ||
+         (kind > GPN_TOK_EMOJI && kind < GPN_TOK_END))) {
+        return *from == '\'' ? GPN_TOK_AFTER_APOSTROPHE : GPN_TOK_AFTER_MARK;
     }
     while (t->p < t->end && (*t->p == '\n' || *t->p == '\r')) {
         t->p++;
     }
     t->cost += cost;
-    t->lead = -1;
+    return GPN_TOK_AFTER_NONE;
 }
 
-/* White space: what ends with a line end is a piece; a last space goes to the
- * word or sign behind it. */
-static void gpn_tok_space(gpn_tok *t)
+/* White space: what ends with a line end is a piece, so is the rest but for
+ * the last space, which goes to the word or sign behind it. */
+static int gpn_tok_space(gpn_tok *t)
 {
-    const char *from = t->p, *cut = t->p;
-    size_t n, last = 0;
+    const char *from = t->p, *cut = t->p, *last = t->p;
+    size_t n;
     int kind;
 
     while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_SPACE ||
            kind == GPN_TOK_BREAK) {
+        last = t->p;
         t->p += n;
-        last = n;
         cut = kind == GPN_TOK_BREAK ? t->p : cut;
     }
-    t->lead = -1;
     if (cut > from) {
-        t->cost += GPN_TOK_ONE + (cut - from) / 32;
+        t->cost += GPN_TOK_ONE * (1 + (cut - from) / 16);
     }
-    n = (size_t)(t->p - cut);
-    if (n == 0) {
-        return;
+    if (cut == t->p) {
+        return GPN_TOK_AFTER_NONE;
     }
-    if (kind >= 0 && n > last) { /* all but the last */
-        t->cost += GPN_TOK_ONE + (int64_t)n / 2;
-        n = last;
+    if (last > cut && kind != GPN_TOK_END) {
+        t->cost += GPN_TOK_ONE * (1 + (last - cut) / 128);
     }
-    if (kind == -1 || kind == GPN_TOK_DIGIT || *(t->p - 1) != ' ') {
-        t->cost += GPN_TOK_ONE;
-    } else {
-        t->lead = GPN_TOK_SPACE;
+    if (kind != GPN_TOK_END && kind != GPN_TOK_DIGIT && *last == ' ') {
+        return GPN_TOK_AFTER_SPACE;
     }
+    t->cost += GPN_TOK_ONE;
+    return GPN_TOK_AFTER_NONE;
 }
 
-static void gpn_tok_step(gpn_tok *t)
+static void gpn_tok_piece(gpn_tok *t)
 {
+    int kind, before = GPN_TOK_AFTER_NONE;
     size_t n;
-    int kind = gpn_tok_peek(t, &n);
 
-    switch (kind) {
-    case GPN_TOK_SPACE:
-    case GPN_TOK_BREAK:
-        gpn_tok_space(t);
-        return;
-    case GPN_TOK_MARK:
-        gpn_tok_marks(t);
-        return;
-    case GPN_TOK_DIGIT:
-        gpn_tok_digits(t);
-        break;
-    case GPN_TOK_LATIN:
-        gpn_tok_word(t);
-        break;
-    default:
-        gpn_tok_run(t, kind);
-        break;
+    if (*t->p == ' ' && t->end - t->p > 1 &&
+        ((unsigned char)t->p[1] | 0x20u) - 'a' < 26) { /* most of all */
+        t->p++;
+        t->before = GPN_TOK_AFTER_SPACE;
     }
-    t->lead = -1;
+    kind = gpn_tok_peek(t, &n);
+    if (kind == GPN_TOK_LATIN) {
+        gpn_tok_word(t);
+    } else if (kind == GPN_TOK_MARK) {
+        before = gpn_tok_marks(t);
+    } else if (kind == GPN_TOK_DIGIT) {
+        gpn_tok_digits(t);
+    } else if (kind <= GPN_TOK_BREAK) {
+        before = gpn_tok_space(t);
+    } else {
+        gpn_tok_run(t, kind);
+    }
+    t->before = before;
 }
 
 GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
@@ -5890,9 +5941,11 @@ GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
     t.p = text.ptr;
     t.end = text.ptr + text.len;
     t.cost = 0;
-    t.lead = -1;
+    t.before = GPN_TOK_AFTER_NONE;
+    t.strange = 0;
+    t.japanese = false;
     while (t.p < t.end) {
-        gpn_tok_step(&t);
+        gpn_tok_piece(&t);
     }
     n = (t.cost + GPN_TOK_ONE / 2) / GPN_TOK_ONE;
     if (n < 1) {
