@@ -14782,11 +14782,7 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn *conn = &slot->conn;
     gpn_work *work = slot->work;
     gptner_error err = GPN_ZERO;
-    int64_t later;
-    if (!gpn_slot_afford(slot)) {
-        return;
-    }
-    later = gpn_gate_enter(&pool->gate, pool->env, now);
+    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
     if (later > now) {
         d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
         return;
@@ -14816,6 +14812,14 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn_begin(conn, now,
                    gpn_time_min(work->deadline_ms, d->run->deadline_ms));
     gpn_slot_step(slot, now, 0);
+}
+
+/* Start an attempt, once there is money for it. */
+static void gpn_slot_begin(gpn_slot *slot, int64_t now)
+{
+    if (gpn_slot_afford(slot)) {
+        gpn_slot_start(slot, now);
+    }
 }
 
 /* --- a driver's loop --- */
@@ -14895,7 +14899,7 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
         }
         slot->work = work;
         d->n_free--;
-        gpn_slot_start(slot, now);
+        gpn_slot_begin(slot, now);
         if (slot->work == NULL) { /* a transport that blocks has done it all */
             now = gpn_clock_ms(d->pool->env);
         }
@@ -15017,7 +15021,7 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
         if (slot->running) {
             gpn_slot_step(slot, now, 0);
         } else {
-            gpn_slot_start(slot, now);
+            gpn_slot_begin(slot, now);
         }
     }
 }
