@@ -150,6 +150,31 @@ ERRORS
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
 
+COSTS AND BUDGETS
+
+- Prices are the user's (config.prices, config.prices_file), else those of a
+  table with its date; a model that neither knows has no price, and what it
+  costs is -1, never 0. The costs of a result and of a run are those of all
+  attempts, by the usage that the replies told. Errors cost nothing. A reply
+  that was lost after its request was sent may have been billed: it counts with
+  all that it can have cost, and in the run's cost_unknown.
+- max_cost_usd is a budget that is not exceeded. Before a request is sent, what
+  it can cost at most is set aside: more tokens than its text can have (its
+  bytes, and some for what stands around them), and the whole limit of the
+  answer. What others have set aside is waited for, in turn. What does not fit
+  into the unspent rest is not sent, while smaller prompts still are; after 100
+  in a row, the rest being below the smallest seen, or 100,000, the run stops.
+  So up to about one request's maximum may be left over: a lower max_tokens
+  uses a budget better, and keeps more requests in flight.
+- In a job a batch is set aside whole, at half the price, from its creation
+  until its results are read. Batches are cut so that none can cost more than a
+  sixteenth of the budget, and go up in waves as the money returns: that takes
+  longer, and more batches, the smaller the budget is.
+- Not covered, and so able to exceed a budget: a server that adds text to
+  prompts or does not keep the limit of answers, prices that are out of date,
+  priority and regional processing, fine-tuned models without a row of their
+  own, tools that are billed by use, and the requests in flight at a crash.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -969,7 +994,8 @@ typedef struct gptner_client gptner_client;
  * is made yet. On success *out is the caller's; end it with
  * gptner_client_free(). On failure *out is NULL and err, if given, holds the
  * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
- * none, a header with a line break, options that are not JSON), or
+ * none, a header with a line break, options that are not JSON, a line of a
+ * prices_file), GPTNER_ERR_FILE for a file that cannot be read, or
  * GPTNER_ERR_NO_MEMORY. Any thread. */
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
                                            gptner_client **out,
@@ -1192,7 +1218,9 @@ typedef struct gptner_run_config {
     /* A budget, 0: none. What the next request can cost at most is set aside
      * before it is sent, with all that is in flight; what does not fit any
      * more gets the result GPTNER_ERR_NOT_SENT, and the run ends with
-     * GPTNER_ERR_BUDGET. Needs a known price and a limit of tokens. */
+     * GPTNER_ERR_BUDGET. Needs a known price and a limit of tokens: where the
+     * client's options lack them the run is refused (GPTNER_ERR_CONFIG), and a
+     * prompt that does by options or a body of its own is not sent. */
     double max_cost_usd;
     /* A journal of the answers: a run that was killed, called again with the
      * same prompts and options, sends only what is missing or failed. It is
@@ -1231,9 +1259,10 @@ typedef struct gptner_run_summary {
 /* Send every prompt, and give exactly one result for each, in input order.
  * Returns GPTNER_OK when every prompt has its result, whatever that is: look
  * at summary->failed. Another status when the run as a whole failed (bad key,
- * no quota, unreadable input, cancelled, out of time); also then each prompt
- * that was read has its result (GPTNER_ERR_NOT_SENT, GPTNER_ERR_CANCELLED...).
- * Blocks; callbacks run in this or another thread, one at a time. */
+ * no quota, unreadable input, cancelled, out of time or money); also then each
+ * prompt that was read has its result (GPTNER_ERR_NOT_SENT,
+ * GPTNER_ERR_CANCELLED...). Blocks; callbacks run in this or another thread,
+ * one at a time. */
 GPTNER_API gptner_status gptner_run(gptner_client *client,
                                     const gptner_run_config *run,
                                     gptner_run_summary *summary,
@@ -1615,7 +1644,9 @@ typedef struct gptner_batch_summary {
     int64_t strangers;
     int64_t prompt_tokens;
     int64_t completion_tokens;
-    double cost_usd; /* at the price of a batch; -1: not known */
+    /* Of the results, at the price of a batch, or the full one for what was
+     * finished in parallel; what was lost is not in it. -1: not known */
+    double cost_usd;
 } gptner_batch_summary;
 
 typedef struct gptner_batch_retrieve_config {
@@ -1713,10 +1744,12 @@ typedef struct gptner_job_config {
     int64_t max_wait_ms; /* of this run; 0: none. Then GPTNER_ERR_TIMEOUT, and
                             the job can be taken up again */
     gptner_retry_failed retry_failed;
-    bool delete_remote;  /* the files at the server, once the job is done */
-    double max_cost_usd; /* as in gptner_run_config; of the whole job,
-                            follow-ups included: a batch that does not fit is
-                            not submitted */
+    bool delete_remote; /* the files at the server, once the job is done */
+    /* A budget as in gptner_run_config, of the whole job, follow-ups included.
+     * Batches are made small enough for it, and submitted as what they can cost
+     * fits. The prompts of one that never will get GPTNER_ERR_NOT_SENT, and the
+     * job, when all else is done, ends with GPTNER_ERR_BUDGET. */
+    double max_cost_usd;
     gptner_job_fn progress_fn;
     void *progress_user;
 } gptner_job_config;

@@ -1115,6 +1115,64 @@ static void threads_share_one_budget(void **state)
     rig_end(&r);
 }
 
+/* Any allocation may fail: then nothing leaks, and the error says so. */
+static void prices_and_budgets_survive_want_of_memory(void **state)
+{
+    static const char file[] = "{\"prices\":[{\"model\":\"m\",\"input\":1,"
+                               "\"output\":2},{\"model\":\"n\",\"input\":3}]}";
+    static const char *const texts[] = {"one", "two", "three"};
+    char path[256];
+    long n;
+    (void)state;
+    test_tmp_path(path, "memory.json");
+    test_spit(path, file, sizeof file - 1);
+    for (n = 1;; n++) {
+        rig r;
+        test_mem memory;
+        gptner_run_config run;
+        gptner_run_summary sum;
+        gptner_error err;
+        gptner_status status;
+        char why[256];
+        memset(&r, 0, sizeof r);
+        memset(&memory, 0, sizeof memory);
+        memset(&run, 0, sizeof run);
+        memory.fail_at = n;
+        assert_true(mock_server_start(&r.mock_opt, &r.mock, why, sizeof why));
+        r.price.model = "k";
+        r.cfg.prices = &r.price;
+        r.cfg.n_prices = 1;
+        r.cfg.prices_file = path;
+        r.cfg.api_key = "sk-test-0123456789";
+        r.cfg.base_url = mock_server_base_url(r.mock);
+        r.cfg.options.model = "m";
+        r.cfg.max_threads = 1;
+        r.cfg.backoff_ms = 1;
+        r.cfg.allocator = test_mem_allocator(&memory);
+        status = gptner_client_new(&r.cfg, &r.client, &err);
+        if (status == GPTNER_OK) {
+            run.texts = texts;
+            run.n_prompts = 3;
+            run.max_cost_usd = 1;
+            status = gptner_run(r.client, &run, &sum, &err);
+            if (status == GPTNER_OK) {
+                assert_int_equal(sum.total, 3);
+                assert_true(sum.cost_usd > 0);
+            }
+        } else {
+            assert_int_equal(status, GPTNER_ERR_NO_MEMORY);
+        }
+        gptner_client_free(r.client);
+        mock_server_stop(r.mock);
+        assert_int_equal(memory.blocks, 0);
+        if (memory.calls < n) {
+            assert_int_equal(status, GPTNER_OK);
+            break;
+        }
+    }
+    assert_true(n > 20);
+}
+
 /* ---- batches ------------------------------------------------------------- */
 
 /* What the batches at the server cost, as it counts their tokens itself. */
@@ -1288,6 +1346,7 @@ int main(void)
         cmocka_unit_test(a_cancelled_run_counts_what_was_in_flight),
         cmocka_unit_test(progress_and_output_tell_costs),
         cmocka_unit_test(threads_share_one_budget),
+        cmocka_unit_test(prices_and_budgets_survive_want_of_memory),
         cmocka_unit_test(a_budget_of_a_job_is_used_up_and_not_exceeded),
         cmocka_unit_test(no_fault_makes_the_budget_of_a_job_be_exceeded),
     };
