@@ -980,8 +980,9 @@ typedef struct gptner_config {
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
-    /* Before the table of prices; JSON, dollars a million tokens, all but model
-     * and input may be left out: {"as_of":"2026-11-24","prices":[{"model":
+    /* Before the table of prices; JSON, dollars a million tokens, where the
+     * last two and cached may be left out:
+     * {"as_of":"2026-11-24","prices":[{"model":
      * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
      * "batch_factor":0.5,"long_context":false}]} */
     const char *prices_file;
@@ -13835,7 +13836,9 @@ static gpn_verdict gpn_purse_take(gpn_purse *p, gpn_bill *bill, bool *wake)
     gpn_verdict verdict = GPN_PURSE_WAIT;
     int64_t need = bill->worst;
     gpn_mutex_lock(&p->mutex);
-    p->least = need < p->least ? need : p->least;
+    if (need > 0 && need < p->least) {
+        p->least = need;
+    }
     if (need > p->limit - p->spent) {
         verdict = gpn_purse_refuse_locked(p);
     } else if (need <= p->limit - p->spent - p->held &&
@@ -16814,7 +16817,7 @@ static void gpn_price_read_member(gptner_json_reader *r, size_t which,
     }
 }
 
-/* A row: its model and input must be there. */
+/* A row: its model, input and output must be there. */
 static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
 {
     static const char names[][16] = {"input",        "cached", "output",
@@ -16822,7 +16825,7 @@ static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
     const char *at = r->pos;
     gptner_str key;
     memset(price, 0, sizeof *price);
-    price->input = -1.0;
+    price->input = price->output = -1.0;
     if (!gptner_json_enter_object(r)) {
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a price is not an object");
         return;
@@ -16833,9 +16836,9 @@ static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
             i++;
         gpn_price_read_member(r, i, price);
     }
-    if (price->model == NULL || price->input < 0.0)
+    if (price->model == NULL || price->input < 0.0 || price->output < 0.0)
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
-                      "a price lacks its model or its input");
+                      "a price lacks its model, input or output");
     else if (price->batch_factor > 10.0)
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "batch_factor is above 10");
 }
