@@ -62,6 +62,7 @@ WHAT TO CALL
     gptner_run                  many prompts: array, file or iterator
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
+    gptner_price_find           what a model costs
     gptner_raw                  any other request
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
@@ -148,6 +149,31 @@ ERRORS
   which can cost twice; raw requests can forbid that (no_retry).
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
+
+COSTS AND BUDGETS
+
+- Prices are the user's (config.prices, config.prices_file), else those of a
+  table with its date; a model that neither knows has no price, and what it
+  costs is -1, never 0. The costs of a result and of a run are those of all
+  attempts, by the usage that the replies told. Errors cost nothing. A reply
+  that was lost after its request was sent may have been billed: it counts with
+  all that it can have cost, and in the run's cost_unknown.
+- max_cost_usd is a budget that is not exceeded. Before a request is sent, what
+  it can cost at most is set aside: more tokens than its text can have (its
+  bytes, and some for what stands around them), and the whole limit of the
+  answer. What others have set aside is waited for, in turn. What does not fit
+  into the unspent rest is not sent, while smaller prompts still are; after 100
+  in a row, the rest being below the smallest seen, or 100,000, the run stops.
+  So up to about one request's maximum may be left over: a lower max_tokens
+  uses a budget better, and keeps more requests in flight.
+- In a job a batch is set aside whole, at half the price, from its creation
+  until its results are read. Batches are cut so that none can cost more than a
+  sixteenth of the budget, and go up in waves as the money returns: that takes
+  longer, and more batches, the smaller the budget is.
+- Not covered, and so able to exceed a budget: a server that adds text to
+  prompts or does not keep the limit of answers, prices that are out of date,
+  priority and regional processing, fine-tuned models without a row of their
+  own, tools that are billed by use, and the requests in flight at a crash.
 
 THE BATCH API
 
@@ -858,13 +884,18 @@ typedef struct gptner_limits {
     int64_t batch_queue_tokens; /* prompt tokens of all unfinished batches */
 } gptner_limits;
 
-/* What a model costs, in US dollars a million tokens. Negative: not known. */
+/* What a model costs, in US dollars a million tokens. A negative input or
+ * output says that the price is not known. */
 typedef struct gptner_price {
-    const char *model; /* a name, or how names begin; the longest that fits */
+    const char *model; /* a name, or how names begin (up to a '-', ':' or '/');
+                          the longest that fits */
     double input;
-    double cached; /* input that the server had in its cache */
+    double cached; /* input that the server had in its cache; 0 or less: as
+                      input */
     double output;
     double batch_factor; /* of all three in a batch; 0: 0.5 */
+    bool long_context;   /* prompts over 272,000 tokens cost double for input
+                            and cached, and half more for output */
 } gptner_price;
 
 /* Counts the tokens of a text; for who has the model's own tokenizer. Called
@@ -953,7 +984,12 @@ typedef struct gptner_config {
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
-    const char *prices_file; /* JSON, before the table of prices */
+    /* Before the table of prices; JSON, dollars a million tokens, where the
+     * last two and cached may be left out:
+     * {"as_of":"2026-11-24","prices":[{"model":
+     * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
+     * "batch_factor":0.5,"long_context":false}]} */
+    const char *prices_file;
     /* answers kept on disk: the same request is not sent again; NULL: none */
     const char *cache_dir;
     /* parts that the user supplies */
@@ -979,7 +1015,8 @@ typedef struct gptner_client gptner_client;
  * is made yet. On success *out is the caller's; end it with
  * gptner_client_free(). On failure *out is NULL and err, if given, holds the
  * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
- * none, a header with a line break, options that are not JSON), or
+ * none, a header with a line break, options that are not JSON, a line of a
+ * prices_file), GPTNER_ERR_FILE for a file that cannot be read, or
  * GPTNER_ERR_NO_MEMORY. Any thread. */
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
                                            gptner_client **out,
@@ -1073,7 +1110,10 @@ typedef struct gptner_result {
     bool shared;    /* an equal prompt's answer (option dedupe) */
     bool cached;    /* from the cache on disk: nothing was sent */
     bool resumed;   /* from the journal of an earlier run: nothing was sent */
-    double cost_usd; /* of all attempts; -1: not known */
+    /* Of all attempts, 0 if nothing was billed; -1: not known. An attempt whose
+     * reply was lost on the way, or told no usage, counts with what it can have
+     * cost at most. Of a row of a batch: at the price of a batch. */
+    double cost_usd;
 } gptner_result;
 
 GPTNER_API void gptner_result_free(gptner_result *result);
@@ -1200,7 +1240,9 @@ typedef struct gptner_run_config {
     /* A budget, 0: none. What the next request can cost at most is set aside
      * before it is sent, with all that is in flight; what does not fit any
      * more gets the result GPTNER_ERR_NOT_SENT, and the run ends with
-     * GPTNER_ERR_BUDGET. Needs a known price and a limit of tokens. */
+     * GPTNER_ERR_BUDGET. Needs a known price and a limit of tokens: where the
+     * client's options lack them the run is refused (GPTNER_ERR_CONFIG), and a
+     * prompt that does by options or a body of its own is not sent. */
     double max_cost_usd;
     /* A journal of the answers: a run that was killed, called again with the
      * same prompts and options, sends only what is missing or failed. It is
@@ -1239,14 +1281,41 @@ typedef struct gptner_run_summary {
 /* Send every prompt, and give exactly one result for each, in input order.
  * Returns GPTNER_OK when every prompt has its result, whatever that is: look
  * at summary->failed. Another status when the run as a whole failed (bad key,
- * no quota, unreadable input, cancelled, out of time); also then each prompt
- * that was read has its result (GPTNER_ERR_NOT_SENT, GPTNER_ERR_CANCELLED...).
- * Blocks; callbacks run in this or another thread, one at a time. */
+ * no quota, unreadable input, cancelled, out of time or money); also then each
+ * prompt that was read has its result (GPTNER_ERR_NOT_SENT,
+ * GPTNER_ERR_CANCELLED...). Blocks; callbacks run in this or another thread,
+ * one at a time. */
 GPTNER_API gptner_status gptner_run(gptner_client *client,
                                     const gptner_run_config *run,
                                     gptner_run_summary *summary,
                                     gptner_error *err);
 GPTNER_API void gptner_results_free(gptner_result **results, size_t n);
+
+/* ---------------------------------------------------------------------------
+ * prices and costs                                                >>api
+ * ------------------------------------------------------------------------ */
+
+/* The price of a model: by the client's rows (config.prices, then those of
+ * config.prices_file), then by the library's own table, which >>api has with
+ * its date and source; client NULL: by that table alone. The model is looked
+ * for as it is called, and, where no row of the client fits, without "openai/"
+ * in front, as BASE for "ft:BASE:...", and without a date such as "-2024-07-18"
+ * at its end. The table answers for the whole remaining name alone:
+ * "gpt-4o-audio-preview" is not priced as "gpt-4o". A fine-tuned model may cost
+ * more than its base: give it a row of its own. GPTNER_ERR_NOT_FOUND: no price
+ * is known, which is not the same as zero; *out is zero then. out->model lives
+ * as long as the client. Priority and regional processing, the writing of
+ * caches and tools that are billed by use are not covered. Any thread. */
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err);
+
+/* What this usage costs: (prompt - cached) * input + cached * cached price +
+ * completion * output, in a batch times its factor. -1: not known, for the
+ * price or the usage is not. Exact to a millionth of a millionth of a dollar.
+ * Any thread. */
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch);
 
 /* ---------------------------------------------------------------------------
  * other endpoints                                                 >>api
@@ -1601,7 +1670,9 @@ typedef struct gptner_batch_summary {
     int64_t strangers;
     int64_t prompt_tokens;
     int64_t completion_tokens;
-    double cost_usd; /* at the price of a batch; -1: not known */
+    /* Of the results, at the price of a batch, or the full one for what was
+     * finished in parallel; what was lost is not in it. -1: not known */
+    double cost_usd;
 } gptner_batch_summary;
 
 typedef struct gptner_batch_retrieve_config {
@@ -1699,10 +1770,12 @@ typedef struct gptner_job_config {
     int64_t max_wait_ms; /* of this run; 0: none. Then GPTNER_ERR_TIMEOUT, and
                             the job can be taken up again */
     gptner_retry_failed retry_failed;
-    bool delete_remote;  /* the files at the server, once the job is done */
-    double max_cost_usd; /* as in gptner_run_config; of the whole job,
-                            follow-ups included: a batch that does not fit is
-                            not submitted */
+    bool delete_remote; /* the files at the server, once the job is done */
+    /* A budget as in gptner_run_config, of the whole job, follow-ups included.
+     * Batches are made small enough for it, and submitted as what they can cost
+     * fits. The prompts of one that never will get GPTNER_ERR_NOT_SENT, and the
+     * job, when all else is done, ends with GPTNER_ERR_BUDGET. */
+    double max_cost_usd;
     gptner_job_fn progress_fn;
     void *progress_user;
 } gptner_job_config;
@@ -13624,6 +13697,233 @@ static bool gpn_pace_retry(const gpn_env *env, const gpn_rules *rules,
     return true;
 }
 
+/* ---- money --------------------------------------------------------------- */
+
+#ifndef GPTNER_NO_COST
+
+/* Sums of money are pico-dollars: a price in millionths of a dollar a million
+ * tokens then is that of a token, and all of it is exact. Twice the greatest
+ * sum is still an int64_t, so what overflows stays there. */
+#define GPN_MONEY_MAX (INT64_MAX / 4)
+
+/* Neither a nor b is below 0. */
+static int64_t gpn_money_add(int64_t a, int64_t b)
+{
+    return a < GPN_MONEY_MAX - b ? a + b : GPN_MONEY_MAX;
+}
+
+static int64_t gpn_money_times(int64_t price, int64_t n)
+{
+    if (price <= 0 || n <= 0) {
+        return 0;
+    }
+    return price < GPN_MONEY_MAX / n ? price * n : GPN_MONEY_MAX;
+}
+
+/* A sum of dollars, which is not below 0, times scale. */
+static int64_t gpn_money_from(double usd, double scale)
+{
+    return usd * scale < (double)GPN_MONEY_MAX ? (int64_t)(usd * scale + 0.5)
+                                               : GPN_MONEY_MAX;
+}
+
+static double gpn_money_usd(int64_t money)
+{
+    return (double)money / 1e12;
+}
+
+/* "$0.0123": to a hundredth of a cent, small sums to a ten-thousandth; whole
+ * cents as such. */
+static size_t gpn_money_text(char *out, size_t cap, int64_t money)
+{
+    int64_t unit = INT64_C(10000000000);
+    int digits = 2;
+    if (money % unit != 0) {
+        digits = money < unit ? 6 : 4;
+        unit /= digits == 6 ? 10000 : 100;
+    }
+    money = (money + unit / 2) / unit;
+    unit = INT64_C(1000000000000) / unit; /* units a dollar */
+    return gpn_format(out, cap, "$%lld.%0*d", (long long)(money / unit), digits,
+                      (int)(money % unit));
+}
+
+/* ---- the purse: a budget that cannot be exceeded ------------------------- *
+ * What a request can cost at most is set aside before it is sent, and when its
+ * reply is there what it did cost is spent and the rest is free again. A
+ * request that does not fit for what others have set aside waits, behind those
+ * that wait already: were it passed by smaller ones it might wait for ever. One
+ * that does not fit into what is not spent will never fit. Rejected: to count
+ * on what requests cost on the average; it is exceeded sooner or later. */
+
+/* What a request costs, over all its attempts. */
+typedef struct gpn_bill {
+    int64_t worst; /* what an attempt can cost at most; -1: not known */
+    int64_t held;  /* set aside for the next attempt, or the one under way */
+    int64_t spent; /* by the attempts so far, lost ones at their worst */
+    struct gpn_bill *next; /* in the queue of the purse */
+    uint32_t lost;         /* attempts that may have been billed */
+    bool weighed;          /* worst is known, or known not to be known */
+    bool holds;
+    bool waits;
+    bool unknown; /* an attempt cost something, and it is not known what */
+} gpn_bill;
+
+typedef enum gpn_verdict {
+    GPN_PURSE_YES,
+    GPN_PURSE_WAIT,
+    GPN_PURSE_NO,
+    GPN_PURSE_EMPTY /* and nothing else will fit, most likely */
+} gpn_verdict;
+
+enum {
+    GPN_PURSE_TRIES = 100, /* refusals in a row, the purse almost empty, */
+    GPN_PURSE_TRIES_MAX = 100000 /* or not, after which it counts as empty */
+};
+
+typedef struct gpn_purse {
+    gpn_mutex mutex; /* guards all that follows, and the queue in the bills */
+    int64_t limit;
+    int64_t spent;
+    int64_t held;
+    int64_t least;   /* the smallest request so far */
+    int64_t refused; /* requests, */
+    int64_t in_row;  /* and since one was taken */
+    gpn_bill *first; /* the queue */
+    gpn_bill *last;
+} gpn_purse;
+
+static bool gpn_purse_init(gpn_purse *p, int64_t limit)
+{
+    memset(p, 0, sizeof *p);
+    p->limit = limit;
+    p->least = INT64_MAX;
+    return gpn_mutex_init(&p->mutex);
+}
+
+static void gpn_purse_deinit(gpn_purse *p)
+{
+    gpn_mutex_deinit(&p->mutex);
+}
+
+static void gpn_purse_enqueue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    bill->waits = true;
+    bill->next = NULL;
+    if (p->first == NULL) {
+        p->first = bill;
+    } else {
+        p->last->next = bill;
+    }
+    p->last = bill;
+}
+
+static void gpn_purse_dequeue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    gpn_bill *before = NULL;
+    gpn_bill *at = p->first;
+    while (at != NULL && at != bill) {
+        before = at;
+        at = at->next;
+    }
+    if (at == NULL) {
+        return;
+    }
+    if (before == NULL) {
+        p->first = bill->next;
+    } else {
+        before->next = bill->next;
+    }
+    if (p->last == bill) {
+        p->last = before;
+    }
+    bill->waits = false;
+}
+
+static gpn_verdict gpn_purse_refuse_locked(gpn_purse *p)
+{
+    int64_t tries =
+        p->limit - p->spent < p->least ? GPN_PURSE_TRIES : GPN_PURSE_TRIES_MAX;
+    p->refused++;
+    return ++p->in_row < tries ? GPN_PURSE_NO : GPN_PURSE_EMPTY;
+}
+
+/* Set aside what the next attempt of this request can cost. *wake: another that
+ * waits should ask again. */
+static gpn_verdict gpn_purse_take(gpn_purse *p, gpn_bill *bill, bool *wake)
+{
+    gpn_verdict verdict = GPN_PURSE_WAIT;
+    int64_t need = bill->worst;
+    gpn_mutex_lock(&p->mutex);
+    if (need > 0 && need < p->least) {
+        p->least = need;
+    }
+    if (need > p->limit - p->spent) {
+        verdict = gpn_purse_refuse_locked(p);
+    } else if (need <= p->limit - p->spent - p->held &&
+               (p->first == NULL || p->first == bill)) {
+        verdict = GPN_PURSE_YES;
+        bill->holds = true;
+        bill->held = need;
+        p->held += need;
+        p->in_row = 0;
+    }
+    if (verdict == GPN_PURSE_WAIT && !bill->waits) {
+        gpn_purse_enqueue_locked(p, bill);
+    } else if (verdict != GPN_PURSE_WAIT && bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    *wake = verdict != GPN_PURSE_WAIT && p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return verdict;
+}
+
+/* The attempt has ended and did cost so much, or it is not made. true: another
+ * that waits should ask again. */
+static bool gpn_purse_pay(gpn_purse *p, gpn_bill *bill, int64_t cost)
+{
+    bool wake;
+    gpn_mutex_lock(&p->mutex);
+    p->held -= bill->held;
+    p->spent = gpn_money_add(p->spent, cost);
+    bill->held = 0;
+    bill->holds = false;
+    if (bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    wake = p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return wake;
+}
+
+/* The request is sent a second time within its attempt, for its first reply
+ * may only have been lost: that is spent, and as much is set aside once more.
+ * false: it does not fit, or others wait. */
+static bool gpn_purse_again(gpn_purse *p, const gpn_bill *bill)
+{
+    bool fits;
+    gpn_mutex_lock(&p->mutex);
+    fits = p->first == NULL && bill->held <= p->limit - p->spent - p->held;
+    if (fits) {
+        p->spent = gpn_money_add(p->spent, bill->held);
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return fits;
+}
+
+/* The reply of an attempt was lost, which may have cost all that it can. */
+static void gpn_bill_lose(gpn_bill *bill)
+{
+    bill->lost++;
+    if (bill->worst < 0) {
+        bill->unknown = true;
+    } else {
+        bill->spent = gpn_money_add(bill->spent, bill->worst);
+    }
+}
+
+#endif
+
 /* ---- the gate ------------------------------------------------------------ */
 
 enum {
@@ -15076,6 +15376,9 @@ typedef struct gpn_work {
     gpn_load load; /* by weigh_fn */
     bool weighed;
     bool limited; /* load counts */
+#ifndef GPTNER_NO_COST
+    gpn_bill bill;
+#endif
     bool ok;
 } gpn_work;
 
@@ -15099,7 +15402,11 @@ typedef struct gpn_work_ops {
     bool (*deliver_fn)(void *ctx, gpn_work *work);
     /* What the limits of the account count; false: nothing. Asked once a work.
      * NULL: nothing of all. */
-    bool (*weigh_fn)(void *ctx, const gpn_work *work, gpn_load *load);
+    bool (*weigh_fn)(void *ctx, gpn_work *work, gpn_load *load);
+    /* Sets worst in the work's bill; not OK: that is not known, err says why.
+     * NULL: the work is not billed. */
+    gptner_status (*weigh_bill_fn)(void *ctx, gpn_work *work,
+                                   gptner_error *err);
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
@@ -15123,10 +15430,14 @@ typedef struct gpn_run_spec {
     int max_workers;  /* 0: the pool's; GPTNER_WORKERS_AUTO */
     size_t max_ahead; /* 0: 1024, or 8 for each worker */
     bool as_completed;
-    bool single;        /* one work, in the calling thread */
-    bool drain;         /* after a stop read the source to its end */
-    int64_t timeout_ms; /* 0: none */
-    int64_t total;      /* -1: unknown */
+    bool single; /* one work, in the calling thread */
+    bool drain;  /* after a stop read the source to its end */
+#ifndef GPTNER_NO_COST
+    gpn_purse *purse; /* NULL: no budget */
+#endif
+    double max_cost_usd; /* for progress */
+    int64_t timeout_ms;  /* 0: none */
+    int64_t total;       /* -1: unknown */
     gptner_progress_fn progress_fn;
     void *progress_user;
     int progress_every_ms; /* 0: 100 */
@@ -15174,6 +15485,9 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     bool starved; /* a driver waits for the source or the window */
     gpn_stop stop;
     gptner_run_summary sum;
+#ifndef GPTNER_NO_COST
+    int64_t cost; /* of works that ended; -1: not known */
+#endif
     gptner_error why; /* of the stop */
     gpn_crew crew;
     gpn_atomic allowed; /* requests at a time; 0: as many as there are slots */
@@ -15199,6 +15513,7 @@ typedef struct gpn_slot {
     int64_t window; /* of the crew, when it began */
     bool held;      /* it waits for the limits of the account */
     gpn_ticket ticket;
+    bool poor; /* it waits for money */
     gpn_conn conn;
 } gpn_slot;
 
@@ -15523,6 +15838,14 @@ static void gpn_run_count_locked(gpn_run *run, const gpn_work *work)
     }
     run->sum.prompt_tokens += work->prompt_tokens;
     run->sum.completion_tokens += work->completion_tokens;
+#ifndef GPTNER_NO_COST
+    run->sum.cost_unknown += work->bill.lost;
+    if (work->bill.unknown) {
+        run->cost = -1;
+    } else if (run->cost >= 0) {
+        run->cost = gpn_money_add(run->cost, work->bill.spent);
+    }
+#endif
 }
 
 /* The work has its result. */
@@ -15599,6 +15922,133 @@ static void gpn_run_ended(gpn_run *run, const gpn_slot *slot, gpn_class cls,
     }
 }
 
+/* --- money --- */
+
+#ifdef GPTNER_NO_COST
+
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return 0;
+}
+
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    GPN_UNUSED(slot);
+    GPN_UNUSED(before);
+}
+
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+}
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    GPN_UNUSED(run);
+    return -1.0;
+}
+
+#else
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    return run->cost < 0 ? -1.0 : gpn_money_usd(run->cost);
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    return slot->work->bill.spent;
+}
+
+/* What an attempt can cost at most is in the bill; or err says why that is not
+ * known. */
+static gptner_status gpn_slot_weigh(const gpn_slot *slot, gptner_error *err)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    gptner_status status = GPTNER_OK;
+    if (!bill->weighed || bill->worst < 0) {
+        bill->worst = -1;
+        status = spec->ops->weigh_bill_fn(spec->ctx, slot->work, err);
+        bill->weighed = true;
+    }
+    return status;
+}
+
+/* The attempt is over, or is not made: what was set aside for it is free again
+ * but for what was spent since before. */
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    gpn_run *run = slot->driver->run;
+    gpn_bill *bill = &slot->work->bill;
+    slot->poor = false;
+    if ((bill->holds || bill->waits) &&
+        gpn_purse_pay(run->spec->purse, bill, bill->spent - before)) {
+        gpn_run_wake(run);
+    }
+}
+
+/* The attempt is given up, and its reply with it. */
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    int64_t before = slot->work->bill.spent;
+    if (slot->driver->run->spec->ops->weigh_bill_fn != NULL &&
+        slot->conn.sent_ms != 0) {
+        gpn_slot_weigh(slot, NULL);
+        gpn_bill_lose(&slot->work->bill);
+        gpn_slot_pay(slot, before);
+    }
+}
+
+/* May the request be sent a second time within its attempt? The first reply
+ * may only have been lost. */
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    if (spec->ops->weigh_bill_fn == NULL || slot->conn.sent_ms == 0) {
+        return true;
+    }
+    if (bill->holds && !gpn_purse_again(spec->purse, bill)) {
+        return false;
+    }
+    gpn_slot_weigh(slot, NULL);
+    gpn_bill_lose(bill);
+    slot->conn.sent_ms = 0; /* of the second time nothing is sent yet */
+    return true;
+}
+
+/* Why a request does not fit into the budget. */
+static void gpn_slot_too_dear(const gpn_slot *slot, gptner_error *err)
+{
+    gpn_purse *purse = slot->driver->run->spec->purse;
+    char need[32], spent[32], limit[32];
+    gpn_money_text(need, sizeof need, slot->work->bill.worst);
+    gpn_mutex_lock(&purse->mutex);
+    gpn_money_text(spent, sizeof spent, purse->spent);
+    gpn_money_text(limit, sizeof limit, purse->limit);
+    gpn_mutex_unlock(&purse->mutex);
+    gpn_fail(err, GPTNER_ERR_BUDGET,
+             "budget of %s: %s is spent, and a prompt that may cost %s does "
+             "not fit; raise max_cost_usd or lower max_tokens",
+             limit, spent, need);
+}
+
+#endif
+
 /* --- one attempt --- */
 
 /* Have a slot that waits for the limits look again. It may be of any driver;
@@ -15632,7 +16082,9 @@ static void gpn_slot_hold(gpn_slot *slot, bool held)
 
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
 {
-    return gpn_gate_open(&((gpn_slot *)ctx)->driver->pool->gate, now);
+    gpn_slot *slot = (gpn_slot *)ctx;
+    return gpn_gate_open(&slot->driver->pool->gate, now) &&
+           gpn_slot_again(slot);
 }
 
 static bool gpn_slot_divert(void *ctx, const gpn_http *http)
@@ -15655,6 +16107,7 @@ static void gpn_slot_release(gpn_slot *slot)
     gpn_driver *d = slot->driver;
     gpn_driver_call(d, gpn_pace_leave(&d->pool->pace, &slot->ticket));
     gpn_slot_hold(slot, false);
+    gpn_slot_pay(slot, gpn_slot_spent(slot));
     slot->work = NULL;
     slot->running = false;
     d->until[slot->number] = INT64_MAX;
@@ -15725,7 +16178,7 @@ static void gpn_slot_retry(gpn_slot *slot, gpn_class cls, int64_t server_ms,
 }
 
 /* Do the limits of the account count this work? Weighs it, once. */
-static bool gpn_slot_weigh(gpn_slot *slot)
+static bool gpn_slot_limited(gpn_slot *slot)
 {
     const gpn_run_spec *spec = slot->driver->run->spec;
     gpn_work *work = slot->work;
@@ -15750,7 +16203,7 @@ static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
     h.replied = reply->http_status != 0;
     h.told = h.replied && d->pool->config.learn_limits &&
              gpn_quota_read(reply->http, reply->unix_ms, h.quota);
-    if ((!h.told && slot->ticket.limiter == NULL) || !gpn_slot_weigh(slot)) {
+    if ((!h.told && slot->ticket.limiter == NULL) || !gpn_slot_limited(slot)) {
         return;
     }
     /* an overloaded server is not a matter of limits */
@@ -15768,12 +16221,14 @@ static void gpn_slot_ended(gpn_slot *slot)
     const gpn_run_spec *spec = d->run->spec;
     gptner_error err = GPN_ZERO;
     int64_t server_ms = -1;
+    int64_t spent = gpn_slot_spent(slot);
     gpn_class cls;
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
     gpn_run_ended(d->run, slot, cls, &err);
     gpn_slot_account(slot, cls);
+    gpn_slot_pay(slot, spent);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -15844,7 +16299,7 @@ static int64_t gpn_slot_when(gpn_slot *slot, int64_t now)
                         ? gpn_gate_next(&pool->gate, now)
                         : gpn_gate_enter(&pool->gate, pool->env, now);
     if (later > now || d->run->spec->ops->weigh_fn == NULL ||
-        gpn_pace_idle(&pool->pace, &slot->ticket) || !gpn_slot_weigh(slot)) {
+        gpn_pace_idle(&pool->pace, &slot->ticket) || !gpn_slot_limited(slot)) {
         return later;
     }
     later = gpn_pace_enter(&pool->pace, &slot->ticket, &work->load, now, &call);
@@ -15860,6 +16315,58 @@ static int64_t gpn_slot_when(gpn_slot *slot, int64_t now)
     }
     return later;
 }
+
+#ifndef GPTNER_NO_COST
+/* The request is not sent, for want of money. */
+static void gpn_slot_refuse(gpn_slot *slot, const gptner_error *why)
+{
+    gpn_run *run = slot->driver->run;
+    gptner_error err;
+    bool first = slot->work->budget.attempts == 0;
+    gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: %s", first ? "" : " again",
+             why->message);
+    gpn_mutex_lock(&run->lock);
+    run->sum.not_sent += first;
+    gpn_mutex_unlock(&run->lock);
+    gpn_slot_settle(slot, &err);
+}
+
+/* Set aside what the attempt can cost. false: the slot waits until there is
+ * money, or the work has ended without it. Asked before the gate and the
+ * limits, for what they grant is for now, and this is for as long as it takes.
+ */
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    gpn_driver *d = slot->driver;
+    gpn_run *run = d->run;
+    gpn_purse *purse = run->spec->purse;
+    gptner_error why = GPN_ZERO;
+    gpn_verdict verdict;
+    bool wake = false;
+    if (purse == NULL || slot->work->bill.holds) {
+        return true;
+    }
+    if (gpn_slot_weigh(slot, &why) != GPTNER_OK) {
+        gpn_slot_refuse(slot, &why);
+        return false;
+    }
+    verdict = gpn_purse_take(purse, &slot->work->bill, &wake);
+    slot->poor = verdict == GPN_PURSE_WAIT;
+    if (wake) {
+        gpn_run_wake(run);
+    }
+    if (slot->poor) {
+        d->until[slot->number] = run->deadline_ms;
+    } else if (verdict != GPN_PURSE_YES) {
+        gpn_slot_too_dear(slot, &why);
+        if (verdict == GPN_PURSE_EMPTY) {
+            gpn_run_stop(run, GPN_STOP_SOFT, &why);
+        }
+        gpn_slot_refuse(slot, &why);
+    }
+    return verdict == GPN_PURSE_YES;
+}
+#endif
 
 /* Start an attempt, unless gate or limits say later. */
 static void gpn_slot_start(gpn_slot *slot, int64_t now)
@@ -15907,6 +16414,14 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_slot_step(slot, now, 0);
 }
 
+/* Start an attempt, once there is money for it. */
+static void gpn_slot_begin(gpn_slot *slot, int64_t now)
+{
+    if (gpn_slot_afford(slot)) {
+        gpn_slot_start(slot, now);
+    }
+}
+
 /* --- a driver's loop --- */
 
 static gpn_stop gpn_run_stopped(gpn_run *run)
@@ -15950,6 +16465,9 @@ static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
         gpn_slot *slot = d->slots[i];
         gpn_work *work = slot->work;
         if (work != NULL && (stop == GPN_STOP_HARD || !slot->running)) {
+            if (slot->running) {
+                gpn_slot_lose(slot);
+            }
             gpn_conn_abort(&slot->conn);
             gpn_slot_release(slot);
             gpn_run_settle_stopped(d->run, work);
@@ -16028,7 +16546,7 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
         }
         slot->work = work;
         d->n_free--;
-        gpn_slot_start(slot, now);
+        gpn_slot_begin(slot, now);
         if (slot->work == NULL) { /* a transport that blocks has done it all */
             now = gpn_clock_ms(d->pool->env);
         }
@@ -16059,6 +16577,7 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     p->in_flight = (int64_t)(run->in_flight - run->held);
     p->prompt_tokens = run->sum.prompt_tokens;
     p->completion_tokens = run->sum.completion_tokens;
+    p->cost_usd = gpn_run_cost(run);
     gpn_mutex_unlock(&run->lock);
     p->elapsed_ms = now - run->started_ms;
     if (dt > 0) { /* smoothed over about three seconds */
@@ -16146,13 +16665,13 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
     size_t i;
     for (i = 0; i < d->used; i++) {
         gpn_slot *slot = d->slots[i];
-        if (d->until[i] > now || slot->work == NULL) {
+        if ((d->until[i] > now && !slot->poor) || slot->work == NULL) {
             continue;
         }
         if (slot->running) {
             gpn_slot_step(slot, now, 0);
         } else {
-            gpn_slot_start(slot, now);
+            gpn_slot_begin(slot, now);
         }
     }
 }
@@ -16221,6 +16740,7 @@ static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
     }
     run->mask = size - 1;
     run->why.retry_after_ms = -1;
+    run->progress.max_cost_usd = spec->max_cost_usd;
     run->ring =
         (gpn_work **)gpn_mem_zalloc(pool->env, 2 * size * sizeof *run->ring);
     if (run->ring == NULL) {
@@ -16345,6 +16865,7 @@ static void gpn_run_drive(gpn_run *run)
         gpn_run_report(run, gpn_clock_ms(run->pool->env), true);
     }
     run->sum.total = (int64_t)run->begun;
+    run->sum.cost_usd = gpn_run_cost(run);
     run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
     run->sum.workers = run->crew.most;
 }
@@ -16563,6 +17084,27 @@ static void gpn_bar_count(char *out, size_t cap, int64_t n)
     }
 }
 
+/* ", $0.0123 of $1.00"; nothing if the price is not known. */
+static void gpn_bar_cost(char *out, size_t cap, const gptner_progress *p)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(cap);
+    GPN_UNUSED(p);
+    out[0] = '\0';
+#else
+    char cost[32], most[32];
+    bool budget = p->max_cost_usd > 0.0;
+    out[0] = '\0';
+    if (p->cost_usd > 0.0 || (budget && p->cost_usd >= 0.0)) {
+        gpn_money_text(cost, sizeof cost, gpn_money_from(p->cost_usd, 1e12));
+        gpn_money_text(most, sizeof most,
+                       gpn_money_from(p->max_cost_usd, 1e12));
+        gpn_format(out, cap, ", %s%s%s", cost, budget ? " of " : "",
+                   budget ? most : "");
+    }
+#endif
+}
+
 /* What stands right of the bar: "37/100 [00:04<00:06, 9.1/s, ...]". */
 static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
 {
@@ -16571,6 +17113,7 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
     char tokens[24];
     char total[24];
     char more[64];
+    char cost[80];
     int64_t tenths = (int64_t)(p->per_second * 10.0 + 0.5);
     gpn_bar_time(elapsed, sizeof elapsed, p->elapsed_ms);
     gpn_bar_time(eta, sizeof eta, p->eta_ms);
@@ -16585,10 +17128,11 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
         gpn_format(more, sizeof more, ", %lld retries, %lld failed",
                    (long long)p->retries, (long long)p->failed);
     }
-    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens]",
+    gpn_bar_cost(cost, sizeof cost, p);
+    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens%s]",
                       (long long)p->done, total, elapsed, eta,
                       (long long)(tenths / 10), (int)(tenths % 10), more,
-                      tokens);
+                      tokens, cost);
 }
 
 /* " 37%|#####     | " of the given width; nothing when the total is unknown */
@@ -16689,6 +17233,44 @@ static gptner_status gpn_file_fail(gptner_error *err, const char *path,
     return gpn_fail(err, GPTNER_ERR_FILE, "%s: %s: %s", path, what,
                     gpn_os_text(oserr, why, sizeof why));
 }
+
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_COST)
+enum { GPN_WHOLE_MAX = 256 << 20 };
+
+/* The whole file; *text NULL: there is none. */
+static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
+                                    char **text, size_t *len, gptner_error *err)
+{
+    gpn_file file;
+    int64_t size;
+    int oserr = 0;
+    *text = NULL;
+    *len = 0;
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, path, "cannot be read", oserr);
+    size = gpn_file_size(&file);
+    if (size >= 0 && size < GPN_WHOLE_MAX)
+        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
+    while (*text != NULL && (int64_t)*len < size) {
+        int64_t got =
+            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
+        if (got <= 0) {
+            size = got < 0 ? -1 : (int64_t)*len;
+            break;
+        }
+        *len += (size_t)got;
+    }
+    gpn_file_close(&file, &oserr);
+    if (*text != NULL && size >= 0)
+        return GPTNER_OK;
+    gpn_mem_free(env, *text);
+    *text = NULL;
+    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
+                    : gpn_no_memory(err, path);
+}
+#endif
 
 /* --- results: one block each --- */
 
@@ -16841,6 +17423,7 @@ static void gpn_result_blank(gptner_result *r)
     r->message = "";
     r->retry_after_ms = -1;
     memset(&r->usage, 0xff, sizeof r->usage); /* -1: not told */
+    r->cost_usd = -1.0;
 }
 
 /* Without the white space in front. */
@@ -16881,6 +17464,22 @@ typedef struct gpn_model_rule {
     unsigned flags;
 } gpn_model_rule;
 
+/* The model that is meant: "openai/NAME", as routers call it, and
+ * "ft:NAME:...", which was made of it, are NAME. */
+static gptner_str gpn_model_base(gptner_str name)
+{
+    if (gpn_str_starts(name, "openai/")) {
+        name.ptr += 7;
+        name.len -= 7;
+    }
+    if (gpn_str_starts(name, "ft:")) {
+        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
+        name.ptr += 3;
+        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
+    }
+    return name;
+}
+
 /* The flags of a model: those of the first prefix that fits, none for others,
  * which are chat models that take all. "ft:BASE:..." is as BASE. */
 static unsigned gpn_model_flags(const char *model)
@@ -16914,17 +17513,8 @@ static unsigned gpn_model_flags(const char *model)
         {"gpt-6",           GPN_MODEL_REASONS | GPN_MODEL_IF_NONE |
                             GPN_MODEL_NO_STOP}};
     /* clang-format on */
-    gptner_str name = gptner_str_from(model);
+    gptner_str name = gpn_model_base(gptner_str_from(model));
     size_t i;
-    if (gpn_str_starts(name, "openai/")) { /* as routers call them */
-        name.ptr += 7;
-        name.len -= 7;
-    }
-    if (gpn_str_starts(name, "ft:")) {
-        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
-        name.ptr += 3;
-        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
-    }
     for (i = 0; i < GPN_COUNT(rules); i++) {
         size_t len = strlen(rules[i].prefix);
         if (len == name.len + 1 && rules[i].prefix[len - 1] == '-')
@@ -17017,6 +17607,8 @@ struct gptner_client { /* the large members last: short offsets */
     gptner_str path;       /* of the base URL, without '/' at its end */
     gptner_str query;      /* of the base URL and api_version, without '?' */
     gptner_str targets[2]; /* of chat and of completions */
+    size_t n_prices;       /* of cfg.prices: cfg.n_prices are the config's own,
+                              those of the file follow */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
     gpn_atomic ratios[GPN_LEARNT_MAX]; /* see gpn_weigh_place() */
@@ -17052,6 +17644,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, client_key_password),
     offsetof(gptner_config, proxy),
     offsetof(gptner_config, no_proxy),
+    offsetof(gptner_config, prices_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -17526,6 +18119,421 @@ static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
                     "line break, or all together exceed 1 MiB");
 }
 
+/* --- prices --- */
+
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    c->cfg.prices = NULL;
+    if (cfg->n_prices == 0 && cfg->prices_file == NULL)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "prices, prices_file: GPTNER_NO_COST is set");
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(model);
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    GPN_UNUSED(price);
+    GPN_UNUSED(usage);
+    GPN_UNUSED(batch);
+    return -1.0;
+}
+
+#else
+
+/* Millionths of a dollar a million tokens. */
+typedef struct gpn_price_row {
+    char model[23];
+    bool long_context;
+    uint32_t input;
+    uint32_t cached;
+    uint32_t output;
+} gpn_price_row;
+
+/* As of 2026-11-24, by the lists named in openai-api.md 8: the model pages and
+ * llm-prices of 2026-08-05, gpt-5.6 and gpt-6 by later captures and release
+ * notes (second-hand). Prices change: config.prices and config.prices_file go
+ * before this table. */
+static const gpn_price_row gpn_price_table[] = {
+    /* clang-format off */
+    {"gpt-6-astra",            true,  10000000, 1000000, 50000000},
+    {"gpt-6.1-sol",            true,   2000000,  100000, 10000000},
+    {"gpt-6.1-terra",          true,   1000000,   50000,  5000000},
+    {"gpt-6-sol",              true,   2000000,  200000, 10000000},
+    {"gpt-6-luna",             true,    100000,   10000,   500000},
+    {"gpt-5.6-sol",            true,   4000000,  400000, 20000000},
+    {"gpt-5.6-terra",          true,   2000000,  200000, 12000000},
+    {"gpt-5.6-luna",           true,    200000,   20000,  1200000},
+    {"gpt-5.5",                true,   5000000,  500000, 30000000},
+    {"gpt-5.4",                true,   2500000,  250000, 15000000},
+    {"gpt-5.4-mini",           true,    750000,   75000,  4500000},
+    {"gpt-5.4-nano",           true,    200000,   20000,  1250000},
+    {"gpt-5.2",                false,  1750000,  175000, 14000000},
+    {"gpt-5.1",                false,  1250000,  125000, 10000000},
+    {"gpt-5",                  false,  1250000,  125000, 10000000},
+    {"gpt-5-mini",             false,   250000,   25000,  2000000},
+    {"gpt-5-nano",             false,    50000,    5000,   400000},
+    {"gpt-4.1",                false,  2000000,  500000,  8000000},
+    {"gpt-4.1-mini",           false,   400000,  100000,  1600000},
+    {"gpt-4.1-nano",           false,   100000,   25000,   400000},
+    {"gpt-4o",                 false,  2500000, 1250000, 10000000},
+    {"gpt-4o-mini",            false,   150000,   75000,   600000},
+    {"o3",                     false,  2000000,  500000,  8000000},
+    {"o4-mini",                false,  1100000,  275000,  4400000},
+    {"gpt-3.5-turbo",          false,   500000,  500000,  1500000},
+    {"gpt-3.5-turbo-instruct", false,  1500000, 1500000,  2000000},
+    {"text-embedding-3-small", false,    20000,   20000,        0},
+    {"text-embedding-3-large", false,   130000,  130000,        0},
+    {"text-embedding-ada-002", false,   100000,  100000,        0}};
+/* clang-format on */
+
+/* More is taken for a mistake: a dollar a token. */
+#define GPN_PRICE_MAX 1e6
+
+static bool gpn_price_is_sane(const gptner_price *p)
+{
+    return p->input <= GPN_PRICE_MAX && p->cached <= GPN_PRICE_MAX &&
+           p->output <= GPN_PRICE_MAX && p->batch_factor >= 0.0 &&
+           p->batch_factor <= 10.0;
+}
+
+/* Does name begin with prefix, whole or up to the end of one of its parts? */
+static bool gpn_name_begins(gptner_str name, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return gpn_str_starts(name, prefix) &&
+           (name.len == len || name.ptr[len] == '-' || name.ptr[len] == ':' ||
+            name.ptr[len] == '/');
+}
+
+/* Of n rows that whose prefix of name is the longest. */
+static const gptner_price *gpn_price_among(const gptner_price *rows, size_t n,
+                                           gptner_str name)
+{
+    const gptner_price *best = NULL;
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (gpn_name_begins(name, rows[i].model) &&
+            (best == NULL || strlen(rows[i].model) > strlen(best->model)))
+            best = &rows[i];
+    return best;
+}
+
+/* Without a date at its end. */
+static gptner_str gpn_model_undated(gptner_str name)
+{
+    static const char form[] = "-0000-00-00";
+    size_t len = sizeof form - 1;
+    size_t i;
+    if (name.len <= len)
+        return name;
+    for (i = 0; i < len; i++) {
+        char c = name.ptr[name.len - len + i];
+        if (gpn_is_digit(c) ? form[i] != '0' : c != form[i] || c != '-')
+            return name;
+    }
+    name.len -= len;
+    return name;
+}
+
+static bool gpn_price_table_find(gptner_str name, gptner_price *out)
+{
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_price_table); i++) {
+        const gpn_price_row *row = &gpn_price_table[i];
+        if (gpn_str_eq_c(name, row->model)) {
+            out->model = row->model;
+            out->input = (double)row->input / 1e6;
+            out->cached = (double)row->cached / 1e6;
+            out->output = (double)row->output / 1e6;
+            out->long_context = row->long_context;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As gptner_price_find(). */
+static bool gpn_price_get(const gptner_client *c, gptner_str model,
+                          gptner_price *out)
+{
+    gptner_str base = gpn_model_undated(gpn_model_base(model));
+    const gptner_price *row = NULL;
+    bool found;
+    memset(out, 0, sizeof *out);
+    if (c != NULL && c->n_prices > 0) {
+        const gptner_price *file = c->cfg.prices + c->cfg.n_prices;
+        size_t n_file = c->n_prices - c->cfg.n_prices;
+        row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, model);
+        if (row == NULL)
+            row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, base);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, model);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, base);
+    }
+    found = row != NULL ? row->input >= 0.0 && row->output >= 0.0
+                        : gpn_price_table_find(base, out);
+    if (!found)
+        return false;
+    if (row != NULL)
+        *out = *row;
+    if (out->cached <= 0.0)
+        out->cached = out->input;
+    if (out->batch_factor <= 0.0)
+        out->batch_factor = 0.5;
+    return true;
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    gptner_price price;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (model == NULL || out == NULL)
+        return gpn_refuse(err, "price: model or out is NULL");
+    if (!gpn_price_get(client, gptner_str_from(model), &price))
+        return gpn_fail(err, GPTNER_ERR_NOT_FOUND,
+                        "model %s: no price is known; set config.prices or "
+                        "config.prices_file",
+                        model);
+    *out = price;
+    return GPTNER_OK;
+}
+
+/* --- costs --- */
+
+enum { GPN_LONG_CONTEXT = 272000 /* tokens; openai-api.md 8 */ };
+
+/* A price in pico-dollars a token. */
+typedef struct gpn_rate {
+    int64_t input;
+    int64_t cached;
+    int64_t output;
+    bool long_context;
+} gpn_rate;
+
+/* false: the price is none. */
+static bool gpn_rate_of(const gptner_price *p, bool batch, gpn_rate *rate)
+{
+    double scale = 1e6;
+    if (!gpn_price_is_sane(p) || !(p->input >= 0.0) || !(p->output >= 0.0) ||
+        !(p->cached <= GPN_PRICE_MAX))
+        return false;
+    if (batch)
+        scale *= p->batch_factor > 0.0 ? p->batch_factor : 0.5;
+    rate->input = gpn_money_from(p->input, scale);
+    rate->cached =
+        gpn_money_from(p->cached > 0.0 ? p->cached : p->input, scale);
+    rate->output = gpn_money_from(p->output, scale);
+    rate->long_context = p->long_context;
+    return true;
+}
+
+/* The formula of openai-api.md 8; no count is below 0. */
+static int64_t gpn_rate_cost(const gpn_rate *rate, int64_t prompt,
+                             int64_t cached, int64_t completion)
+{
+    int64_t in, out;
+    cached = gpn_clamp(cached, 0, prompt);
+    in = gpn_money_add(gpn_money_times(rate->input, prompt - cached),
+                       gpn_money_times(rate->cached, cached));
+    out = gpn_money_times(rate->output, completion);
+    if (rate->long_context && prompt > GPN_LONG_CONTEXT) {
+        in = gpn_money_add(in, in);
+        out = gpn_money_add(out, (out + 1) / 2);
+    }
+    return gpn_money_add(in, out);
+}
+
+/* -1: the usage does not tell. */
+static int64_t gpn_rate_usage(const gpn_rate *rate, const gptner_usage *u)
+{
+    int64_t completion = u->completion_tokens;
+    if (u->prompt_tokens < 0 || (completion < 0 && rate->output > 0))
+        return -1;
+    return gpn_rate_cost(rate, u->prompt_tokens, u->cached_tokens,
+                         completion > 0 ? completion : 0);
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    gpn_rate rate;
+    int64_t cost = -1;
+    if (price != NULL && usage != NULL && gpn_rate_of(price, batch, &rate))
+        cost = gpn_rate_usage(&rate, usage);
+    return cost < 0 ? -1.0 : gpn_money_usd(cost);
+}
+
+/* --- prices of the user's own --- */
+
+/* The member of a row that is next, into price. */
+static void gpn_price_read_member(gptner_json_reader *r, size_t which,
+                                  gptner_price *price)
+{
+    const char *at = r->pos;
+    double *numbers[4];
+    gptner_str text;
+    numbers[0] = &price->input;
+    numbers[1] = &price->cached;
+    numbers[2] = &price->output;
+    numbers[3] = &price->batch_factor;
+    if (which < 4) {
+        if (!gptner_json_read_double(r, numbers[which]) ||
+            !(*numbers[which] >= 0.0 && *numbers[which] <= GPN_PRICE_MAX))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "is not a number from 0 to 1000000");
+    } else if (which == 4) {
+        if (!gptner_json_read_str(r, &text) || text.len == 0 ||
+            strlen(text.ptr) != text.len)
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "model is not a name");
+        price->model = text.ptr;
+    } else if (which == 5) {
+        if (!gptner_json_read_bool(r, &price->long_context))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "long_context is neither true nor false");
+    } else {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a member of a price is not known: model, input, cached, "
+                      "output, batch_factor, long_context are");
+    }
+}
+
+/* A row: its model, input and output must be there. */
+static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
+{
+    static const char names[][16] = {"input",        "cached", "output",
+                                     "batch_factor", "model",  "long_context"};
+    const char *at = r->pos;
+    gptner_str key;
+    memset(price, 0, sizeof *price);
+    price->input = price->output = -1.0;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a price is not an object");
+        return;
+    }
+    while (gptner_json_next_key(r, &key)) {
+        size_t i = 0;
+        while (i < GPN_COUNT(names) && !gpn_str_eq_c(key, names[i]))
+            i++;
+        gpn_price_read_member(r, i, price);
+    }
+    if (price->model == NULL || price->input < 0.0 || price->output < 0.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a price lacks its model, input or output");
+    else if (price->batch_factor > 10.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "batch_factor is above 10");
+}
+
+/* All rows of the text, which is decoded in place, go to rows. */
+static void gpn_prices_read(gptner_json_reader *r, gpn_buf *rows)
+{
+    static const char *const names[] = {"prices", NULL};
+    const char *at = r->pos;
+    bool found = false;
+    size_t which;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "is not an object");
+        return;
+    }
+    while (gptner_json_next_member(r, names, &which)) {
+        at = r->pos;
+        found = gptner_json_enter_array(r);
+        if (!found)
+            break;
+        while (gptner_json_next_item(r)) {
+            gptner_price price;
+            gpn_price_read_row(r, &price);
+            gpn_buf_add(rows, (const char *)&price, sizeof price);
+        }
+    }
+    if (!found)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "has no array called \"prices\"");
+}
+
+/* The rows of the file go to rows, with names that point into *text. */
+static gptner_status gpn_prices_load(gptner_client *c, char **text,
+                                     gpn_buf *rows, gptner_error *err)
+{
+    const char *path = c->cfg.prices_file;
+    gptner_json_reader r;
+    gptner_json_error why;
+    size_t len;
+    gptner_status status = gpn_read_whole(&c->env, path, text, &len, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (*text == NULL)
+        return gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    gptner_json_reader_init_in_place(&r, *text, len, NULL);
+    gpn_prices_read(&r, rows);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "prices_file %s: line %d, column %d: %s", path,
+                        (int)why.line, (int)why.column, why.message);
+    return rows->status == GPTNER_OK ? GPTNER_OK
+                                     : gpn_no_memory(err, "prices_file");
+}
+
+/* Copy the prices of the configuration, and those of its file behind them. */
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gptner_price nothing = GPN_ZERO;
+    gptner_price *list;
+    char *text = NULL;
+    gpn_buf rows;
+    size_t i;
+    gpn_buf_init(&rows, &c->env, (size_t)64 << 20);
+    c->cfg.prices = NULL;
+    for (i = 0; i < cfg->n_prices && status == GPTNER_OK; i++) {
+        const gptner_price *p =
+            cfg->prices != NULL ? &cfg->prices[i] : &nothing;
+        if (p->model == NULL || *p->model == '\0' || !gpn_price_is_sane(p))
+            status = gpn_fail(err, GPTNER_ERR_CONFIG,
+                              "prices[%d]: has no model, or a number that is "
+                              "out of range",
+                              (int)i);
+        gpn_buf_add(&rows, (const char *)p, sizeof *p);
+    }
+    if (status == GPTNER_OK && c->cfg.prices_file != NULL)
+        status = gpn_prices_load(c, &text, &rows, err);
+    if (status == GPTNER_OK && rows.len > 0) {
+        list = (gptner_price *)gpn_client_copy(c, rows.data, rows.len);
+        c->cfg.prices = list;
+        c->n_prices = list != NULL ? rows.len / sizeof *list : 0;
+        for (i = 0; i < c->n_prices; i++)
+            list[i].model = gpn_client_keep(c, list[i].model);
+    }
+    if (rows.status != GPTNER_OK)
+        c->no_memory = true;
+    gpn_buf_deinit(&rows);
+    gpn_mem_free(&c->env, text);
+    return status;
+}
+
+#endif
+
 /* --- making and ending a client --- */
 
 /* Numbers of the configuration and what 0 means for them; a negative one means
@@ -17744,6 +18752,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         c->cfg.max_body_bytes = (size_t)64 << 20;
     gpn_client_keep_config(c);
     status = gpn_client_keep_headers(c, cfg, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_keep_prices(c, cfg, err);
     if (status == GPTNER_OK && !c->no_memory)
         status = gpn_client_check_key(c, err);
     if (status == GPTNER_OK && !c->no_memory)
@@ -19261,10 +20271,12 @@ static gptner_status gpn_fields_load(gpn_fields *f, const gptner_client *c,
                                      gptner_error *err)
 {
     gptner_json_error why;
-    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK) {
+        memset(&f->r.usage, 0xff, sizeof f->r.usage); /* half a number */
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "%s: reply is not JSON: byte %lld of %lld: %s", what,
                         (long long)why.offset, (long long)len, why.message);
+    }
     if (f->failed)
         gpn_fields_mask(f, c);
     return GPTNER_OK;
@@ -19486,6 +20498,7 @@ enum {
     GPN_OUT_JSON,
     GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
     GPN_OUT_NUMBER, /* an int, known unless 0 */
+    GPN_OUT_MONEY,  /* a double, known from 0 on */
     GPN_OUT_CHOICES,
     GPN_OUT_USAGE,
     GPN_OUT_ERROR,
@@ -19535,6 +20548,7 @@ static const gpn_member gpn_out_members[] = {
     {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
     {"error", GPN_OUT_ERROR, 0},
     {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
+    {"cost_usd", GPN_OUT_MONEY, offsetof(gptner_result, cost_usd)},
     {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
     {"", GPN_OUT_END, 0}};
 
@@ -19577,6 +20591,10 @@ static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
         case GPN_OUT_NUMBER:
             if (*(const int *)from != 0)
                 gptner_json_put_int64(w, m->key, *(const int *)from);
+            break;
+        case GPN_OUT_MONEY:
+            if (*(const double *)from >= 0.0)
+                gptner_json_put_double(w, m->key, *(const double *)from);
             break;
         case GPN_OUT_CHOICES:
             gptner_json_put_array(w, m->key);
@@ -20094,6 +21112,10 @@ static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
     r->tag = it->prompt.tag;
     r->attempts = it->work.budget.attempts;
     r->total_ms = it->work.started_ms != 0 ? now - it->work.started_ms : 0;
+#ifndef GPTNER_NO_COST
+    r->cost_usd =
+        it->work.bill.unknown ? -1.0 : gpn_money_usd(it->work.bill.spent);
+#endif
 }
 
 /* Give the item a result, a copy of view; if there is no memory for one, its
@@ -20114,6 +21136,7 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
         r->tag = view->tag;
         r->attempts = view->attempts;
         r->total_ms = view->total_ms;
+        r->cost_usd = view->cost_usd;
         r->status = lost ? GPTNER_ERR_NO_MEMORY : view->status;
         r->message = it->spare_text;
         r->http_status = view->http_status;
@@ -20136,35 +21159,14 @@ static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
 
 /* --- what the account's limits count --- */
 
-/* The weight of a body that is JSON of somebody else's. load->answer is what
- * it is without a limit in there. */
-static void gpn_body_load(gptner_str body, gpn_load *load)
+static void gpn_load_set(gpn_load *load, const gptner_prompt *p,
+                         const gptner_options *o, const gpn_weight *w)
 {
-    static const char *const names[] = {"model", "max_tokens",
-                                        "max_completion_tokens", "n", NULL};
-    char scratch[256];
-    char name[128];
-    gptner_str model = gpn_str("", 0);
-    int64_t number, n = 1;
-    gptner_json_reader r;
-    size_t which;
-    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
-    gptner_json_enter_object(&r);
-    while (gptner_json_next_member(&r, names, &which)) {
-        if (which == 0) {
-            gptner_json_read_str(&r, &model);
-            gpn_format(name, sizeof name, "%.*s",
-                       (int)(model.len < 100 ? model.len : 100), model.ptr);
-            load->model = gpn_model_hash(name);
-        } else if (gptner_json_read_int64(&r, &number)) {
-            if (which < 3)
-                load->answer = gpn_clamp(number, 0, GPN_WAIT_MAX / 1000);
-            else
-                n = gpn_clamp(number, 1, 1000);
-        }
-    }
-    load->answer *= n;
-    load->prompt = (int64_t)(body.len / 4);
+    char model[GPN_WEIGH_MODEL];
+    gpn_weigh_model(p, o, model);
+    load->model = gpn_model_hash(model);
+    load->prompt = w->prompt;
+    load->answer = w->completion_max;
 }
 
 /* --- a task: prompts from a source, results to their places --- */
@@ -20282,7 +21284,6 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
         return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s, line %lld: %s",
                         t->cfg->input_path, (long long)it->line, it->bad);
     it->adapt |= gpn_adapted(c, gpn_model_of(it->options), 0);
-    gpn_item_weigh(c, it);
     gpn_item_ask(t, it, &ask);
     status = gpn_body_write(&ask, &q->body, err);
     if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
@@ -20345,6 +21346,115 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
+#ifdef GPTNER_NO_COST
+
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    GPN_UNUSED(c);
+    GPN_UNUSED(it);
+    GPN_UNUSED(reply);
+    GPN_UNUSED(f);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    GPN_UNUSED(ctx);
+    GPN_UNUSED(work);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+#else
+
+/* What a model costs in a request of its own, or in a batch. */
+static bool gpn_rate_get(const gptner_client *c, gptner_str model, bool batch,
+                         gpn_rate *rate)
+{
+    gptner_price price;
+    return gpn_price_get(c, model, &price) && gpn_rate_of(&price, batch, rate);
+}
+
+/* What this prompt can cost at most, once sent; -1: err says why that is not
+ * known. */
+static int64_t gpn_prompt_worst(const gptner_client *c, const gptner_prompt *p,
+                                const gptner_options *o, const gpn_weight *w,
+                                bool batch, gptner_error *err)
+{
+    gptner_str model = gpn_prompt_model(p, o);
+    gpn_rate rate;
+    if (!gpn_rate_get(c, model, batch, &rate)) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs the price of the model, and that of %.*s is "
+                 "not known; set config.prices or config.prices_file",
+                 (int)(model.len < 100 ? model.len : 100), model.ptr);
+        return -1;
+    }
+    if (w->completion_max < 0 && rate.output > 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs a limit of the answer; set max_tokens");
+        return -1;
+    }
+    if (w->prompt_max < 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "what the prompt costs cannot be told before it is sent: it "
+                 "holds more than text, or searches; send it without a budget");
+        return -1;
+    }
+    if (rate.cached > rate.input)
+        rate.input = rate.cached;
+    return gpn_rate_cost(&rate, w->prompt_max, 0, w->completion_max);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    work->bill.worst = 0; /* a line that is no prompt is not sent */
+    if (it->bad == NULL)
+        work->bill.worst =
+            gpn_prompt_worst(t->client, &it->prompt, it->options,
+                             gpn_item_weigh(t->client, it), false, err);
+    return work->bill.worst < 0 ? GPTNER_ERR_CONFIG : GPTNER_OK;
+}
+
+/* Put what the attempt did cost on the item's bill. A reply with an error is
+ * not billed. One that was lost after the request was sent, or that tells no
+ * usage, may have cost all that it can. */
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    gpn_bill *bill = &it->work.bill;
+    int64_t cost = -1;
+    bool priced;
+    gpn_rate rate;
+    if (!reply->sent ||
+        (reply->http_status != 0 && reply->http_status / 100 != 2))
+        return;
+    if (reply->status == GPTNER_OK && f->failed && f->n_choices == 0 &&
+        f->r.usage.prompt_tokens < 0)
+        return;
+    priced = gpn_rate_get(c, gpn_prompt_model(&it->prompt, it->options), false,
+                          &rate);
+    if (priced)
+        cost = gpn_rate_usage(&rate, &f->r.usage);
+    if (cost >= 0) {
+        bill->spent = gpn_money_add(bill->spent, cost);
+    } else if (!priced && f->r.usage.prompt_tokens >= 0) {
+        bill->unknown = true;
+    } else {
+        bill->worst = -1;
+        if (priced)
+            bill->worst = gpn_prompt_worst(c, &it->prompt, it->options,
+                                           gpn_item_weigh(c, it), false, NULL);
+        bill->weighed = true;
+        gpn_bill_lose(bill);
+    }
+}
+
+#endif
+
 static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
                                               gpn_reply *reply, gpn_fields *f,
                                               int64_t *delay_ms,
@@ -20396,6 +21506,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     }
     gpn_fields_init(&f, env, reply->body);
     cls = gpn_item_decide(t, it, reply, &f, delay_ms, err);
+    gpn_item_charge(t->client, it, reply, &f);
     gpn_item_describe(it, reply->now_ms, view);
     view->choices = f.choices;
     view->n_choices = f.n_choices;
@@ -20441,25 +21552,13 @@ static void gpn_item_settle(void *ctx, gpn_work *work, const gptner_error *err)
     work->ok = false;
 }
 
-static bool gpn_item_load(void *ctx, const gpn_work *work, gpn_load *load)
+static bool gpn_item_load(void *ctx, gpn_work *work, gpn_load *load)
 {
-    const gpn_item *it = (const gpn_item *)work;
-    const gptner_prompt *p = &it->prompt;
-    const gptner_options *o = it->options;
-    size_t bytes = p->text.len + p->system.len + p->messages_json.len;
-    size_t i;
-    GPN_UNUSED(ctx);
-    if (p->body_json.ptr != NULL) {
-        load->answer = -1;
-        gpn_body_load(p->body_json, load);
-        return true;
-    }
-    for (i = 0; i < p->n_messages; i++)
-        bytes += p->messages[i].content.len + p->messages[i].json.len;
-    load->model = gpn_model_hash(gpn_model_of(o));
-    load->prompt = (int64_t)(bytes / 4);
-    load->answer = o->max_tokens == 0 ? 512 : o->max_tokens;
-    load->answer *= o->n > 0 ? o->n : 1;
+    const gpn_task *t = (const gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    if (it->bad != NULL)
+        return false;
+    gpn_load_set(load, &it->prompt, it->options, gpn_item_weigh(t->client, it));
     return true;
 }
 
@@ -21071,13 +22170,20 @@ static bool gpn_task_deliver(void *ctx, gpn_work *work)
     return gpn_task_share_due(t, in_order) && go_on;
 }
 
-static const gpn_work_ops gpn_task_ops = {
-    gpn_task_next,   gpn_item_build,   NULL,         NULL, gpn_item_judge,
-    gpn_item_settle, gpn_task_deliver, gpn_item_load};
+static const gpn_work_ops gpn_task_ops = {gpn_task_next,
+                                          gpn_item_build,
+                                          NULL,
+                                          NULL,
+                                          gpn_item_judge,
+                                          gpn_item_settle,
+                                          gpn_task_deliver,
+                                          gpn_item_load,
+                                          gpn_item_weigh_bill};
 
 static const gpn_work_ops gpn_live_ops = {
-    gpn_task_next,  gpn_item_build,  gpn_item_divert,  gpn_item_body,
-    gpn_item_judge, gpn_item_settle, gpn_task_deliver, gpn_item_load};
+    gpn_task_next,    gpn_item_build, gpn_item_divert,
+    gpn_item_body,    gpn_item_judge, gpn_item_settle,
+    gpn_task_deliver, gpn_item_load,  gpn_item_weigh_bill};
 
 /* One work, in the calling thread. */
 static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
@@ -21182,6 +22288,34 @@ GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
 
 /* --- many prompts --- */
 
+/* Can a run with this budget begin? The options of the configuration must do,
+ * whatever the prompts bring themselves. */
+static gptner_status gpn_budget_check(const gptner_client *c, double usd,
+                                      gptner_error *err)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(c);
+    return usd < 0.0 || usd > 0.0
+               ? gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "max_cost_usd: GPTNER_NO_COST is set")
+               : GPTNER_OK;
+#else
+    gptner_prompt p = GPN_ZERO;
+    gptner_error why = GPN_ZERO;
+    gpn_weight w;
+    if (!(usd >= 0.0))
+        return gpn_refuse(err, "max_cost_usd: below 0, or not a number");
+    if (!(usd > 0.0))
+        return GPTNER_OK;
+    p.text = gptner_str_from("");
+    gpn_prompt_weigh(c, &p, &c->cfg.options, &w);
+    if (gpn_prompt_worst(c, &p, &c->cfg.options, &w, false, &why) < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG, "max_cost_usd: %s",
+                        why.message);
+    return GPTNER_OK;
+#endif
+}
+
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
@@ -21269,6 +22403,7 @@ static void gpn_task_spec(gpn_task *t, gpn_run_spec *spec)
     spec->progress_fn = cfg->progress_fn;
     spec->progress_user = cfg->progress_user;
     spec->progress_every_ms = cfg->progress_every_ms;
+    spec->max_cost_usd = cfg->max_cost_usd;
     if (t->twins != NULL) {
         spec->total = -1;
         if (cfg->progress_fn != NULL) {
@@ -21303,6 +22438,34 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
     return status;
 }
 
+/* Run the prompts, within the budget if there is one. */
+static gptner_status gpn_task_run(gpn_task *t, gpn_run_spec *spec,
+                                  gptner_run_summary *sum, gptner_error *err)
+{
+    gptner_status status;
+#ifndef GPTNER_NO_COST
+    gpn_purse purse;
+    if (t->cfg->max_cost_usd > 0.0) {
+        char limit[32], spent[32];
+        if (!gpn_purse_init(&purse, gpn_money_from(t->cfg->max_cost_usd, 1e12)))
+            return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
+        spec->purse = &purse;
+        status = gpn_pool_run(t->client->pool, spec, sum, err);
+        gpn_purse_deinit(&purse);
+        if (status != GPTNER_OK || purse.refused == 0)
+            return status;
+        gpn_money_text(limit, sizeof limit, purse.limit);
+        gpn_money_text(spent, sizeof spent, purse.spent);
+        return gpn_fail(err, GPTNER_ERR_BUDGET,
+                        "run: %lld requests did not fit into the budget of %s, "
+                        "of which %s is spent; raise max_cost_usd",
+                        (long long)purse.refused, limit, spent);
+    }
+#endif
+    status = gpn_pool_run(t->client->pool, spec, sum, err);
+    return status;
+}
+
 static gptner_status gpn_run_prompts(gptner_client *client,
                                      const gptner_run_config *run,
                                      bool keep_raw, gptner_run_summary *summary,
@@ -21320,6 +22483,8 @@ static gptner_status gpn_run_prompts(gptner_client *client,
     if (client == NULL || run == NULL)
         return gpn_refuse(err, "run: client or configuration is NULL");
     status = gpn_task_check(run, err);
+    if (status == GPTNER_OK)
+        status = gpn_budget_check(client, run->max_cost_usd, err);
     if (status != GPTNER_OK)
         return status;
     memset(&t, 0, sizeof t);
@@ -21333,7 +22498,7 @@ static gptner_status gpn_run_prompts(gptner_client *client,
         gpn_task_spec(&t, &spec);
         if (err != NULL)
             memset(err, 0, sizeof *err);
-        status = gpn_pool_run(client->pool, &spec, summary, err);
+        status = gpn_task_run(&t, &spec, summary, err);
         status = gpn_task_finish(&t, status, summary, err);
     } else {
         gpn_out_close(&t.out, false);
@@ -21679,23 +22844,28 @@ static void gpn_call_deinit(gpn_call *call)
 }
 
 /* Of raw requests the limits count those that make tokens. */
-static bool gpn_call_load(void *ctx, const gpn_work *work, gpn_load *load)
+static bool gpn_call_load(void *ctx, gpn_work *work, gpn_load *load)
 {
     const gpn_call *call = (const gpn_call *)ctx;
     const gptner_raw_request *raw = call->raw;
+    const gptner_client *c = call->head.client;
+    gptner_prompt prompt = GPN_ZERO;
+    gpn_weight weight;
     GPN_UNUSED(work);
     if (raw->body.ptr == NULL || raw->path == NULL ||
         !gpn_listed("/embeddings,/chat/completions,/completions,/responses",
                     raw->path))
         return false;
-    load->answer = strcmp(raw->path, "/embeddings") == 0 ? 0 : -1;
-    gpn_body_load(raw->body, load);
+    prompt.body_json = raw->body;
+    gpn_prompt_weigh(c, &prompt, &c->cfg.options, &weight);
+    gpn_load_set(load, &prompt, &c->cfg.options, &weight);
     return true;
 }
 
 static const gpn_work_ops gpn_call_ops = {
-    gpn_call_next,  gpn_call_build,  gpn_call_divert,  gpn_call_body,
-    gpn_call_judge, gpn_call_settle, gpn_call_deliver, gpn_call_load};
+    gpn_call_next,    gpn_call_build, gpn_call_divert,
+    gpn_call_body,    gpn_call_judge, gpn_call_settle,
+    gpn_call_deliver, gpn_call_load,  NULL};
 
 static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
 {
@@ -22253,6 +23423,7 @@ typedef struct gpn_line {
     const char *url;  /* one of gpn_batch_urls */
     int64_t inputs;   /* to be embedded; 0 elsewhere */
     int64_t tokens;   /* as estimated */
+    int64_t cost;     /* at most, if that is asked for */
     size_t model_len; /* of model */
     char model[GPN_LINE_MODEL];
 } gpn_line;
@@ -22262,6 +23433,7 @@ typedef struct gpn_lines_file {
     gpn_whole whole; /* sealed; its path NULL: in its place, or not written */
     size_t name;     /* where in names its path is */
     int64_t requests, bytes, tokens;
+    int64_t cost; /* at most; 0 if it was not asked for */
 } gpn_lines_file;
 
 /* Turns prompts into the lines of batch files. Used by
@@ -22279,12 +23451,14 @@ typedef struct gpn_lines {
                          do by gpn_lines_commit() */
     bool dry;         /* no file at all: only counts and digest */
     bool digest;
-    size_t first; /* files before this number are only counted (and told by
-                     file_fn); from 1, or 0 */
-    /* A prompt that makes no line (why->status is INVALID_ARGUMENT or LIMIT) is
-     * left out, and told here; its index is not given to another. false ends
-     * all with CANCELLED. bad_fn NULL: such a prompt ends all, with its own
-     * status. */
+    int64_t max_cost; /* a file, unless it is of one line; pico-dollars. 0: what
+                         lines cost is not asked */
+    size_t first;     /* files before this number are only counted (and told by
+                         file_fn); from 1, or 0 */
+    /* A prompt that makes no line (why->status is INVALID_ARGUMENT, LIMIT, or
+     * NOT_SENT if what it costs cannot be told) is left out, and told here; its
+     * index is not given to another. false ends all with CANCELLED. bad_fn
+     * NULL: such a prompt ends all, with its own status. */
     bool (*bad_fn)(void *ctx, size_t index, const gptner_error *why);
     /* A file is full, and with each it is in its place. May be NULL. number is
      * from 1. Another status than OK ends all. */
@@ -22799,6 +23973,7 @@ static bool gpn_lines_full(const gpn_lines *j, const gpn_line *l, int64_t bytes)
     return f->requests + 1 > j->max_requests ||
            f->bytes + bytes > j->max_bytes ||
            f->tokens + l->tokens > j->max_tokens ||
+           (j->max_cost > 0 && f->cost + l->cost > j->max_cost) ||
            j->inputs + l->inputs > GPTNER_BATCH_REQUESTS_MAX;
 }
 
@@ -22877,6 +24052,8 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
     j->now.requests++;
     j->now.bytes += bytes;
     j->now.tokens += l->tokens;
+    if (j->max_cost > 0)
+        j->now.cost += l->cost; /* at most max_cost, or one line */
     j->inputs += l->inputs;
     j->requests++;
     if (j->url == NULL) {
@@ -22889,6 +24066,57 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
                : GPTNER_OK;
 }
 
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_lines_price(gpn_lines *j, gpn_line *l, size_t from,
+                                     gptner_error *why)
+{
+    GPN_UNUSED(j);
+    GPN_UNUSED(l);
+    GPN_UNUSED(from);
+    GPN_UNUSED(why);
+    return GPTNER_OK;
+}
+
+#else
+
+/* What the request in a line of a batch file can cost at most, in a batch or
+ * sent by itself; -1: err says why that is not known. */
+static int64_t gpn_line_worst(const gptner_client *c, gptner_str line,
+                              bool batch, gptner_error *err)
+{
+    static const gpn_member members[] = {
+        {"url", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
+        {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
+        {"", GPN_KIND_SKIP, 0}};
+    gptner_prompt p = GPN_ZERO;
+    gptner_options o = GPN_ZERO;
+    gptner_json_reader r;
+    gpn_weight w;
+    gptner_json_reader_init(&r, line.ptr, line.len, NULL);
+    gpn_read_object(NULL, &r, members, &p);
+    if (p.body_json.ptr == NULL)
+        p.body_json = gptner_str_from("{}");
+    o.endpoint = GPTNER_ENDPOINT_CHAT; /* answers are written, */
+    if (gpn_str_eq_c(p.text, gpn_batch_urls[2]))
+        o.endpoint = GPTNER_ENDPOINT_EMBEDDINGS; /* or not */
+    gpn_prompt_weigh(c, &p, &o, &w);
+    return gpn_prompt_worst(c, &p, &o, &w, batch, err);
+}
+
+/* Price the line at the end of out. */
+static gptner_status gpn_lines_price(gpn_lines *j, gpn_line *l, size_t from,
+                                     gptner_error *why)
+{
+    l->cost = gpn_line_worst(
+        j->client, gpn_str(j->out.data + from, j->out.len - from), true, why);
+    if (l->cost < 0)
+        why->status = GPTNER_ERR_NOT_SENT;
+    return l->cost < 0 ? GPTNER_ERR_NOT_SENT : GPTNER_OK;
+}
+
+#endif
+
 /* Take a prompt in. */
 static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
                                     gptner_error *err)
@@ -22897,11 +24125,14 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     gpn_line l;
     size_t from = j->out.len;
     gptner_status status = gpn_lines_compose(j, it, &l, &why);
+    if (status == GPTNER_OK && j->max_cost > 0)
+        status = gpn_lines_price(j, &l, from, &why);
     if (status == GPTNER_OK)
         status = gpn_lines_admit(j, it, &l, from, &why, err);
     if (status == GPTNER_OK || why.status == GPTNER_OK)
         return status;
-    if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
+    if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT &&
+        status != GPTNER_ERR_NOT_SENT) {
         *err = why;
         return status;
     }
@@ -24902,6 +26133,7 @@ typedef struct gpn_join_file {
     gpn_file file;
     const char *path;
     int round;
+    bool single; /* rows of requests that went by themselves, not in a batch */
 } gpn_join_file;
 
 typedef struct gpn_join {
@@ -24945,6 +26177,14 @@ typedef struct gpn_join {
     gpn_row_head head;
     gpn_form form;
     gpn_buf body; /* a copy, or two */
+#ifndef GPTNER_NO_COST
+    size_t model_len; /* of model; 0: none yet */
+    bool looked;      /* for the model of the requests, */
+    bool one_model;   /* which is this one: not that of a row */
+    bool priced;
+    gpn_rate rates[2]; /* of the model, by itself and in a batch */
+    char model[GPN_LINE_MODEL];
+#endif
     gptner_error error;
     char id_room[GPN_JOIN_ID];
     char id_text[32]; /* of a request that is only known by its number */
@@ -25762,6 +27002,79 @@ static void gpn_join_name(gpn_join *j, gptner_str id)
     j->what[len] = '\0';
 }
 
+#ifdef GPTNER_NO_COST
+
+static double gpn_join_cost(gpn_join *j, gpn_place place)
+{
+    GPN_UNUSED(j);
+    GPN_UNUSED(place);
+    return -1.0;
+}
+
+#else
+
+/* The rates of a model, unless they are those that are here. */
+static void gpn_join_rate(gpn_join *j, gptner_str model)
+{
+    if (model.len == 0 || model.len > sizeof j->model ||
+        (model.len == j->model_len &&
+         memcmp(j->model, model.ptr, model.len) == 0))
+        return;
+    j->model_len = model.len;
+    memcpy(j->model, model.ptr, model.len);
+    j->priced = gpn_rate_get(j->client, model, false, &j->rates[0]) &&
+                gpn_rate_get(j->client, model, true, &j->rates[1]);
+}
+
+/* The model that the requests ask for, by the beginning of their file. */
+static void gpn_join_learn_model(gpn_join *j)
+{
+    static const char *const names[] = {"body", NULL};
+    static const char *const inner[] = {"model", NULL};
+    char text[4096], scratch[GPN_LINE_MODEL];
+    gptner_str model = GPN_ZERO;
+    gptner_json_reader r;
+    size_t which;
+    int oserr = 0;
+    int64_t got = 0;
+    j->looked = true;
+    if (j->requests != NULL)
+        got = gpn_file_read_at(&j->file, text, sizeof text, 0, &oserr);
+    if (got <= 0)
+        return;
+    gpn_json_reader_on(&r, gpn_str(text, (size_t)got), scratch, sizeof scratch);
+    if (gptner_json_enter_object(&r) &&
+        gptner_json_next_member(&r, names, &which) &&
+        gptner_json_enter_object(&r) &&
+        gptner_json_next_member(&r, inner, &which))
+        gptner_json_read_str(&r, &model);
+    gpn_join_rate(j, model);
+    j->one_model = j->model_len > 0;
+}
+
+/* What the row did cost; -1: not known. Errors are not billed. */
+static double gpn_join_cost(gpn_join *j, gpn_place place)
+{
+    const gptner_result *r = &j->fields.r;
+    const gpn_row_head *h = &j->head;
+    bool good = h->responded && (h->status < 0 || h->status / 100 == 2);
+    int64_t cost = -1;
+    if (j->rank == GPN_RANK_MALFORMED)
+        return -1.0;
+    if (!good || (j->fields.failed && r->usage.prompt_tokens < 0))
+        return 0.0;
+    if (!j->looked)
+        gpn_join_learn_model(j);
+    if (!j->one_model)
+        gpn_join_rate(j, r->model);
+    if (j->priced && j->model_len > 0)
+        cost =
+            gpn_rate_usage(&j->rates[!j->files[place.file].single], &r->usage);
+    return cost < 0 ? -1.0 : gpn_money_usd(cost);
+}
+
+#endif
+
 /* Judge a row, which lies at text: rank, fate, fields, error and a part of view
  * are set. *again: it has to be read once more, with its body kept. Not OK: the
  * whole join fails. */
@@ -25799,6 +27112,7 @@ static gptner_status gpn_join_take(gpn_join *j, gpn_place place, char *text,
         view->raw = head->body;
     view->http_status = head->status > 0 ? (int)head->status : 0;
     view->attempts = head->responded && head->status != 0;
+    view->cost_usd = gpn_join_cost(j, place);
     return GPTNER_OK;
 }
 
@@ -26182,6 +27496,7 @@ static void gpn_tray_progress(gpn_tray *s, bool finished)
     p.failed = sum->failed;
     p.prompt_tokens = sum->prompt_tokens;
     p.completion_tokens = sum->completion_tokens;
+    p.cost_usd = sum->cost_usd;
     p.elapsed_ms = now - s->started_ms;
     p.eta_ms = -1;
     if (p.elapsed_ms > 0 && p.done > 0) {
@@ -26206,6 +27521,10 @@ static void gpn_tray_count(gptner_batch_summary *sum, const gptner_result *r,
         sum->prompt_tokens += r->usage.prompt_tokens;
     if (r->usage.completion_tokens > 0)
         sum->completion_tokens += r->usage.completion_tokens;
+    if (sum->cost_usd >= 0.0 && r->cost_usd > 0.0)
+        sum->cost_usd += r->cost_usd;
+    else if (r->cost_usd < 0.0 && r->usage.prompt_tokens >= 0)
+        sum->cost_usd = -1.0;
 }
 
 /* Hand a result to all places. Not OK: no more of them. */
@@ -26642,6 +27961,8 @@ typedef struct gpn_record {
     int64_t tries;
     int64_t requests;
     int64_t tokens;
+    int64_t cost;  /* at most, of a round; of the results: pico-dollars */
+    int64_t spent; /* by a round that has ended */
     gptner_batch_summary sum;
 } gpn_record;
 
@@ -26662,6 +27983,8 @@ static const gpn_member gpn_record_members[] = {
     {"tries", GPN_KIND_COUNT, offsetof(gpn_record, tries)},
     {"requests", GPN_KIND_COUNT, offsetof(gpn_record, requests)},
     {"tokens", GPN_KIND_COUNT, offsetof(gpn_record, tokens)},
+    {"cost", GPN_KIND_COUNT, offsetof(gpn_record, cost)},
+    {"spent", GPN_KIND_COUNT, offsetof(gpn_record, spent)},
     {"total", GPN_KIND_COUNT, offsetof(gpn_record, sum.total)},
     {"ok", GPN_KIND_COUNT, offsetof(gpn_record, sum.ok)},
     {"failed", GPN_KIND_COUNT, offsetof(gpn_record, sum.failed)},
@@ -26678,7 +28001,7 @@ static const gpn_member gpn_record_members[] = {
     {"", GPN_KIND_SKIP, 0}};
 
 /* The first of the members that are of sum. */
-#define GPN_RECORD_SUM 16
+#define GPN_RECORD_SUM 18
 
 /* Two digits for each of n bytes, and a NUL. */
 static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
@@ -26775,7 +28098,7 @@ static bool gpn_record_read(gpn_journal *j, char *line, size_t len,
     char sum[17];
     memset(rec, 0, sizeof *rec);
     rec->version = rec->shard = rec->round = rec->tries = -1;
-    rec->requests = rec->tokens = -1;
+    rec->requests = rec->tokens = rec->cost = rec->spent = -1;
     if (len < 19 || line[16] != ' ')
         return false;
     gpn_journal_sum(j->sum, gpn_str(line + 17, len - 17), sum);
@@ -26836,42 +28159,6 @@ static gptner_status gpn_file_look(const gpn_env *env, const char *path,
     return GPTNER_OK;
 }
 
-enum { GPN_JOURNAL_MAX = 256 << 20 };
-
-/* The whole file; *text NULL: there is none. */
-static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
-                                    char **text, size_t *len, gptner_error *err)
-{
-    gpn_file file;
-    int64_t size;
-    int oserr = 0;
-    *text = NULL;
-    *len = 0;
-    if (!gpn_file_open_read(&file, env, path, &oserr))
-        return oserr == GPN_E_ABSENT
-                   ? GPTNER_OK
-                   : gpn_file_fail(err, path, "cannot be read", oserr);
-    size = gpn_file_size(&file);
-    if (size >= 0 && size < GPN_JOURNAL_MAX)
-        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
-    while (*text != NULL && (int64_t)*len < size) {
-        int64_t got =
-            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
-        if (got <= 0) {
-            size = got < 0 ? -1 : (int64_t)*len;
-            break;
-        }
-        *len += (size_t)got;
-    }
-    gpn_file_close(&file, &oserr);
-    if (*text != NULL && size >= 0)
-        return GPTNER_OK;
-    gpn_mem_free(env, *text);
-    *text = NULL;
-    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
-                    : gpn_no_memory(err, path);
-}
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
@@ -26900,7 +28187,11 @@ typedef enum gpn_stage {
     GPN_STAGE_SETTLED
 } gpn_stage;
 
-enum { GPN_ROUNDS_MAX = 4, GPN_FETCHES_MAX = 5 };
+enum {
+    GPN_ROUNDS_MAX = 4,
+    GPN_FETCHES_MAX = 5,
+    GPN_JOB_PARTS = 16 /* of a budget; a batch can cost one at most */
+};
 
 typedef struct gpn_shard {
     gpn_stage stage;
@@ -26915,6 +28206,10 @@ typedef struct gpn_shard {
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
     int64_t done;             /* of the round, as the server counts */
+    int64_t worst;            /* what the round can cost; -1: not asked yet */
+    int64_t spent;            /* by the round that has just ended */
+    int64_t unsent;           /* of the round's requests, sent one by one */
+    bool dropped;             /* it does not fit into the budget */
     gptner_batch_state state; /* of the last batch that ended */
     gpn_id file;
     gpn_id batch;
@@ -26940,8 +28235,12 @@ typedef struct gpn_job {
     int64_t prompts; /* all, those that make no request included */
     int64_t batches;
     bool resumed;
-    bool tight;  /* a batch was refused for the queue */
-    int refused; /* batches, since one was taken */
+    bool tight;             /* a batch was refused for the queue */
+    int refused;            /* batches, since one was taken */
+    int64_t limit;          /* the budget, pico-dollars; 0: none */
+    int64_t spent;          /* of it, by rounds that have ended */
+    int64_t dropped;        /* requests that did not fit into it */
+    const gpn_lines *lines; /* while planning */
     bool written;
     bool done;
     char id[17];
@@ -27024,7 +28323,8 @@ static void gpn_job_record(gpn_job *job, size_t k, const char *kind)
     gptner_json_put_int64(&job->journal.w, "tries", s->tries);
 }
 
-static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
+static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens,
+                              int64_t worst)
 {
     gpn_shard *s;
     if (job->n_shards == job->room) {
@@ -27042,6 +28342,7 @@ static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
     memset(s, 0, sizeof *s);
     s->all = s->requests = requests;
     s->tokens = tokens;
+    s->worst = worst;
     return true;
 }
 
@@ -27083,12 +28384,23 @@ static gptner_status gpn_job_replay_head(gpn_job *job, const gpn_record *rec,
     return GPTNER_OK;
 }
 
+/* The round of the shard is not submitted, for want of money. */
+static void gpn_shard_drop(gpn_job *job, gpn_shard *s)
+{
+    job->dropped += s->requests;
+    s->dropped = true;
+    s->stage = GPN_STAGE_SETTLED;
+    s->output.text[0] = s->error.text[0] = '\0'; /* of the round before */
+}
+
 /* A record about a shard: where it had come to. */
 static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
 {
     gptner_str kind = rec->kind;
     bool ok = true;
     s->doubt = false;
+    if (rec->spent > 0 && rec->spent < INT64_MAX / 4 - job->spent)
+        job->spent += rec->spent;
     if (gpn_str_eq_c(kind, "upload") || gpn_str_eq_c(kind, "create")) {
         s->doubt = true;
         s->stage = *kind.ptr == 'u' ? GPN_STAGE_UPLOAD : GPN_STAGE_CREATE;
@@ -27115,9 +28427,13 @@ static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
         s->tries = 0;
         s->requests = rec->requests;
         s->tokens = rec->tokens;
+        s->worst = rec->cost;
         s->stage = GPN_STAGE_UPLOAD;
     } else if (gpn_str_eq_c(kind, "settled")) {
         s->stage = GPN_STAGE_SETTLED;
+        job->dropped += rec->requests > 0 ? rec->requests : 0;
+    } else if (gpn_str_eq_c(kind, "dropped")) {
+        gpn_shard_drop(job, s);
     } else {
         ok = false;
     }
@@ -27135,13 +28451,14 @@ static gptner_status gpn_job_replay(void *ctx, const gpn_record *rec,
     if (gpn_str_eq_c(rec->kind, "plan")) {
         if (rec->requests <= 0 || rec->tokens < 0)
             return gpn_job_strange(job, rec, err);
-        return gpn_job_add_shard(job, rec->requests, rec->tokens)
+        return gpn_job_add_shard(job, rec->requests, rec->tokens, rec->cost)
                    ? GPTNER_OK
                    : gpn_no_memory(err, "job");
     }
     if (gpn_str_eq_c(rec->kind, "written")) {
         job->written = true;
         job->sum = rec->sum;
+        job->sum.cost_usd = rec->cost < 0 ? -1.0 : (double)rec->cost / 1e12;
     }
     job->done |= gpn_str_eq_c(rec->kind, "done");
     if (job->written || job->done)
@@ -27210,15 +28527,23 @@ static bool gpn_job_keep_bad(void *ctx, size_t index, const gptner_error *why)
            gpn_whole_write(&job->bad, j->line.data, j->line.len, &oserr);
 }
 
+/* What the file can cost that has just been written; -1: not asked. */
+static int64_t gpn_job_planned(const gpn_job *job, size_t number)
+{
+    const gpn_lines_file *files =
+        (const gpn_lines_file *)(const void *)job->lines->files.data;
+    return job->limit > 0 ? files[number - 1].cost : -1;
+}
+
 static gptner_status gpn_job_keep_shard(void *ctx, size_t number,
                                         const gptner_batch_file *file,
                                         gptner_error *err)
 {
     gpn_job *job = (gpn_job *)ctx;
-    GPN_UNUSED(number);
     if (job->resumed)
         return GPTNER_OK;
-    if (!gpn_job_add_shard(job, file->requests, file->tokens))
+    if (!gpn_job_add_shard(job, file->requests, file->tokens,
+                           gpn_job_planned(job, number)))
         return gpn_no_memory(err, "job");
     gpn_job_tell(job, NULL);
     return GPTNER_OK;
@@ -27254,7 +28579,11 @@ static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
     lines.bad_fn = gpn_job_keep_bad;
     lines.file_fn = gpn_job_keep_shard;
     lines.ctx = job;
+    if (job->limit > 0) /* small parts use a budget up; 1: none below a line */
+        lines.max_cost = job->limit / GPN_JOB_PARTS + 1;
+    job->lines = &lines;
     status = gpn_lines_write(&lines, err);
+    job->lines = NULL;
     *prompts = lines.requests + lines.bad;
     gpn_hex_write(lines.sha256, sizeof lines.sha256, digest);
     gpn_lines_deinit(&lines);
@@ -27285,7 +28614,7 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
     gptner_status status;
     gpn_buf text;
     size_t k;
-    gpn_buf_init(&text, &job->client->env, GPN_JOURNAL_MAX);
+    gpn_buf_init(&text, &job->client->env, GPN_WHOLE_MAX);
     gpn_journal_begin(j, "job");
     gptner_json_put_int64(&j->w, "version", 1);
     gptner_json_put_string(&j->w, "id", job->id);
@@ -27298,6 +28627,8 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
         gpn_journal_begin(j, "plan");
         gptner_json_put_int64(&j->w, "requests", job->shards[k].requests);
         gptner_json_put_int64(&j->w, "tokens", job->shards[k].tokens);
+        if (job->shards[k].worst >= 0)
+            gptner_json_put_int64(&j->w, "cost", job->shards[k].worst);
         status = gpn_journal_text(j, err);
         gpn_buf_add(&text, j->line.data, j->line.len);
     }
@@ -27723,8 +29054,12 @@ static gptner_status gpn_job_rows_add(gpn_job *job, gpn_job_rows *rows,
     status = gpn_file_look(rows->env, path, &there, err);
     if (status != GPTNER_OK)
         return status;
-    if (there)
-        return gpn_join_add(&rows->join, path, round, err);
+    if (there) {
+        status = gpn_join_add(&rows->join, path, round, err);
+        if (status == GPTNER_OK && now)
+            rows->join.files[rows->join.n_files - 1].single = true;
+        return status;
+    }
     if (round == s->round && id->text[0] != '\0')
         return gpn_fail(err, GPTNER_ERR_CHANGED,
                         "%s: is gone, but had been fetched; restore it, or "
@@ -27761,6 +29096,236 @@ static gptner_status gpn_job_rows_open(gpn_job *job, size_t k,
     return status;
 }
 
+/* What the round of a shard did cost is of the budget, and in the record. */
+static void gpn_job_spend(gpn_job *job, size_t k)
+{
+    gpn_shard *s = &job->shards[k];
+    if (job->limit > 0) {
+        gptner_json_put_int64(&job->journal.w, "spent", s->spent);
+        job->spent = s->spent < INT64_MAX / 4 - job->spent
+                         ? job->spent + s->spent
+                         : INT64_MAX / 4;
+    }
+    s->spent = 0;
+}
+
+/* --- the budget of a job ---
+ *
+ * What a batch can cost at most is set aside while it runs: from the record of
+ * its creation until its rows are here. Then what they did cost is spent, and
+ * the next batches fit. For that to use the budget up, batches are cut so that
+ * none can cost more than a part of it (GPN_JOB_PARTS). Batches that wait for
+ * money do so in their order; one that does not fit into what is not spent is
+ * dropped. */
+
+#ifdef GPTNER_NO_COST
+
+static int64_t gpn_job_budget(const gptner_job_config *cfg)
+{
+    GPN_UNUSED(cfg);
+    return 0;
+}
+
+static gptner_status gpn_job_weigh(gpn_job *job, size_t k, gptner_error *err)
+{
+    GPN_UNUSED(job);
+    GPN_UNUSED(k);
+    GPN_UNUSED(err);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_job_account(gpn_job *job, size_t k, gptner_error *err)
+{
+    return gpn_job_weigh(job, k, err);
+}
+
+static gptner_status gpn_job_drop(gpn_job *job, size_t k, gptner_error *err)
+{
+    return gpn_job_weigh(job, k, err);
+}
+
+static bool gpn_job_unweighed(const gpn_job *job, const gpn_shard *s)
+{
+    GPN_UNUSED(job);
+    GPN_UNUSED(s);
+    return false;
+}
+
+static bool gpn_job_too_dear(const gpn_job *job, const gpn_shard *s)
+{
+    return gpn_job_unweighed(job, s);
+}
+
+static bool gpn_job_affords(const gpn_job *job, const gpn_shard *s)
+{
+    return !gpn_job_unweighed(job, s);
+}
+
+#else
+
+static int64_t gpn_job_budget(const gptner_job_config *cfg)
+{
+    return gpn_money_from(cfg->max_cost_usd, 1e12);
+}
+
+/* May the round of the shard be at the server, and not yet accounted for? */
+static bool gpn_shard_is_out(const gpn_shard *s)
+{
+    return s->stage == GPN_STAGE_RUN || s->stage == GPN_STAGE_FETCH ||
+           (s->stage == GPN_STAGE_CREATE && s->doubt);
+}
+
+static bool gpn_job_unweighed(const gpn_job *job, const gpn_shard *s)
+{
+    return job->limit > 0 && s->stage != GPN_STAGE_SETTLED && s->worst < 0;
+}
+
+/* A line that cannot be priced counts as the whole budget. */
+static int64_t gpn_job_line(const gpn_job *job, gptner_str line, bool batch)
+{
+    int64_t worst = gpn_line_worst(job->client, line, batch, NULL);
+    return worst < 0 ? job->limit : worst;
+}
+
+/* What the round of a shard can cost at most: from its file, where the plan
+ * does not tell. */
+static gptner_status gpn_job_weigh(gpn_job *job, size_t k, gptner_error *err)
+{
+    const gpn_env *env = &job->client->env;
+    gpn_shard *s = &job->shards[k];
+    gpn_file file;
+    gpn_feed feed;
+    int64_t worst = 0;
+    const char *path;
+    int oserr = 0;
+    int got;
+    if (!gpn_job_unweighed(job, s))
+        return GPTNER_OK;
+    path = gpn_job_file(job, k, s->round, ".jsonl");
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    gpn_feed_init(&feed, env, &file, path, job->client->cfg.max_body_bytes);
+    while ((got = gpn_feed_next(&feed, err)) > 0)
+        worst = gpn_money_add(worst, gpn_job_line(job, feed.line, true));
+    gpn_buf_deinit(&feed.buf);
+    gpn_file_close(&file, &oserr); /* was only read */
+    if (got == 0)
+        s->worst = worst;
+    return got == 0 ? GPTNER_OK : err->status;
+}
+
+/* What is set aside for the batches at the server, but for one of them. */
+static int64_t gpn_job_held(const gpn_job *job, const gpn_shard *but)
+{
+    int64_t held = 0;
+    size_t i;
+    for (i = 0; i < job->n_shards; i++)
+        if (gpn_shard_is_out(&job->shards[i]) && &job->shards[i] != but &&
+            job->shards[i].worst > 0)
+            held = gpn_money_add(held, job->shards[i].worst);
+    return held;
+}
+
+/* Will the round of the shard never fit? */
+static bool gpn_job_too_dear(const gpn_job *job, const gpn_shard *s)
+{
+    return job->limit > 0 && s->stage < GPN_STAGE_RUN && !gpn_shard_is_out(s) &&
+           s->worst > job->limit - job->spent;
+}
+
+/* Does it fit now? Who was there before goes first. */
+static bool gpn_job_affords(const gpn_job *job, const gpn_shard *s)
+{
+    const gpn_shard *other;
+    if (job->limit == 0 || gpn_shard_is_out(s))
+        return true;
+    for (other = job->shards; other < s; other++)
+        if (other->stage < GPN_STAGE_RUN && !gpn_shard_is_out(other) &&
+            other->due_ms <= gpn_job_now(job))
+            return false;
+    return s->worst >= 0 &&
+           s->worst <= job->limit - job->spent - gpn_job_held(job, NULL);
+}
+
+static gptner_status gpn_job_drop(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_job_record(job, k, "dropped");
+    gpn_shard_drop(job, &job->shards[k]);
+    gpn_job_tell(job, "a batch does not fit into the budget any more, and is "
+                      "not submitted");
+    return gpn_journal_end(&job->journal, err);
+}
+
+/* Add up what the rows cost: those of the round, or, with single, of what was
+ * sent one by one. Of a batch a row that is not there may have been lost. */
+static gptner_status gpn_job_add_rows(gpn_job *job, size_t k, bool single,
+                                      int64_t *cost, gptner_error *err)
+{
+    int round = single ? 0 : job->shards[k].round;
+    gpn_job_rows rows;
+    gpn_join *j = &rows.join;
+    gptner_status status;
+    const char *path;
+    int i;
+    memset(&rows, 0, sizeof rows);
+    rows.env = &job->client->env;
+    path = gpn_job_rows_path(job, &rows, k, round, ".jsonl");
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    rows.open = true;
+    status = gpn_join_open(j, job->client, path, err);
+    for (i = single ? 2 : 0; i < (single ? 3 : 2) && status == GPTNER_OK; i++) {
+        static const char *const kinds[] = {".out", ".err", ".now"};
+        bool there = false;
+        path = gpn_job_rows_path(job, &rows, k, round, kinds[i]);
+        status = path == NULL ? gpn_no_memory(err, "job")
+                              : gpn_file_look(rows.env, path, &there, err);
+        if (there)
+            status = gpn_join_add(j, path, 0, err);
+        if (there && status == GPTNER_OK)
+            j->files[j->n_files - 1].single = single;
+    }
+    if (status == GPTNER_OK && (!single || j->n_files > 0))
+        status = gpn_join_index(j, err);
+    while (status == GPTNER_OK && (!single || j->n_files > 0)) {
+        gptner_str line = GPN_ZERO;
+        int got = gpn_join_next(j, err);
+        if (got <= 0) {
+            status = got < 0 ? err->status : GPTNER_OK;
+            break;
+        }
+        if (j->view.cost_usd >= 0.0) {
+            *cost =
+                gpn_money_add(*cost, gpn_money_from(j->view.cost_usd, 1e12));
+        } else if (!single || j->rank != GPN_RANK_NONE) {
+            status = gpn_join_request(j, &line, err);
+            if (status == GPTNER_OK)
+                *cost = gpn_money_add(*cost, gpn_job_line(job, line, !single));
+        }
+    }
+    gpn_job_rows_close(&rows);
+    return status;
+}
+
+/* The rows of a round are here: what did they cost? */
+static gptner_status gpn_job_account(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_status status = GPTNER_OK;
+    s->spent = 0;
+    if (job->limit == 0)
+        return GPTNER_OK;
+    if (s->state != GPTNER_BATCH_FAILED)
+        status = gpn_job_add_rows(job, k, false, &s->spent, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_add_rows(job, k, true, &s->spent, err);
+    return status;
+}
+
+#endif
+
 static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
 {
     gptner_status status = gpn_job_sync_names(job->path.data, err);
@@ -27768,6 +29333,10 @@ static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
         return status;
     job->shards[k].stage = GPN_STAGE_SETTLED;
     gpn_job_record(job, k, "settled");
+    gpn_job_spend(job, k);
+    if (job->shards[k].unsent > 0)
+        gptner_json_put_int64(&job->journal.w, "requests",
+                              job->shards[k].unsent);
     return gpn_journal_end(&job->journal, err);
 }
 
@@ -27848,6 +29417,8 @@ static gptner_status gpn_job_follow_up(gpn_job *job, size_t k,
     gpn_job_record(job, k, "round");
     gptner_json_put_int64(&job->journal.w, "requests", n);
     gptner_json_put_int64(&job->journal.w, "tokens", tokens);
+    gpn_job_spend(job, k);
+    s->worst = -1; /* asked when it is due */
     gpn_job_tell(job, "a follow-up batch for what failed");
     return gpn_journal_end(&job->journal, err);
 }
@@ -27864,6 +29435,8 @@ typedef struct gpn_now {
     gptner_options completions;
     gptner_error why; /* of a failure here; status OK: none */
     int unsynced;     /* rows */
+    double max_cost_usd;
+    gptner_run_summary sum;
 } gpn_now;
 
 enum { GPN_NOW_SYNC = 64 }; /* rows that a power cut may lose, and cost twice */
@@ -28067,7 +29640,8 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     run.result_fn = gpn_now_result;
     run.result_user = now;
     run.as_completed = true;
-    status = gpn_run_prompts(c, &run, true, NULL, err);
+    run.max_cost_usd = now->max_cost_usd;
+    status = gpn_run_prompts(c, &run, true, &now->sum, err);
     if (now->why.status != GPTNER_OK) {
         status = now->why.status;
         if (err != NULL)
@@ -28078,6 +29652,48 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     gpn_file_close(&now->file, &oserr);
     return status;
 }
+
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_job_pay_now(gpn_now *now, size_t k, gptner_error *err)
+{
+    GPN_UNUSED(k);
+    return gpn_job_run_now(now, err);
+}
+
+#else
+
+/* The same within what is left of the budget. What was spent counts at once if
+ * the run fails, for it will be begun anew. */
+static gptner_status gpn_job_pay_now(gpn_now *now, size_t k, gptner_error *err)
+{
+    gpn_job *job = now->job;
+    gpn_shard *s = &job->shards[k];
+    int64_t left = job->limit - job->spent - gpn_job_held(job, s) - s->spent;
+    int64_t cost;
+    gptner_status status;
+    if (job->limit == 0)
+        return gpn_job_run_now(now, err);
+    /* at least something, for 0 is no budget */
+    now->max_cost_usd = left > 0 ? gpn_money_usd(left) : 1e-12;
+    if (gpn_money_from(now->max_cost_usd, 1e12) > left && left > 0)
+        now->max_cost_usd = gpn_money_usd(left - 1);
+    status = gpn_job_run_now(now, err);
+    cost =
+        now->sum.cost_usd > 0.0 ? gpn_money_from(now->sum.cost_usd, 1e12) : 0;
+    if (status == GPTNER_ERR_BUDGET) {
+        job->dropped += now->sum.not_sent;
+        s->unsent = now->sum.not_sent;
+        status = GPTNER_OK;
+    }
+    if (status == GPTNER_OK)
+        s->spent = gpn_money_add(s->spent, cost);
+    else
+        job->spent = gpn_money_add(job->spent, cost);
+    return status;
+}
+
+#endif
 
 static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
 {
@@ -28099,8 +29715,8 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     if (status == GPTNER_OK) {
         now.path = gpn_job_rows_path(job, &now.rows, k, 0, ".now");
         gpn_job_tell(job, "what failed is sent now, in parallel");
-        status = now.path != NULL ? gpn_job_run_now(&now, err)
-                                  : gpn_no_memory(err, "job");
+        status = now.path == NULL ? gpn_no_memory(err, "job")
+                                  : gpn_job_pay_now(&now, k, err);
     }
     gpn_job_rows_close(&now.rows);
     gpn_buf_deinit(&now.line);
@@ -28116,8 +29732,11 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
 static gptner_status gpn_job_settle(gpn_job *job, size_t k, gptner_error *err)
 {
     const gpn_shard *s = &job->shards[k];
+    gptner_status status = gpn_job_account(job, k, err);
     bool again =
         s->state == GPTNER_BATCH_COMPLETED || s->state == GPTNER_BATCH_EXPIRED;
+    if (status != GPTNER_OK)
+        return status;
     if (again && job->cfg->retry_failed == GPTNER_RETRY_PARALLEL)
         return gpn_job_parallel(job, k, err);
     if (again && job->cfg->retry_failed == GPTNER_RETRY_BATCH &&
@@ -28150,6 +29769,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
     int64_t tokens = 0;
     int running = 0;
     size_t i;
+    if (!gpn_job_affords(job, next))
+        return false;
     for (i = 0; i < job->n_shards; i++)
         if (job->shards[i].stage == GPN_STAGE_RUN) {
             if (job->tight && job->shards[i].fresh)
@@ -28167,7 +29788,11 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
 static gptner_status gpn_job_step(gpn_job *job, size_t k, gptner_error *err)
 {
     gpn_shard *s = &job->shards[k];
-    gptner_status status = GPTNER_OK;
+    gptner_status status = gpn_job_weigh(job, k, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (gpn_job_too_dear(job, s))
+        return gpn_job_drop(job, k, err);
     if (s->stage == GPN_STAGE_SETTLED || gpn_job_now(job) < s->due_ms ||
         (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
         return GPTNER_OK;
@@ -28191,6 +29816,8 @@ static int64_t gpn_job_until(const gpn_job *job)
     size_t k;
     for (k = 0; k < job->n_shards; k++) {
         const gpn_shard *s = &job->shards[k];
+        if (gpn_job_unweighed(job, s) || gpn_job_too_dear(job, s))
+            return 0;
         if (s->stage == GPN_STAGE_SETTLED ||
             (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
             continue;
@@ -28316,6 +29943,9 @@ static gptner_status gpn_job_mark(gpn_job *job, const char *kind,
         const gpn_member *m = &gpn_record_members[GPN_RECORD_SUM];
         gpn_record rec;
         rec.sum = job->sum;
+        if (job->sum.cost_usd >= 0.0)
+            gptner_json_put_int64(&job->journal.w, "cost",
+                                  (int64_t)(job->sum.cost_usd * 1e12 + 0.5));
         for (; m->key[0] != '\0'; m++)
             gptner_json_put_int64(&job->journal.w, m->key,
                                   *(const int64_t *)gpn_at(&rec, m->to));
@@ -28403,6 +30033,12 @@ static gptner_status gpn_job_put_shard(gpn_job *job, size_t k, gpn_job_bads *b,
             s->state == GPTNER_BATCH_FAILED) {
             view->status = GPTNER_ERR_BATCH_FAILED;
             view->message = s->message;
+        }
+        if (s->dropped && s->round == 0) {
+            view->status = GPTNER_ERR_NOT_SENT;
+            view->message = "not sent: its batch does not fit into the budget; "
+                            "raise max_cost_usd";
+            view->cost_usd = 0.0;
         }
         status = gpn_job_put_bads(b, tray, err);
         view->index = (size_t)tray->sum.total;
@@ -28546,6 +30182,7 @@ static gptner_status gpn_job_init(gpn_job *job, gptner_client *client,
                            ? gpn_time_add(job->started_ms, cfg->max_wait_ms)
                            : INT64_MAX;
     job->poll_ms = cfg->poll_ms > 0 ? cfg->poll_ms : 60000;
+    job->limit = gpn_job_budget(cfg);
     gpn_buf_init(&job->path, env, 1 << 16);
     gpn_buf_init(&job->lock_path, env, 1 << 16);
     gpn_buf_init(&job->name, env, 1 << 16);
@@ -28582,11 +30219,18 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
     if (client == NULL || cfg == NULL)
         return gpn_refuse(err, "job: client or configuration is NULL");
     status = gpn_job_check(cfg, err);
+    if (status == GPTNER_OK)
+        status = gpn_budget_check(client, cfg->max_cost_usd, err);
     if (status != GPTNER_OK)
         return status;
     status = gpn_job_init(&job, client, cfg, &own);
     if (status == GPTNER_OK) {
         status = gpn_job_work(&job, &own);
+        if (status == GPTNER_OK && job.dropped > 0)
+            status = gpn_fail(&own, GPTNER_ERR_BUDGET,
+                              "job: %lld requests did not fit into the budget "
+                              "and were not sent; raise max_cost_usd",
+                              (long long)job.dropped);
         if (summary != NULL) {
             summary->results = job.sum;
             summary->batches = job.batches;
