@@ -969,6 +969,38 @@ GPTNER_API void gptner_client_free(gptner_client *client);
 GPTNER_API void gptner_client_cancel(gptner_client *client);
 GPTNER_API void gptner_client_reset(gptner_client *client);
 
+/* --- limits of an account ---
+ *
+ * The table of tiers holds what was published in 2026 and before for some
+ * models, by their exact names (behind "ft:", "openai/" and before a date),
+ * and for all others the values of the Python guide: free 3 requests and
+ * 40,000 tokens a minute, 1: 500 and 30,000, 2: 5,000 and 450,000. For the
+ * others in 3 to 5, of which the guide says nothing, it has 5,000 and 800,000,
+ * 10,000 and 2,000,000, 10,000 and 30,000,000: somewhat below how the limits
+ * of the listed model grow from tier 2 on. Limits of a day and, for models not
+ * listed, of the queue of batches are not in the table.
+ *
+ * A limits_file goes before it:
+ *
+ *     {"as_of": "2026-11-24", "limits": [
+ *         {"tier": "2", "model": "gpt-4o", "requests_per_minute": 5000,
+ *          "tokens_per_minute": 450000, "requests_per_day": 0,
+ *          "tokens_per_day": 0, "batch_queue_tokens": 1350000}]}
+ *
+ * model is how names begin: the longest that fits counts; without it the row is
+ * for all models, without tier for every account, also one that names none. A
+ * limit that is not given is the table's; 0: not limited. Tiers may have names
+ * of their own. "note" may stand anywhere, other members may not. */
+
+/* The limits of a tier for a model (NULL: "gpt-4o-mini"), by the file of the
+ * client, then the table; client NULL: by the table alone. What is set by hand
+ * in the client's configuration does not matter here. A tier that neither has:
+ * GPTNER_ERR_NOT_FOUND, and *out is zero. Any thread. */
+GPTNER_API gptner_status gptner_limits_find(const gptner_client *client,
+                                            const char *tier, const char *model,
+                                            gptner_limits *out,
+                                            gptner_error *err);
+
 /* ---------------------------------------------------------------------------
  * prompts and results                                             >>api
  * ------------------------------------------------------------------------ */
@@ -14690,6 +14722,41 @@ static gptner_status gpn_file_fail(gptner_error *err, const char *path,
                     gpn_os_text(oserr, why, sizeof why));
 }
 
+/* The whole file of less than max bytes; *text NULL: there is none. */
+static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
+                                    int64_t max, char **text, size_t *len,
+                                    gptner_error *err)
+{
+    gpn_file file;
+    int64_t size;
+    int oserr = 0;
+    *text = NULL;
+    *len = 0;
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return oserr == GPN_E_ABSENT
+                   ? GPTNER_OK
+                   : gpn_file_fail(err, path, "cannot be read", oserr);
+    size = gpn_file_size(&file);
+    if (size >= 0 && size < max)
+        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
+    while (*text != NULL && (int64_t)*len < size) {
+        int64_t got =
+            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
+        if (got <= 0) {
+            size = got < 0 ? -1 : (int64_t)*len;
+            break;
+        }
+        *len += (size_t)got;
+    }
+    gpn_file_close(&file, &oserr);
+    if (*text != NULL && size >= 0)
+        return GPTNER_OK;
+    gpn_mem_free(env, *text);
+    *text = NULL;
+    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
+                    : gpn_no_memory(err, path);
+}
+
 /* --- results: one block each --- */
 
 /* Stands before every object that is handed out: how to free it without its
@@ -14976,6 +15043,13 @@ static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
 
 /* --- the client --- */
 
+/* A row of a limits_file. */
+typedef struct gpn_limit_row {
+    const char *tier;  /* NULL: any, also none */
+    gptner_str model;  /* how names begin; empty: any */
+    int64_t values[5]; /* as gpn_limit_places has them; -1: not given */
+} gpn_limit_row;
+
 /* A server that requests go to: that of the base URL, or of a redirect. Lives
  * as long as the client, for connections are told apart by their peer. */
 typedef struct gpn_origin {
@@ -15019,6 +15093,8 @@ struct gptner_client { /* the large members last: short offsets */
     gptner_str targets[2]; /* of chat and of completions */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
+    const gpn_limit_row *limit_rows; /* of limits_file */
+    size_t n_limit_rows;
     gpn_mutex lock; /* guards all below */
     gpn_learnt learnt[GPN_LEARNT_MAX];
     size_t learnt_next;
@@ -15051,6 +15127,8 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, client_key_password),
     offsetof(gptner_config, proxy),
     offsetof(gptner_config, no_proxy),
+    offsetof(gptner_config, tier),
+    offsetof(gptner_config, limits_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -15228,6 +15306,325 @@ static gptner_status gpn_client_keep_headers(gptner_client *c,
     c->cfg.headers = all;
     c->cfg.n_headers = all != NULL ? n : 0;
     return GPTNER_OK;
+}
+
+/* --- the account's limits --- */
+
+/* Members of a row of a limits_file, the numbers first. */
+static const char *const gpn_limit_names[] = {"requests_per_minute",
+                                              "tokens_per_minute",
+                                              "requests_per_day",
+                                              "tokens_per_day",
+                                              "batch_queue_tokens",
+                                              "tier",
+                                              "model",
+                                              "note",
+                                              NULL};
+static const uint16_t gpn_limit_places[] = {
+    offsetof(gptner_limits, requests_per_minute),
+    offsetof(gptner_limits, tokens_per_minute),
+    offsetof(gptner_limits, requests_per_day),
+    offsetof(gptner_limits, tokens_per_day),
+    offsetof(gptner_limits, batch_queue_tokens)};
+
+enum { GPN_LIMITS_BYTES = 1 << 20, GPN_LIMITS_ROWS = 4096 };
+
+typedef struct gpn_tier {
+    char tier;
+    char model[19];    /* "": not listed; one that ends in '-': what follows */
+    uint32_t requests; /* a minute */
+    uint32_t tokens;   /* a minute, in thousands */
+    uint32_t queue;    /* in thousands */
+} gpn_tier;
+
+/* openai-api.md 7.6, of 2026-08-23 (gpt-5.6-luna), 2026-03-28 (the others in
+ * tier 2) and 2024; what stands for the models not listed, see the interface.
+ * Those are the last of their tier. */
+/* clang-format off */
+static const gpn_tier gpn_tiers[] = {
+    {'f', "",                  3,      40,       0},
+    {'1', "gpt-5.6-luna",      500,    500,      5000},
+    {'1', "gpt-4o",            500,    30,       90},
+    {'1', "gpt-4o-mini",       500,    200,      2000},
+    {'1', "text-embedding-3-", 3000,   1000,     3000},
+    {'1', "",                  500,    30,       0},
+    {'2', "gpt-5.6-luna",      5000,   2000,     20000},
+    {'2', "gpt-4o",            5000,   450,      1350},
+    {'2', "gpt-4.1",           5000,   450,      1350},
+    {'2', "gpt-5",             5000,   1000,     3000},
+    {'2', "",                  5000,   450,      0},
+    {'3', "gpt-5.6-luna",      5000,   4000,     40000},
+    {'3', "",                  5000,   800,      0},
+    {'4', "gpt-5.6-luna",      10000,  10000,    1000000},
+    {'4', "",                  10000,  2000,     0},
+    {'5', "gpt-5.6-luna",      30000,  180000,   15000000},
+    {'5', "",                  10000,  30000,    0}};
+/* clang-format on */
+
+/* The name that tables know a model by: without "openai/", what makes it a
+ * tuned one, and the date at its end. */
+static gptner_str gpn_model_base(const char *model)
+{
+    gptner_str name = gptner_str_from(model);
+    size_t i;
+    if (gpn_str_starts(name, "openai/"))
+        name = gpn_str(name.ptr + 7, name.len - 7);
+    if (gpn_str_starts(name, "ft:")) {
+        name = gpn_str(name.ptr + 3, name.len - 3);
+        name.len = gpn_str_find(name, ":");
+    }
+    if (name.len <= 11)
+        return name;
+    for (i = 0; i < 11; i++) {
+        char c = name.ptr[name.len - 11 + i];
+        if (i == 0 || i == 5 || i == 8 ? c != '-' : c < '0' || c > '9')
+            return name;
+    }
+    name.len -= 11;
+    return name;
+}
+
+/* The table's row, or NULL: no such tier. */
+static const gpn_tier *gpn_tier_find(const char *tier, gptner_str model)
+{
+    size_t i;
+    if (strcmp(tier, "free") == 0)
+        tier = "f";
+    for (i = 0; i < GPN_COUNT(gpn_tiers) && tier[0] != '\0'; i++) {
+        const gpn_tier *t = &gpn_tiers[i];
+        size_t len = strlen(t->model);
+        if (t->tier != tier[0] || tier[1] != '\0')
+            continue;
+        if (len == 0 || gpn_str_eq_c(model, t->model) ||
+            (t->model[len - 1] == '-' && gpn_str_starts(model, t->model)))
+            return t;
+    }
+    return NULL;
+}
+
+/* The row of the file that fits best: by its tier rather than for any, then by
+ * the longest model. *known: some row has the tier. */
+static const gpn_limit_row *gpn_limit_row_find(const gptner_client *c,
+                                               const char *tier,
+                                               gptner_str model, bool *known)
+{
+    const gpn_limit_row *best = NULL;
+    size_t i;
+    for (i = 0; i < c->n_limit_rows; i++) {
+        const gpn_limit_row *row = &c->limit_rows[i];
+        bool same = tier != NULL && row->tier != NULL;
+        if (row->tier != NULL && (!same || strcmp(row->tier, tier) != 0))
+            continue;
+        *known |= same;
+        if (row->model.len > model.len ||
+            memcmp(row->model.ptr, model.ptr, row->model.len) != 0)
+            continue;
+        if (best == NULL || (best->tier == NULL && same) ||
+            ((best->tier != NULL) == same && best->model.len < row->model.len))
+            best = row;
+    }
+    return best;
+}
+
+/* tier NULL: what the file says of every account. false: it is not known. */
+static bool gpn_limits_look(const gptner_client *c, const char *tier,
+                            const char *model, gptner_limits *out)
+{
+    gptner_str name = gpn_model_base(model);
+    const gpn_limit_row *row = NULL;
+    const gpn_tier *t = NULL;
+    bool known = tier == NULL;
+    size_t i;
+    memset(out, 0, sizeof *out);
+    if (c != NULL)
+        row = gpn_limit_row_find(c, tier, name, &known);
+    if (tier != NULL)
+        t = gpn_tier_find(tier, name);
+    if (t != NULL) {
+        out->requests_per_minute = t->requests;
+        out->tokens_per_minute = (int64_t)t->tokens * 1000;
+        out->batch_queue_tokens = (int64_t)t->queue * 1000;
+    }
+    for (i = 0; i < GPN_COUNT(gpn_limit_places) && row != NULL; i++)
+        if (row->values[i] >= 0)
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) = row->values[i];
+    return known || t != NULL;
+}
+
+/* What the account may use of a model: by hand, by the file, by the table. */
+static void gpn_client_limits(const gptner_client *c, const char *model,
+                              gptner_limits *out)
+{
+    gptner_limits hand = c->cfg.limits;
+    size_t i;
+    gpn_limits_look(c, c->cfg.tier, model, out);
+    for (i = 0; i < GPN_COUNT(gpn_limit_places); i++) {
+        int64_t value = *(int64_t *)gpn_at(&hand, gpn_limit_places[i]);
+        if (value != 0)
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) =
+                value > 0 ? value : 0;
+    }
+}
+
+static gptner_status gpn_tier_unknown(const char *tier, gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_NOT_FOUND,
+                    "tier \"%s\": is none of free and 1 to 5, nor of the "
+                    "limits_file",
+                    tier);
+}
+
+GPTNER_API gptner_status gptner_limits_find(const gptner_client *client,
+                                            const char *tier, const char *model,
+                                            gptner_limits *out,
+                                            gptner_error *err)
+{
+    gptner_options o = GPN_ZERO;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (out == NULL || tier == NULL)
+        return gpn_refuse(err, "limits: tier or out is NULL");
+    o.model = model;
+    if (gpn_limits_look(client, tier, gpn_model_of(&o), out))
+        return GPTNER_OK;
+    return gpn_tier_unknown(tier, err);
+}
+
+/* A limits_file being read. */
+typedef struct gpn_limits_file {
+    gptner_json_reader r;
+    gpn_buf rows; /* of gpn_limit_row */
+    const char *wrong;
+    size_t line; /* where */
+} gpn_limits_file;
+
+static void gpn_limits_wrong(gpn_limits_file *f, const char *wrong)
+{
+    if (f->wrong == NULL && f->r.error.status == GPTNER_OK) {
+        f->wrong = wrong;
+        f->line = f->r.line;
+    }
+}
+
+/* A name: a text with something in it, and without a NUL. */
+static void gpn_limits_text(gpn_limits_file *f, gptner_str *out)
+{
+    gptner_json_read_str(&f->r, out);
+    if (out->len == 0 || memchr(out->ptr, '\0', out->len) != NULL)
+        gpn_limits_wrong(f, "a tier or model that is no text, or an empty one");
+}
+
+static void gpn_limits_row(gpn_limits_file *f)
+{
+    gpn_limit_row row;
+    gptner_str key, text = GPN_ZERO;
+    size_t i, n = GPN_COUNT(gpn_limit_places);
+    memset(&row, 0, sizeof row);
+    memset(row.values, 0xff, sizeof row.values); /* -1 */
+    row.model = gpn_str("", 0);
+    if (!gptner_json_enter_object(&f->r)) {
+        gpn_limits_wrong(f, "a row that is no object");
+        return;
+    }
+    while (gptner_json_next_key(&f->r, &key)) {
+        for (i = 0; gpn_limit_names[i] != NULL &&
+                    !gpn_str_eq_c(key, gpn_limit_names[i]);)
+            i++;
+        if (i < n && (!gptner_json_read_int64(&f->r, &row.values[i]) ||
+                      row.values[i] < 0))
+            gpn_limits_wrong(f, "a limit that is no whole number from 0 on");
+        else if (i == n) {
+            gpn_limits_text(f, &text);
+            row.tier = text.ptr;
+        } else if (i == n + 1)
+            gpn_limits_text(f, &row.model);
+        else if (i > n + 2)
+            gpn_limits_wrong(f, "a member that is not known");
+    }
+    if (f->rows.len / sizeof row >= GPN_LIMITS_ROWS)
+        gpn_limits_wrong(f, "more than 4096 rows");
+    else
+        gpn_buf_add(&f->rows, (const char *)&row, sizeof row);
+}
+
+/* The whole text, which is taken apart where it lies. */
+static void gpn_limits_parse(gpn_limits_file *f)
+{
+    gptner_str key;
+    bool there = false;
+    if (!gptner_json_enter_object(&f->r))
+        gpn_limits_wrong(f, "is no object");
+    while (gptner_json_next_key(&f->r, &key)) {
+        if (gpn_str_eq_c(key, "limits") && gptner_json_enter_array(&f->r)) {
+            there = true;
+            while (gptner_json_next_item(&f->r))
+                gpn_limits_row(f);
+        } else if (!gpn_str_eq_c(key, "as_of") && !gpn_str_eq_c(key, "note"))
+            gpn_limits_wrong(f, "a member that is not known");
+    }
+    if (!there)
+        gpn_limits_wrong(f, "has no array \"limits\"");
+}
+
+/* A file that the configuration names, in memory of the client. */
+static gptner_status gpn_config_read(gptner_client *c, const char *path,
+                                     int64_t max, char **text, size_t *len,
+                                     gptner_error *err)
+{
+    char *whole;
+    gptner_status status = gpn_read_whole(&c->env, path, max, &whole, len, err);
+    if (status == GPTNER_OK && whole == NULL)
+        status = gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    if (status != GPTNER_OK)
+        return status;
+    *text = (char *)gpn_client_copy(c, whole, *len);
+    gpn_mem_free(&c->env, whole);
+    return *text != NULL ? GPTNER_OK : gpn_no_memory(err, path);
+}
+
+/* Read the limits_file, if there is one, into memory of the client. */
+static gptner_status gpn_client_read_limits(gptner_client *c, gptner_error *err)
+{
+    const char *path = c->cfg.limits_file;
+    gptner_status status;
+    gpn_limits_file f;
+    gptner_json_error why;
+    char *text;
+    size_t len;
+    if (path == NULL)
+        return GPTNER_OK;
+    status = gpn_config_read(c, path, GPN_LIMITS_BYTES, &text, &len, err);
+    if (status != GPTNER_OK)
+        return status;
+    memset(&f, 0, sizeof f);
+    gpn_buf_init(&f.rows, &c->env, SIZE_MAX / 2);
+    gptner_json_reader_init_in_place(&f.r, text, len, NULL);
+    gpn_limits_parse(&f);
+    if (gptner_json_reader_finish(&f.r, &why) != GPTNER_OK)
+        status = gpn_fail(err, GPTNER_ERR_CONFIG,
+                          "limits_file %s: line %d, column %d: %s", path,
+                          (int)why.line, (int)why.column, why.message);
+    else if (f.wrong != NULL)
+        status = gpn_fail(err, GPTNER_ERR_CONFIG, "limits_file %s: line %d: %s",
+                          path, (int)f.line, f.wrong);
+    c->n_limit_rows = f.rows.len / sizeof *c->limit_rows;
+    c->limit_rows =
+        (const gpn_limit_row *)gpn_client_copy(c, f.rows.data, f.rows.len);
+    c->no_memory |= f.rows.status != GPTNER_OK;
+    gpn_buf_deinit(&f.rows);
+    return status;
+}
+
+/* The account's limits are known, if they should be. */
+static gptner_status gpn_client_check_limits(gptner_client *c,
+                                             gptner_error *err)
+{
+    gptner_limits limits;
+    gptner_status status = gpn_client_read_limits(c, err);
+    if (status != GPTNER_OK || c->no_memory || c->cfg.tier == NULL ||
+        gpn_limits_look(c, c->cfg.tier, gpn_model_of(&c->cfg.options), &limits))
+        return status;
+    return gpn_tier_unknown(c->cfg.tier, err);
 }
 
 /* --- where requests go --- */
@@ -15741,6 +16138,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         status = gpn_client_set_base(c, err);
     if (status == GPTNER_OK && !c->no_memory)
         status = gpn_client_set_head(c, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_check_limits(c, err);
     if (status == GPTNER_OK && c->no_memory)
         status = gpn_no_memory(err, "client");
     if (status != GPTNER_OK)
@@ -15786,7 +16185,8 @@ GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
     status = gpn_client_init(c, cfg, err);
     if (status != GPTNER_OK) {
         gptner_client_free(c);
-        if (status == GPTNER_ERR_INVALID_ARGUMENT)
+        if (status == GPTNER_ERR_INVALID_ARGUMENT ||
+            status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_FILE)
             status = GPTNER_ERR_CONFIG;
         if (err != NULL)
             err->status = status;
@@ -24337,40 +24737,6 @@ static gptner_status gpn_file_look(const gpn_env *env, const char *path,
 
 enum { GPN_JOURNAL_MAX = 256 << 20 };
 
-/* The whole file; *text NULL: there is none. */
-static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
-                                    char **text, size_t *len, gptner_error *err)
-{
-    gpn_file file;
-    int64_t size;
-    int oserr = 0;
-    *text = NULL;
-    *len = 0;
-    if (!gpn_file_open_read(&file, env, path, &oserr))
-        return oserr == GPN_E_ABSENT
-                   ? GPTNER_OK
-                   : gpn_file_fail(err, path, "cannot be read", oserr);
-    size = gpn_file_size(&file);
-    if (size >= 0 && size < GPN_JOURNAL_MAX)
-        *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
-    while (*text != NULL && (int64_t)*len < size) {
-        int64_t got =
-            gpn_file_read(&file, *text + *len, (size_t)size - *len, &oserr);
-        if (got <= 0) {
-            size = got < 0 ? -1 : (int64_t)*len;
-            break;
-        }
-        *len += (size_t)got;
-    }
-    gpn_file_close(&file, &oserr);
-    if (*text != NULL && size >= 0)
-        return GPTNER_OK;
-    gpn_mem_free(env, *text);
-    *text = NULL;
-    return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
-                    : gpn_no_memory(err, path);
-}
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
@@ -24661,7 +25027,7 @@ static gptner_status gpn_job_resume(gpn_job *job, gptner_error *err)
     char *copy = NULL;
     size_t len, good;
     gptner_status status =
-        gpn_read_whole(env, job->path.data, &text, &len, err);
+        gpn_read_whole(env, job->path.data, GPN_JOURNAL_MAX, &text, &len, err);
     if (status != GPTNER_OK || text == NULL)
         return status;
     copy = gpn_str_dup(env, gpn_str(text, len));
@@ -25784,7 +26150,8 @@ static gptner_status gpn_job_delete_remote(gpn_job *job, gptner_error *err)
     char *text = NULL;
     size_t len, good;
     int i;
-    status = gpn_read_whole(env, job->path.data, &text, &len, err);
+    status =
+        gpn_read_whole(env, job->path.data, GPN_JOURNAL_MAX, &text, &len, err);
     if (status != GPTNER_OK || text == NULL)
         return status;
     gpn_journal_init(&replay, env, job->path.data);
