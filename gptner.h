@@ -62,6 +62,7 @@ WHAT TO CALL
     gptner_run                  many prompts: array, file or iterator
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
+    gptner_price_find           what a model costs
     gptner_raw                  any other request
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
@@ -348,6 +349,12 @@ typedef struct gptner_str {
 
 /* A view of a C string; NULL gives the none view. */
 GPTNER_API gptner_str gptner_str_from(const char *text);
+
+/* How many tokens a text has, about, in the vocabulary o200k (GPT-4o and
+ * later), without a vocabulary: the text is cut as that tokenizer cuts it, and
+ * the pieces are priced by their letters and length. Any bytes; never more
+ * than the bytes, and at least 1 unless the text is empty. Any thread. */
+GPTNER_API int64_t gptner_tokens_estimate(gptner_str text);
 
 /* The memory functions of a client. All three or none; user is handed back.
  * They must be callable from several threads at once. realloc_fn is never
@@ -836,13 +843,18 @@ typedef struct gptner_limits {
     int64_t batch_queue_tokens; /* prompt tokens of all unfinished batches */
 } gptner_limits;
 
-/* What a model costs, in US dollars a million tokens. Negative: not known. */
+/* What a model costs, in US dollars a million tokens. A negative input or
+ * output says that the price is not known. */
 typedef struct gptner_price {
-    const char *model; /* a name, or how names begin; the longest that fits */
+    const char *model; /* a name, or how names begin (up to a '-', ':' or '/');
+                          the longest that fits */
     double input;
-    double cached; /* input that the server had in its cache */
+    double cached; /* input that the server had in its cache; 0 or less: as
+                      input */
     double output;
     double batch_factor; /* of all three in a batch; 0: 0.5 */
+    bool long_context;   /* prompts over 272,000 tokens cost double for input
+                            and cached, and half more for output */
 } gptner_price;
 
 /* Counts the tokens of a text; for who has the model's own tokenizer. Called
@@ -927,7 +939,11 @@ typedef struct gptner_config {
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
-    const char *prices_file; /* JSON, before the table of prices */
+    /* Before the table of prices; JSON, dollars a million tokens, all but model
+     * and input may be left out: {"as_of":"2026-11-24","prices":[{"model":
+     * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
+     * "batch_factor":0.5,"long_context":false}]} */
+    const char *prices_file;
     /* answers kept on disk: the same request is not sent again; NULL: none */
     const char *cache_dir;
     /* parts that the user supplies */
@@ -990,7 +1006,7 @@ GPTNER_API void gptner_client_reset(gptner_client *client);
  * model is how names begin: the longest that fits counts; without it the row is
  * for all models, without tier for every account, also one that names none. A
  * limit that is not given is the table's; 0: not limited. Tiers may have names
- * of their own. "note" may stand anywhere, other members may not. */
+ * of their own. */
 
 /* The limits of a tier for a model (NULL: "gpt-4o-mini"), by the file of the
  * client, then the table; client NULL: by the table alone. What is set by hand
@@ -1079,7 +1095,10 @@ typedef struct gptner_result {
     bool shared;    /* an equal prompt's answer (option dedupe) */
     bool cached;    /* from the cache on disk: nothing was sent */
     bool resumed;   /* from the journal of an earlier run: nothing was sent */
-    double cost_usd; /* of all attempts; -1: not known */
+    /* Of all attempts, 0 if nothing was billed; -1: not known. An attempt whose
+     * reply was lost on the way, or told no usage, counts with what it can have
+     * cost at most. Of a row of a batch: at the price of a batch. */
+    double cost_usd;
 } gptner_result;
 
 GPTNER_API void gptner_result_free(gptner_result *result);
@@ -1252,6 +1271,32 @@ GPTNER_API gptner_status gptner_run(gptner_client *client,
                                     gptner_run_summary *summary,
                                     gptner_error *err);
 GPTNER_API void gptner_results_free(gptner_result **results, size_t n);
+
+/* ---------------------------------------------------------------------------
+ * prices and costs                                                >>api
+ * ------------------------------------------------------------------------ */
+
+/* The price of a model: by the client's rows (config.prices, then those of
+ * config.prices_file), then by the library's own table, which >>api has with
+ * its date and source; client NULL: by that table alone. The model is looked
+ * for as it is called, and, where no row of the client fits, without "openai/"
+ * in front, as BASE for "ft:BASE:...", and without a date such as "-2024-07-18"
+ * at its end. The table answers for the whole remaining name alone:
+ * "gpt-4o-audio-preview" is not priced as "gpt-4o". A fine-tuned model may cost
+ * more than its base: give it a row of its own. GPTNER_ERR_NOT_FOUND: no price
+ * is known, which is not the same as zero; *out is zero then. out->model lives
+ * as long as the client. Priority and regional processing, the writing of
+ * caches and tools that are billed by use are not covered. Any thread. */
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err);
+
+/* What this usage costs: (prompt - cached) * input + cached * cached price +
+ * completion * output, in a batch times its factor. -1: not known, for the
+ * price or the usage is not. Exact to a millionth of a millionth of a dollar.
+ * Any thread. */
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch);
 
 /* ---------------------------------------------------------------------------
  * other endpoints                                                 >>api
@@ -5590,6 +5635,302 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     va_end(args);
     *err = e;
     return status;
+}
+
+/* ---- tokens: how many a vocabulary of 200,000 would make, about ----
+ *
+ * The tokenizer first cuts a text into pieces: a word with the one sign or
+ * space before it, up to three digits, a run of signs, a run of white space.
+ * This is done here alike. What a piece costs is a sum over its characters,
+ * in 64ths of a token, with coefficients fitted to texts in many languages. */
+
+enum {
+    GPN_TOK_SPACE,
+    GPN_TOK_BREAK,
+    GPN_TOK_DIGIT,
+    GPN_TOK_MARK, /* of ASCII */
+    GPN_TOK_LATIN,
+    GPN_TOK_BAD, /* a byte that is not UTF-8; from here on rows of a table */
+    GPN_TOK_PUNCT,
+    GPN_TOK_SYMBOL,
+    GPN_TOK_EMOJI, /* the last that is no letter */
+    GPN_TOK_CYRILLIC,
+    GPN_TOK_GREEK,
+    GPN_TOK_HEBREW,
+    GPN_TOK_ARABIC,
+    GPN_TOK_NAGARI,
+    GPN_TOK_INDIC,
+    GPN_TOK_THAI,
+    GPN_TOK_HANGUL,
+    GPN_TOK_KANA,
+    GPN_TOK_HAN,
+    GPN_TOK_OTHER,
+    GPN_TOK_ONE = 64 /* a token */
+};
+
+/* What a run of one kind costs: its first character, each of the next three,
+ * each of the next four, each further one. */
+static const uint8_t gpn_tok_costs[GPN_TOK_OTHER - GPN_TOK_BAD + 1][4] = {
+    {64, 64, 64, 64},     /* BAD */
+    {64, 40, 40, 40},     /* PUNCT */
+    {90, 64, 64, 64},     /* SYMBOL */
+    {150, 120, 120, 120}, /* EMOJI */
+    {64, 10, 14, 20},     /* CYRILLIC */
+    {64, 20, 24, 24},     /* GREEK */
+    {64, 20, 24, 24},     /* HEBREW */
+    {64, 16, 20, 20},     /* ARABIC */
+    {64, 16, 20, 20},     /* NAGARI */
+    {64, 30, 30, 30},     /* INDIC */
+    {64, 30, 26, 26},     /* THAI */
+    {64, 44, 44, 44},     /* HANGUL */
+    {64, 44, 44, 44},     /* KANA */
+    {64, 48, 46, 46},     /* HAN */
+    {128, 80, 80, 80},    /* OTHER */
+};
+
+/* Where a kind begins: code point << 8 | kind. */
+static const uint32_t gpn_tok_ranges[] = {
+    0x000080u << 8 | GPN_TOK_SYMBOL, 0x0000a0u << 8 | GPN_TOK_SPACE,
+    0x0000a1u << 8 | GPN_TOK_PUNCT,  0x0000aau << 8 | GPN_TOK_LATIN,
+    0x0000abu << 8 | GPN_TOK_PUNCT,  0x0000b5u << 8 | GPN_TOK_LATIN,
+    0x0000b6u << 8 | GPN_TOK_PUNCT,  0x0000bau << 8 | GPN_TOK_LATIN,
+    0x0000bbu << 8 | GPN_TOK_PUNCT,  0x0000c0u << 8 | GPN_TOK_LATIN,
+    0x000370u << 8 | GPN_TOK_GREEK,  0x000400u << 8 | GPN_TOK_CYRILLIC,
+    0x000530u << 8 | GPN_TOK_OTHER,  0x000590u << 8 | GPN_TOK_HEBREW,
+    0x000600u << 8 | GPN_TOK_ARABIC, 0x000700u << 8 | GPN_TOK_OTHER,
+    0x000750u << 8 | GPN_TOK_ARABIC, 0x000780u << 8 | GPN_TOK_OTHER,
+    0x000900u << 8 | GPN_TOK_NAGARI, 0x000980u << 8 | GPN_TOK_INDIC,
+    0x000e00u << 8 | GPN_TOK_THAI,   0x000e80u << 8 | GPN_TOK_OTHER,
+    0x001100u << 8 | GPN_TOK_OTHER,  0x001e00u << 8 | GPN_TOK_LATIN,
+    0x001f00u << 8 | GPN_TOK_GREEK,  0x002000u << 8 | GPN_TOK_SPACE,
+    0x00200bu << 8 | GPN_TOK_PUNCT,  0x002070u << 8 | GPN_TOK_SYMBOL,
+    0x003000u << 8 | GPN_TOK_SPACE,  0x003001u << 8 | GPN_TOK_PUNCT,
+    0x003041u << 8 | GPN_TOK_KANA,   0x003130u << 8 | GPN_TOK_OTHER,
+    0x003200u << 8 | GPN_TOK_SYMBOL, 0x003400u << 8 | GPN_TOK_OTHER,
+    0x004e00u << 8 | GPN_TOK_HAN,    0x00a000u << 8 | GPN_TOK_OTHER,
+    0x00ac00u << 8 | GPN_TOK_HANGUL, 0x00d7a4u << 8 | GPN_TOK_OTHER,
+    0x00f900u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
+    0x00fe00u << 8 | GPN_TOK_PUNCT,  0x00fe70u << 8 | GPN_TOK_ARABIC,
+    0x00ff01u << 8 | GPN_TOK_PUNCT,  0x00ff66u << 8 | GPN_TOK_KANA,
+    0x00ffa0u << 8 | GPN_TOK_OTHER,  0x00ffe0u << 8 | GPN_TOK_SYMBOL,
+    0x010000u << 8 | GPN_TOK_OTHER,  0x01f000u << 8 | GPN_TOK_EMOJI,
+    0x020000u << 8 | GPN_TOK_OTHER,
+};
+
+static int gpn_tok_far(const char *p, size_t len, size_t *n)
+{
+    size_t low = 0, high = GPN_COUNT(gpn_tok_ranges), mid;
+    uint32_t cp;
+
+    *n = gpn_utf8_get(p, len, &cp);
+    if (*n == 0) {
+        *n = 1;
+        return GPN_TOK_BAD;
+    }
+    while (high - low > 1) {
+        mid = (low + high) / 2;
+        if (gpn_tok_ranges[mid] >> 8 <= cp) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    return (int)(gpn_tok_ranges[low] & 0xff);
+}
+
+/* The kind of the first character, and its bytes. */
+static int gpn_tok_kind(const char *p, size_t len, size_t *n)
+{
+    unsigned c = (unsigned char)*p;
+
+    *n = 1;
+    if ((c | 0x20) - 'a' < 26) {
+        return GPN_TOK_LATIN;
+    }
+    if (c >= 0x80) {
+        return gpn_tok_far(p, len, n);
+    }
+    if (c == '\n' || c == '\r') {
+        return GPN_TOK_BREAK;
+    }
+    if (c == ' ' || (c >= '\t' && c <= '\f')) {
+        return GPN_TOK_SPACE;
+    }
+    return c - '0' < 10 ? GPN_TOK_DIGIT : GPN_TOK_MARK;
+}
+
+static bool gpn_tok_letter(int kind)
+{
+    return kind == GPN_TOK_LATIN || kind > GPN_TOK_EMOJI;
+}
+
+/* Under way in a text. */
+typedef struct gpn_tok {
+    const char *p, *end;
+    int64_t cost;
+    int lead; /* what goes in front of the next word */
+} gpn_tok;
+
+/* The kind at p; -1 at the end. */
+static int gpn_tok_peek(const gpn_tok *t, size_t *n)
+{
+    *n = 0;
+    return t->p < t->end ? gpn_tok_kind(t->p, (size_t)(t->end - t->p), n) : -1;
+}
+
+/* A run of Latin letters: cut where a small letter precedes a capital. */
+static void gpn_tok_word(gpn_tok *t)
+{
+    int64_t cost = GPN_TOK_ONE;
+    size_t len = 0, n;
+    bool small = false;
+
+    for (; t->p < t->end; t->p += n, len++) {
+        unsigned c = (unsigned char)*t->p;
+        n = 1;
+        if (c - 'a' < 26) {
+            small = true;
+        } else if (c - 'A' < 26) {
+            if (small) {
+                break;
+            }
+            cost += len > 0 ? 12 : 0;
+        } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
+                                   GPN_TOK_LATIN) {
+            break;
+        } else {
+            cost += 32;
+        }
+        cost += len > 6 ? 8 : 0;
+    }
+    t->cost += cost + (t->lead == GPN_TOK_SPACE ? 0 : 16);
+}
+
+/* A run of another kind. */
+static void gpn_tok_run(gpn_tok *t, int kind)
+{
+    const uint8_t *costs = gpn_tok_costs[kind - GPN_TOK_BAD];
+    size_t len = 0, n;
+
+    while (gpn_tok_peek(t, &n) == kind) {
+        t->cost += costs[len == 0 ? 0 : len < 4 ? 1 : len < 8 ? 2 : 3];
+        t->p += n;
+        len++;
+    }
+}
+
+static void gpn_tok_digits(gpn_tok *t)
+{
+    const char *from = t->p;
+
+    while (t->p < t->end && (unsigned char)*t->p - (unsigned)'0' < 10) {
+        t->p++;
+    }
+    t->cost += (t->p - from + 2) / 3 * GPN_TOK_ONE;
+}
+
+/* Signs of ASCII, and the line ends behind them. One alone before a word
+ * belongs to that. */
+static void gpn_tok_marks(gpn_tok *t)
+{
+    const char *from = t->p;
+    size_t n;
+    int64_t cost = GPN_TOK_ONE;
+
+    for (t->p++; gpn_tok_peek(t, &n) == GPN_TOK_MARK; t->p++) {
+        cost += *t->p != t->p[-1] ? 24 : 2;
+    }
+    if (t->p - from == 1 && t->lead != GPN_TOK_SPACE &&
+        gpn_tok_letter(gpn_tok_peek(t, &n))) {
+        t->lead = GPN_TOK_MARK;
+        return;
+    }
+    while (t->p < t->end && (*t->p == '\n' || *t->p == '\r')) {
+        t->p++;
+    }
+    t->cost += cost;
+    t->lead = -1;
+}
+
+/* White space: what ends with a line end is a piece; a last space goes to the
+ * word or sign behind it. */
+static void gpn_tok_space(gpn_tok *t)
+{
+    const char *from = t->p, *cut = t->p;
+    size_t n, last = 0;
+    int kind;
+
+    while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_SPACE ||
+           kind == GPN_TOK_BREAK) {
+        t->p += n;
+        last = n;
+        cut = kind == GPN_TOK_BREAK ? t->p : cut;
+    }
+    t->lead = -1;
+    if (cut > from) {
+        t->cost += GPN_TOK_ONE + (cut - from) / 32;
+    }
+    n = (size_t)(t->p - cut);
+    if (n == 0) {
+        return;
+    }
+    if (kind >= 0 && n > last) { /* all but the last */
+        t->cost += GPN_TOK_ONE + (int64_t)n / 2;
+        n = last;
+    }
+    if (kind == -1 || kind == GPN_TOK_DIGIT || *(t->p - 1) != ' ') {
+        t->cost += GPN_TOK_ONE;
+    } else {
+        t->lead = GPN_TOK_SPACE;
+    }
+}
+
+static void gpn_tok_step(gpn_tok *t)
+{
+    size_t n;
+    int kind = gpn_tok_peek(t, &n);
+
+    switch (kind) {
+    case GPN_TOK_SPACE:
+    case GPN_TOK_BREAK:
+        gpn_tok_space(t);
+        return;
+    case GPN_TOK_MARK:
+        gpn_tok_marks(t);
+        return;
+    case GPN_TOK_DIGIT:
+        gpn_tok_digits(t);
+        break;
+    case GPN_TOK_LATIN:
+        gpn_tok_word(t);
+        break;
+    default:
+        gpn_tok_run(t, kind);
+        break;
+    }
+    t->lead = -1;
+}
+
+GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
+{
+    gpn_tok t;
+    int64_t n;
+
+    if (text.ptr == NULL || text.len == 0) {
+        return 0;
+    }
+    t.p = text.ptr;
+    t.end = text.ptr + text.len;
+    t.cost = 0;
+    t.lead = -1;
+    while (t.p < t.end) {
+        gpn_tok_step(&t);
+    }
+    n = (t.cost + GPN_TOK_ONE / 2) / GPN_TOK_ONE;
+    if (n < 1) {
+        return 1;
+    }
+    return n < (int64_t)text.len ? n : (int64_t)text.len;
 }
 
 /* ---- SipHash-1-3: who does not know the seed finds no two texts alike ---- */
@@ -13237,6 +13578,231 @@ static bool gpn_pace_retry(const gpn_env *env, const gpn_rules *rules,
     return true;
 }
 
+/* ---- money --------------------------------------------------------------- */
+
+#ifndef GPTNER_NO_COST
+
+/* Sums of money are pico-dollars: a price in millionths of a dollar a million
+ * tokens then is that of a token, and all of it is exact. Twice the greatest
+ * sum is still an int64_t, so what overflows stays there. */
+#define GPN_MONEY_MAX (INT64_MAX / 4)
+
+/* Neither a nor b is below 0. */
+static int64_t gpn_money_add(int64_t a, int64_t b)
+{
+    return a < GPN_MONEY_MAX - b ? a + b : GPN_MONEY_MAX;
+}
+
+static int64_t gpn_money_times(int64_t price, int64_t n)
+{
+    if (price <= 0 || n <= 0) {
+        return 0;
+    }
+    return price < GPN_MONEY_MAX / n ? price * n : GPN_MONEY_MAX;
+}
+
+/* A sum of dollars, which is not below 0, times scale. */
+static int64_t gpn_money_from(double usd, double scale)
+{
+    return usd * scale < (double)GPN_MONEY_MAX ? (int64_t)(usd * scale + 0.5)
+                                               : GPN_MONEY_MAX;
+}
+
+static double gpn_money_usd(int64_t money)
+{
+    return (double)money / 1e12;
+}
+
+/* "$0.0123": to a hundredth of a cent, small sums to a ten-thousandth; whole
+ * cents as such. */
+static size_t gpn_money_text(char *out, size_t cap, int64_t money)
+{
+    int64_t unit = INT64_C(10000000000);
+    int digits = 2;
+    if (money % unit != 0) {
+        digits = money < unit ? 6 : 4;
+        unit /= digits == 6 ? 10000 : 100;
+    }
+    money = (money + unit / 2) / unit;
+    unit = INT64_C(1000000000000) / unit; /* units a dollar */
+    return gpn_format(out, cap, "$%lld.%0*d", (long long)(money / unit), digits,
+                      (int)(money % unit));
+}
+
+/* ---- the purse: a budget that cannot be exceeded ------------------------- *
+ * What a request can cost at most is set aside before it is sent, and when its
+ * reply is there what it did cost is spent and the rest is free again. A
+ * request that does not fit for what others have set aside waits, behind those
+ * that wait already: were it passed by smaller ones it might wait for ever. One
+ * that does not fit into what is not spent will never fit. Rejected: to count
+ * on what requests cost on the average; it is exceeded sooner or later. */
+
+/* What a request costs, over all its attempts. */
+typedef struct gpn_bill {
+    int64_t worst; /* what an attempt can cost at most; -1: not known */
+    int64_t held;  /* set aside for the next attempt, or the one under way */
+    int64_t spent; /* by the attempts so far, lost ones at their worst */
+    struct gpn_bill *next; /* in the queue of the purse */
+    uint32_t lost;         /* attempts that may have been billed */
+    bool weighed;          /* worst is known, or known not to be known */
+    bool holds;
+    bool waits;
+    bool unknown; /* an attempt cost something, and it is not known what */
+} gpn_bill;
+
+typedef enum gpn_verdict {
+    GPN_PURSE_YES,
+    GPN_PURSE_WAIT,
+    GPN_PURSE_NO,
+    GPN_PURSE_EMPTY /* and nothing else will fit, most likely */
+} gpn_verdict;
+
+enum {
+    GPN_PURSE_TRIES = 100, /* refusals in a row, the purse almost empty, */
+    GPN_PURSE_TRIES_MAX = 100000 /* or not, after which it counts as empty */
+};
+
+typedef struct gpn_purse {
+    gpn_mutex mutex; /* guards all that follows, and the queue in the bills */
+    int64_t limit;
+    int64_t spent;
+    int64_t held;
+    int64_t least;   /* the smallest request so far */
+    int64_t refused; /* requests, */
+    int64_t in_row;  /* and since one was taken */
+    gpn_bill *first; /* the queue */
+    gpn_bill *last;
+} gpn_purse;
+
+static bool gpn_purse_init(gpn_purse *p, int64_t limit)
+{
+    memset(p, 0, sizeof *p);
+    p->limit = limit;
+    p->least = INT64_MAX;
+    return gpn_mutex_init(&p->mutex);
+}
+
+static void gpn_purse_deinit(gpn_purse *p)
+{
+    gpn_mutex_deinit(&p->mutex);
+}
+
+static void gpn_purse_enqueue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    bill->waits = true;
+    bill->next = NULL;
+    if (p->first == NULL) {
+        p->first = bill;
+    } else {
+        p->last->next = bill;
+    }
+    p->last = bill;
+}
+
+static void gpn_purse_dequeue_locked(gpn_purse *p, gpn_bill *bill)
+{
+    gpn_bill *before = NULL;
+    gpn_bill *at = p->first;
+    while (at != NULL && at != bill) {
+        before = at;
+        at = at->next;
+    }
+    if (at == NULL) {
+        return;
+    }
+    if (before == NULL) {
+        p->first = bill->next;
+    } else {
+        before->next = bill->next;
+    }
+    if (p->last == bill) {
+        p->last = before;
+    }
+    bill->waits = false;
+}
+
+static gpn_verdict gpn_purse_refuse_locked(gpn_purse *p)
+{
+    int64_t tries =
+        p->limit - p->spent < p->least ? GPN_PURSE_TRIES : GPN_PURSE_TRIES_MAX;
+    p->refused++;
+    return ++p->in_row < tries ? GPN_PURSE_NO : GPN_PURSE_EMPTY;
+}
+
+/* Set aside what the next attempt of this request can cost. *wake: another that
+ * waits should ask again. */
+static gpn_verdict gpn_purse_take(gpn_purse *p, gpn_bill *bill, bool *wake)
+{
+    gpn_verdict verdict = GPN_PURSE_WAIT;
+    int64_t need = bill->worst;
+    gpn_mutex_lock(&p->mutex);
+    p->least = need < p->least ? need : p->least;
+    if (need > p->limit - p->spent) {
+        verdict = gpn_purse_refuse_locked(p);
+    } else if (need <= p->limit - p->spent - p->held &&
+               (p->first == NULL || p->first == bill)) {
+        verdict = GPN_PURSE_YES;
+        bill->holds = true;
+        bill->held = need;
+        p->held += need;
+        p->in_row = 0;
+    }
+    if (verdict == GPN_PURSE_WAIT && !bill->waits) {
+        gpn_purse_enqueue_locked(p, bill);
+    } else if (verdict != GPN_PURSE_WAIT && bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    *wake = verdict != GPN_PURSE_WAIT && p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return verdict;
+}
+
+/* The attempt has ended and did cost so much, or it is not made. true: another
+ * that waits should ask again. */
+static bool gpn_purse_pay(gpn_purse *p, gpn_bill *bill, int64_t cost)
+{
+    bool wake;
+    gpn_mutex_lock(&p->mutex);
+    p->held -= bill->held;
+    p->spent = gpn_money_add(p->spent, cost);
+    bill->held = 0;
+    bill->holds = false;
+    if (bill->waits) {
+        gpn_purse_dequeue_locked(p, bill);
+    }
+    wake = p->first != NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return wake;
+}
+
+/* The request is sent a second time within its attempt, for its first reply
+ * may only have been lost: that is spent, and as much is set aside once more.
+ * false: it does not fit, or others wait. */
+static bool gpn_purse_again(gpn_purse *p, const gpn_bill *bill)
+{
+    bool fits;
+    gpn_mutex_lock(&p->mutex);
+    fits = p->first == NULL && bill->held <= p->limit - p->spent - p->held;
+    if (fits) {
+        p->spent = gpn_money_add(p->spent, bill->held);
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return fits;
+}
+
+/* The reply of an attempt was lost, which may have cost all that it can. */
+static void gpn_bill_lose(gpn_bill *bill)
+{
+    bill->lost++;
+    if (bill->worst < 0) {
+        bill->unknown = true;
+    } else {
+        bill->spent = gpn_money_add(bill->spent, bill->worst);
+    }
+}
+
+#endif
+
 /* ---- the gate ------------------------------------------------------------ */
 
 enum {
@@ -13369,6 +13935,9 @@ typedef struct gpn_work {
     int64_t due_ms; /* parked until then */
     int64_t prompt_tokens;
     int64_t completion_tokens;
+#ifndef GPTNER_NO_COST
+    gpn_bill bill;
+#endif
     bool ok;
 } gpn_work;
 
@@ -13390,6 +13959,10 @@ typedef struct gpn_work_ops {
     void (*settle_fn)(void *ctx, gpn_work *work, const gptner_error *err);
     /* Serial. Takes the work and frees it. false: cancel the run. */
     bool (*deliver_fn)(void *ctx, gpn_work *work);
+    /* Sets worst in the work's bill; not OK: that is not known, err says why.
+     * NULL: the work is not billed. */
+    gptner_status (*weigh_bill_fn)(void *ctx, gpn_work *work,
+                                   gptner_error *err);
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
@@ -13411,10 +13984,14 @@ typedef struct gpn_run_spec {
     int max_workers;  /* 0: the pool's */
     size_t max_ahead; /* 0: 1024, or 8 for each worker */
     bool as_completed;
-    bool single;        /* one work, in the calling thread */
-    bool drain;         /* after a stop read the source to its end */
-    int64_t timeout_ms; /* 0: none */
-    int64_t total;      /* -1: unknown */
+    bool single; /* one work, in the calling thread */
+    bool drain;  /* after a stop read the source to its end */
+#ifndef GPTNER_NO_COST
+    gpn_purse *purse; /* NULL: no budget */
+#endif
+    double max_cost_usd; /* for progress */
+    int64_t timeout_ms;  /* 0: none */
+    int64_t total;       /* -1: unknown */
     gptner_progress_fn progress_fn;
     void *progress_user;
     int progress_every_ms; /* 0: 100 */
@@ -13458,6 +14035,9 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     bool starved; /* a driver waits for the source or the window */
     gpn_stop stop;
     gptner_run_summary sum;
+#ifndef GPTNER_NO_COST
+    int64_t cost; /* of works that ended; -1: not known */
+#endif
     gptner_error why; /* of the stop */
     /* these do not change while drivers run */
     size_t mask; /* of ring; its size is a power of two, >= max_ahead */
@@ -13477,6 +14057,7 @@ typedef struct gpn_slot {
     size_t number;  /* in driver->slots */
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
+    bool poor;      /* it waits for money */
     gpn_conn conn;
 } gpn_slot;
 
@@ -13798,6 +14379,14 @@ static void gpn_run_count_locked(gpn_run *run, const gpn_work *work)
     }
     run->sum.prompt_tokens += work->prompt_tokens;
     run->sum.completion_tokens += work->completion_tokens;
+#ifndef GPTNER_NO_COST
+    run->sum.cost_unknown += work->bill.lost;
+    if (work->bill.unknown) {
+        run->cost = -1;
+    } else if (run->cost >= 0) {
+        run->cost = gpn_money_add(run->cost, work->bill.spent);
+    }
+#endif
 }
 
 /* The work has its result. */
@@ -13841,11 +14430,140 @@ static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
     gpn_run_finish(run, work);
 }
 
+/* --- money --- */
+
+#ifdef GPTNER_NO_COST
+
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return true;
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+    return 0;
+}
+
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    GPN_UNUSED(slot);
+    GPN_UNUSED(before);
+}
+
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    GPN_UNUSED(slot);
+}
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    GPN_UNUSED(run);
+    return -1.0;
+}
+
+#else
+
+static double gpn_run_cost(const gpn_run *run)
+{
+    return run->cost < 0 ? -1.0 : gpn_money_usd(run->cost);
+}
+
+static int64_t gpn_slot_spent(const gpn_slot *slot)
+{
+    return slot->work->bill.spent;
+}
+
+/* What an attempt can cost at most is in the bill; or err says why that is not
+ * known. */
+static gptner_status gpn_slot_weigh(const gpn_slot *slot, gptner_error *err)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    gptner_status status = GPTNER_OK;
+    if (!bill->weighed || bill->worst < 0) {
+        bill->worst = -1;
+        status = spec->ops->weigh_bill_fn(spec->ctx, slot->work, err);
+        bill->weighed = true;
+    }
+    return status;
+}
+
+/* The attempt is over, or is not made: what was set aside for it is free again
+ * but for what was spent since before. */
+static void gpn_slot_pay(gpn_slot *slot, int64_t before)
+{
+    gpn_run *run = slot->driver->run;
+    gpn_bill *bill = &slot->work->bill;
+    slot->poor = false;
+    if ((bill->holds || bill->waits) &&
+        gpn_purse_pay(run->spec->purse, bill, bill->spent - before)) {
+        gpn_run_wake(run);
+    }
+}
+
+/* The attempt is given up, and its reply with it. */
+static void gpn_slot_lose(gpn_slot *slot)
+{
+    int64_t before = slot->work->bill.spent;
+    if (slot->driver->run->spec->ops->weigh_bill_fn != NULL &&
+        slot->conn.sent_ms != 0) {
+        gpn_slot_weigh(slot, NULL);
+        gpn_bill_lose(&slot->work->bill);
+        gpn_slot_pay(slot, before);
+    }
+}
+
+/* May the request be sent a second time within its attempt? The first reply
+ * may only have been lost. */
+static bool gpn_slot_again(gpn_slot *slot)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_bill *bill = &slot->work->bill;
+    if (spec->ops->weigh_bill_fn == NULL || slot->conn.sent_ms == 0) {
+        return true;
+    }
+    if (bill->holds && !gpn_purse_again(spec->purse, bill)) {
+        return false;
+    }
+    gpn_slot_weigh(slot, NULL);
+    gpn_bill_lose(bill);
+    slot->conn.sent_ms = 0; /* of the second time nothing is sent yet */
+    return true;
+}
+
+/* Why a request does not fit into the budget. */
+static void gpn_slot_too_dear(const gpn_slot *slot, gptner_error *err)
+{
+    gpn_purse *purse = slot->driver->run->spec->purse;
+    char need[32], spent[32], limit[32];
+    gpn_money_text(need, sizeof need, slot->work->bill.worst);
+    gpn_mutex_lock(&purse->mutex);
+    gpn_money_text(spent, sizeof spent, purse->spent);
+    gpn_money_text(limit, sizeof limit, purse->limit);
+    gpn_mutex_unlock(&purse->mutex);
+    gpn_fail(err, GPTNER_ERR_BUDGET,
+             "budget of %s: %s is spent, and a prompt that may cost %s does "
+             "not fit; raise max_cost_usd or lower max_tokens",
+             limit, spent, need);
+}
+
+#endif
+
 /* --- one attempt --- */
 
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
 {
-    return gpn_gate_open(&((gpn_slot *)ctx)->driver->pool->gate, now);
+    gpn_slot *slot = (gpn_slot *)ctx;
+    return gpn_gate_open(&slot->driver->pool->gate, now) &&
+           gpn_slot_again(slot);
 }
 
 static bool gpn_slot_divert(void *ctx, const gpn_http *http)
@@ -13866,6 +14584,7 @@ static gptner_status gpn_slot_body(void *ctx, const char *data, size_t len,
 static void gpn_slot_release(gpn_slot *slot)
 {
     gpn_driver *d = slot->driver;
+    gpn_slot_pay(slot, gpn_slot_spent(slot));
     slot->work = NULL;
     slot->running = false;
     d->until[slot->number] = INT64_MAX;
@@ -13942,10 +14661,12 @@ static void gpn_slot_ended(gpn_slot *slot)
     const gpn_run_spec *spec = d->run->spec;
     gptner_error err = GPN_ZERO;
     int64_t server_ms = -1;
+    int64_t spent = gpn_slot_spent(slot);
     gpn_class cls;
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
+    gpn_slot_pay(slot, spent);
     switch (cls) {
     case GPN_CLASS_OK:
         gpn_gate_succeeded(&d->pool->gate);
@@ -13979,6 +14700,58 @@ static void gpn_slot_step(gpn_slot *slot, int64_t now, unsigned ready)
     }
 }
 
+#ifndef GPTNER_NO_COST
+/* The request is not sent, for want of money. */
+static void gpn_slot_refuse(gpn_slot *slot, const gptner_error *why)
+{
+    gpn_run *run = slot->driver->run;
+    gptner_error err;
+    bool first = slot->work->budget.attempts == 0;
+    gpn_fail(&err, GPTNER_ERR_NOT_SENT, "not sent%s: %s", first ? "" : " again",
+             why->message);
+    gpn_mutex_lock(&run->lock);
+    run->sum.not_sent += first;
+    gpn_mutex_unlock(&run->lock);
+    gpn_slot_settle(slot, &err);
+}
+
+/* Set aside what the attempt can cost. false: the slot waits until there is
+ * money, or the work has ended without it. Asked before the gate and the
+ * limits, for what they grant is for now, and this is for as long as it takes.
+ */
+static bool gpn_slot_afford(gpn_slot *slot)
+{
+    gpn_driver *d = slot->driver;
+    gpn_run *run = d->run;
+    gpn_purse *purse = run->spec->purse;
+    gptner_error why = GPN_ZERO;
+    gpn_verdict verdict;
+    bool wake = false;
+    if (purse == NULL || slot->work->bill.holds) {
+        return true;
+    }
+    if (gpn_slot_weigh(slot, &why) != GPTNER_OK) {
+        gpn_slot_refuse(slot, &why);
+        return false;
+    }
+    verdict = gpn_purse_take(purse, &slot->work->bill, &wake);
+    slot->poor = verdict == GPN_PURSE_WAIT;
+    if (wake) {
+        gpn_run_wake(run);
+    }
+    if (slot->poor) {
+        d->until[slot->number] = run->deadline_ms;
+    } else if (verdict != GPN_PURSE_YES) {
+        gpn_slot_too_dear(slot, &why);
+        if (verdict == GPN_PURSE_EMPTY) {
+            gpn_run_stop(run, GPN_STOP_SOFT, &why);
+        }
+        gpn_slot_refuse(slot, &why);
+    }
+    return verdict == GPN_PURSE_YES;
+}
+#endif
+
 /* Start an attempt, unless the gate says later. */
 static void gpn_slot_start(gpn_slot *slot, int64_t now)
 {
@@ -13988,7 +14761,11 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn *conn = &slot->conn;
     gpn_work *work = slot->work;
     gptner_error err = GPN_ZERO;
-    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
+    int64_t later;
+    if (!gpn_slot_afford(slot)) {
+        return;
+    }
+    later = gpn_gate_enter(&pool->gate, pool->env, now);
     if (later > now) {
         d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
         return;
@@ -14063,6 +14840,9 @@ static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
         gpn_slot *slot = d->slots[i];
         gpn_work *work = slot->work;
         if (work != NULL && (stop == GPN_STOP_HARD || !slot->running)) {
+            if (slot->running) {
+                gpn_slot_lose(slot);
+            }
             gpn_conn_abort(&slot->conn);
             gpn_slot_release(slot);
             gpn_run_settle_stopped(d->run, work);
@@ -14125,6 +14905,7 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     p->in_flight = (int64_t)run->in_flight;
     p->prompt_tokens = run->sum.prompt_tokens;
     p->completion_tokens = run->sum.completion_tokens;
+    p->cost_usd = gpn_run_cost(run);
     gpn_mutex_unlock(&run->lock);
     p->elapsed_ms = now - run->started_ms;
     if (dt > 0) { /* smoothed over about three seconds */
@@ -14209,7 +14990,7 @@ static void gpn_driver_due(gpn_driver *d, int64_t now)
     size_t i;
     for (i = 0; i < d->used; i++) {
         gpn_slot *slot = d->slots[i];
-        if (d->until[i] > now || slot->work == NULL) {
+        if ((d->until[i] > now && !slot->poor) || slot->work == NULL) {
             continue;
         }
         if (slot->running) {
@@ -14284,6 +15065,7 @@ static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
     }
     run->mask = size - 1;
     run->why.retry_after_ms = -1;
+    run->progress.max_cost_usd = spec->max_cost_usd;
     run->ring =
         (gpn_work **)gpn_mem_zalloc(pool->env, 2 * size * sizeof *run->ring);
     if (run->ring == NULL) {
@@ -14402,6 +15184,7 @@ static void gpn_run_drive(gpn_run *run)
         gpn_run_report(run, gpn_clock_ms(run->pool->env), true);
     }
     run->sum.total = (int64_t)run->begun;
+    run->sum.cost_usd = gpn_run_cost(run);
     run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
 }
 
@@ -14595,6 +15378,27 @@ static void gpn_bar_count(char *out, size_t cap, int64_t n)
     }
 }
 
+/* ", $0.0123 of $1.00"; nothing if the price is not known. */
+static void gpn_bar_cost(char *out, size_t cap, const gptner_progress *p)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(cap);
+    GPN_UNUSED(p);
+    out[0] = '\0';
+#else
+    char cost[32], most[32];
+    bool budget = p->max_cost_usd > 0.0;
+    out[0] = '\0';
+    if (p->cost_usd > 0.0 || (budget && p->cost_usd >= 0.0)) {
+        gpn_money_text(cost, sizeof cost, gpn_money_from(p->cost_usd, 1e12));
+        gpn_money_text(most, sizeof most,
+                       gpn_money_from(p->max_cost_usd, 1e12));
+        gpn_format(out, cap, ", %s%s%s", cost, budget ? " of " : "",
+                   budget ? most : "");
+    }
+#endif
+}
+
 /* What stands right of the bar: "37/100 [00:04<00:06, 9.1/s, ...]". */
 static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
 {
@@ -14603,6 +15407,7 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
     char tokens[24];
     char total[24];
     char more[64];
+    char cost[80];
     int64_t tenths = (int64_t)(p->per_second * 10.0 + 0.5);
     gpn_bar_time(elapsed, sizeof elapsed, p->elapsed_ms);
     gpn_bar_time(eta, sizeof eta, p->eta_ms);
@@ -14617,10 +15422,11 @@ static size_t gpn_bar_tail(char *out, size_t cap, const gptner_progress *p)
         gpn_format(more, sizeof more, ", %lld retries, %lld failed",
                    (long long)p->retries, (long long)p->failed);
     }
-    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens]",
+    gpn_bar_cost(cost, sizeof cost, p);
+    return gpn_format(out, cap, "%lld%s [%s<%s, %lld.%d/s%s, %s tokens%s]",
                       (long long)p->done, total, elapsed, eta,
                       (long long)(tenths / 10), (int)(tenths % 10), more,
-                      tokens);
+                      tokens, cost);
 }
 
 /* " 37%|#####     | " of the given width; nothing when the total is unknown */
@@ -14722,10 +15528,11 @@ static gptner_status gpn_file_fail(gptner_error *err, const char *path,
                     gpn_os_text(oserr, why, sizeof why));
 }
 
-/* The whole file of less than max bytes; *text NULL: there is none. */
+enum { GPN_WHOLE_MAX = 256 << 20 };
+
+/* The whole file; *text NULL: there is none. */
 static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
-                                    int64_t max, char **text, size_t *len,
-                                    gptner_error *err)
+                                    char **text, size_t *len, gptner_error *err)
 {
     gpn_file file;
     int64_t size;
@@ -14737,7 +15544,7 @@ static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
                    ? GPTNER_OK
                    : gpn_file_fail(err, path, "cannot be read", oserr);
     size = gpn_file_size(&file);
-    if (size >= 0 && size < max)
+    if (size >= 0 && size < GPN_WHOLE_MAX)
         *text = (char *)gpn_mem_alloc(env, (size_t)size + 1);
     while (*text != NULL && (int64_t)*len < size) {
         int64_t got =
@@ -14908,6 +15715,7 @@ static void gpn_result_blank(gptner_result *r)
     r->message = "";
     r->retry_after_ms = -1;
     memset(&r->usage, 0xff, sizeof r->usage); /* -1: not told */
+    r->cost_usd = -1.0;
 }
 
 /* Without the white space in front. */
@@ -14948,6 +15756,39 @@ typedef struct gpn_model_rule {
     unsigned flags;
 } gpn_model_rule;
 
+/* The model that is meant: "openai/NAME", as routers call it, and
+ * "ft:NAME:...", which was made of it, are NAME. */
+static gptner_str gpn_model_base(gptner_str name)
+{
+    if (gpn_str_starts(name, "openai/")) {
+        name.ptr += 7;
+        name.len -= 7;
+    }
+    if (gpn_str_starts(name, "ft:")) {
+        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
+        name.ptr += 3;
+        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
+    }
+    return name;
+}
+
+/* Without a date at its end. */
+static gptner_str gpn_model_undated(gptner_str name)
+{
+    static const char form[] = "-0000-00-00";
+    size_t len = sizeof form - 1;
+    size_t i;
+    if (name.len <= len)
+        return name;
+    for (i = 0; i < len; i++) {
+        char c = name.ptr[name.len - len + i];
+        if (gpn_is_digit(c) ? form[i] != '0' : c != form[i] || c != '-')
+            return name;
+    }
+    name.len -= len;
+    return name;
+}
+
 /* The flags of a model: those of the first prefix that fits, none for others,
  * which are chat models that take all. "ft:BASE:..." is as BASE. */
 static unsigned gpn_model_flags(const char *model)
@@ -14981,17 +15822,8 @@ static unsigned gpn_model_flags(const char *model)
         {"gpt-6",           GPN_MODEL_REASONS | GPN_MODEL_IF_NONE |
                             GPN_MODEL_NO_STOP}};
     /* clang-format on */
-    gptner_str name = gptner_str_from(model);
+    gptner_str name = gpn_model_base(gptner_str_from(model));
     size_t i;
-    if (gpn_str_starts(name, "openai/")) { /* as routers call them */
-        name.ptr += 7;
-        name.len -= 7;
-    }
-    if (gpn_str_starts(name, "ft:")) {
-        const char *end = (const char *)memchr(name.ptr + 3, ':', name.len - 3);
-        name.ptr += 3;
-        name.len = end != NULL ? (size_t)(end - name.ptr) : name.len - 3;
-    }
     for (i = 0; i < GPN_COUNT(rules); i++) {
         size_t len = strlen(rules[i].prefix);
         if (len == name.len + 1 && rules[i].prefix[len - 1] == '-')
@@ -15046,7 +15878,7 @@ static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
 /* A row of a limits_file. */
 typedef struct gpn_limit_row {
     const char *tier;  /* NULL: any, also none */
-    gptner_str model;  /* how names begin; empty: any */
+    const char *model; /* how names begin; NULL: any */
     int64_t values[5]; /* as gpn_limit_places has them; -1: not given */
 } gpn_limit_row;
 
@@ -15091,11 +15923,14 @@ struct gptner_client { /* the large members last: short offsets */
     gptner_str path;       /* of the base URL, without '/' at its end */
     gptner_str query;      /* of the base URL and api_version, without '?' */
     gptner_str targets[2]; /* of chat and of completions */
+    size_t n_prices;       /* of cfg.prices: cfg.n_prices are the config's own,
+                              those of the file follow */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
     const gpn_limit_row *limit_rows; /* of limits_file */
     size_t n_limit_rows;
-    gpn_mutex lock; /* guards all below */
+    gpn_atomic ratios[GPN_LEARNT_MAX]; /* see gpn_weigh_place() */
+    gpn_mutex lock;                    /* guards all below */
     gpn_learnt learnt[GPN_LEARNT_MAX];
     size_t learnt_next;
     gpn_origin *origins; /* of redirects */
@@ -15129,6 +15964,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, no_proxy),
     offsetof(gptner_config, tier),
     offsetof(gptner_config, limits_file),
+    offsetof(gptner_config, prices_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -15327,8 +16163,6 @@ static const uint16_t gpn_limit_places[] = {
     offsetof(gptner_limits, tokens_per_day),
     offsetof(gptner_limits, batch_queue_tokens)};
 
-enum { GPN_LIMITS_BYTES = 1 << 20, GPN_LIMITS_ROWS = 4096 };
-
 typedef struct gpn_tier {
     char tier;
     char model[19];    /* "": not listed; one that ends in '-': what follows */
@@ -15361,29 +16195,6 @@ static const gpn_tier gpn_tiers[] = {
     {'5', "",                  10000,  30000,    0}};
 /* clang-format on */
 
-/* The name that tables know a model by: without "openai/", what makes it a
- * tuned one, and the date at its end. */
-static gptner_str gpn_model_base(const char *model)
-{
-    gptner_str name = gptner_str_from(model);
-    size_t i;
-    if (gpn_str_starts(name, "openai/"))
-        name = gpn_str(name.ptr + 7, name.len - 7);
-    if (gpn_str_starts(name, "ft:")) {
-        name = gpn_str(name.ptr + 3, name.len - 3);
-        name.len = gpn_str_find(name, ":");
-    }
-    if (name.len <= 11)
-        return name;
-    for (i = 0; i < 11; i++) {
-        char c = name.ptr[name.len - 11 + i];
-        if (i == 0 || i == 5 || i == 8 ? c != '-' : c < '0' || c > '9')
-            return name;
-    }
-    name.len -= 11;
-    return name;
-}
-
 /* The table's row, or NULL: no such tier. */
 static const gpn_tier *gpn_tier_find(const char *tier, gptner_str model)
 {
@@ -15409,19 +16220,23 @@ static const gpn_limit_row *gpn_limit_row_find(const gptner_client *c,
                                                gptner_str model, bool *known)
 {
     const gpn_limit_row *best = NULL;
+    size_t best_len = 0;
     size_t i;
     for (i = 0; i < c->n_limit_rows; i++) {
         const gpn_limit_row *row = &c->limit_rows[i];
         bool same = tier != NULL && row->tier != NULL;
+        size_t len;
         if (row->tier != NULL && (!same || strcmp(row->tier, tier) != 0))
             continue;
         *known |= same;
-        if (row->model.len > model.len ||
-            memcmp(row->model.ptr, model.ptr, row->model.len) != 0)
+        if (row->model != NULL && !gpn_str_starts(model, row->model))
             continue;
+        len = row->model != NULL ? strlen(row->model) : 0;
         if (best == NULL || (best->tier == NULL && same) ||
-            ((best->tier != NULL) == same && best->model.len < row->model.len))
+            ((best->tier != NULL) == same && best_len < len)) {
             best = row;
+            best_len = len;
+        }
     }
     return best;
 }
@@ -15430,7 +16245,7 @@ static const gpn_limit_row *gpn_limit_row_find(const gptner_client *c,
 static bool gpn_limits_look(const gptner_client *c, const char *tier,
                             const char *model, gptner_limits *out)
 {
-    gptner_str name = gpn_model_base(model);
+    gptner_str name = gpn_model_undated(gpn_model_base(gptner_str_from(model)));
     const gpn_limit_row *row = NULL;
     const gpn_tier *t = NULL;
     bool known = tier == NULL;
@@ -15490,128 +16305,112 @@ GPTNER_API gptner_status gptner_limits_find(const gptner_client *client,
     return gpn_tier_unknown(tier, err);
 }
 
-/* A limits_file being read. */
-typedef struct gpn_limits_file {
-    gptner_json_reader r;
-    gpn_buf rows; /* of gpn_limit_row */
-    const char *wrong;
-    size_t line; /* where */
-} gpn_limits_file;
-
-static void gpn_limits_wrong(gpn_limits_file *f, const char *wrong)
+/* A member of a row, the reader being at its value. */
+static void gpn_limits_read_member(gptner_json_reader *r, size_t which,
+                                   gpn_limit_row *row)
 {
-    if (f->wrong == NULL && f->r.error.status == GPTNER_OK) {
-        f->wrong = wrong;
-        f->line = f->r.line;
+    const char *at = r->pos;
+    gptner_str text;
+    if (which < GPN_COUNT(gpn_limit_places)) {
+        int64_t *value = &row->values[which];
+        if (!gptner_json_read_int64(r, value) || *value < 0)
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "a limit is not a whole number from 0 on");
+    } else if (gpn_limit_names[which] == NULL) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a member of a limit is not known: tier, model, "
+                      "requests_per_minute, tokens_per_minute, "
+                      "requests_per_day, tokens_per_day, batch_queue_tokens "
+                      "are");
+    } else if (!gptner_json_read_str(r, &text) || text.len == 0 ||
+               strlen(text.ptr) != text.len) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a tier or model is not a name");
+    } else if (which == GPN_COUNT(gpn_limit_places)) {
+        row->tier = text.ptr;
+    } else {
+        row->model = text.ptr;
     }
 }
 
-/* A name: a text with something in it, and without a NUL. */
-static void gpn_limits_text(gpn_limits_file *f, gptner_str *out)
+/* All rows of the text, which is decoded in place, go to rows. */
+static void gpn_limits_read(gptner_json_reader *r, gpn_buf *rows)
 {
-    gptner_json_read_str(&f->r, out);
-    if (out->len == 0 || memchr(out->ptr, '\0', out->len) != NULL)
-        gpn_limits_wrong(f, "a tier or model that is no text, or an empty one");
-}
-
-static void gpn_limits_row(gpn_limits_file *f)
-{
-    gpn_limit_row row;
-    gptner_str key, text = GPN_ZERO;
-    size_t i, n = GPN_COUNT(gpn_limit_places);
-    memset(&row, 0, sizeof row);
-    memset(row.values, 0xff, sizeof row.values); /* -1 */
-    row.model = gpn_str("", 0);
-    if (!gptner_json_enter_object(&f->r)) {
-        gpn_limits_wrong(f, "a row that is no object");
-        return;
-    }
-    while (gptner_json_next_key(&f->r, &key)) {
-        for (i = 0; gpn_limit_names[i] != NULL &&
-                    !gpn_str_eq_c(key, gpn_limit_names[i]);)
-            i++;
-        if (i < n && (!gptner_json_read_int64(&f->r, &row.values[i]) ||
-                      row.values[i] < 0))
-            gpn_limits_wrong(f, "a limit that is no whole number from 0 on");
-        else if (i == n) {
-            gpn_limits_text(f, &text);
-            row.tier = text.ptr;
-        } else if (i == n + 1)
-            gpn_limits_text(f, &row.model);
-        else if (i > n + 2)
-            gpn_limits_wrong(f, "a member that is not known");
-    }
-    if (f->rows.len / sizeof row >= GPN_LIMITS_ROWS)
-        gpn_limits_wrong(f, "more than 4096 rows");
-    else
-        gpn_buf_add(&f->rows, (const char *)&row, sizeof row);
-}
-
-/* The whole text, which is taken apart where it lies. */
-static void gpn_limits_parse(gpn_limits_file *f)
-{
+    static const char *const names[] = {"limits", NULL};
+    const char *at = r->pos;
+    bool found = false;
     gptner_str key;
-    bool there = false;
-    if (!gptner_json_enter_object(&f->r))
-        gpn_limits_wrong(f, "is no object");
-    while (gptner_json_next_key(&f->r, &key)) {
-        if (gpn_str_eq_c(key, "limits") && gptner_json_enter_array(&f->r)) {
-            there = true;
-            while (gptner_json_next_item(&f->r))
-                gpn_limits_row(f);
-        } else if (!gpn_str_eq_c(key, "as_of") && !gpn_str_eq_c(key, "note"))
-            gpn_limits_wrong(f, "a member that is not known");
+    size_t which;
+    gptner_json_enter_object(r);
+    while (!found && gptner_json_next_member(r, names, &which))
+        found = gptner_json_enter_array(r);
+    if (!found)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "is not an object with an array called \"limits\"");
+    while (found && gptner_json_next_item(r)) {
+        gpn_limit_row row;
+        memset(&row, 0, sizeof row);
+        memset(row.values, 0xff, sizeof row.values); /* -1 */
+        at = r->pos;
+        if (!gptner_json_enter_object(r))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a limit is not an object");
+        while (gptner_json_next_key(r, &key)) {
+            size_t i = 0;
+            while (gpn_limit_names[i] != NULL &&
+                   !gpn_str_eq_c(key, gpn_limit_names[i]))
+                i++;
+            gpn_limits_read_member(r, i, &row);
+        }
+        gpn_buf_add(rows, (const char *)&row, sizeof row);
     }
-    if (!there)
-        gpn_limits_wrong(f, "has no array \"limits\"");
 }
 
-/* A file that the configuration names, in memory of the client. */
-static gptner_status gpn_config_read(gptner_client *c, const char *path,
-                                     int64_t max, char **text, size_t *len,
-                                     gptner_error *err)
-{
-    char *whole;
-    gptner_status status = gpn_read_whole(&c->env, path, max, &whole, len, err);
-    if (status == GPTNER_OK && whole == NULL)
-        status = gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
-    if (status != GPTNER_OK)
-        return status;
-    *text = (char *)gpn_client_copy(c, whole, *len);
-    gpn_mem_free(&c->env, whole);
-    return *text != NULL ? GPTNER_OK : gpn_no_memory(err, path);
-}
-
-/* Read the limits_file, if there is one, into memory of the client. */
-static gptner_status gpn_client_read_limits(gptner_client *c, gptner_error *err)
+/* The rows of the file go to rows, with names that point into *text. */
+static gptner_status gpn_limits_load(gptner_client *c, char **text,
+                                     gpn_buf *rows, gptner_error *err)
 {
     const char *path = c->cfg.limits_file;
-    gptner_status status;
-    gpn_limits_file f;
+    gptner_json_reader r;
     gptner_json_error why;
-    char *text;
     size_t len;
-    if (path == NULL)
-        return GPTNER_OK;
-    status = gpn_config_read(c, path, GPN_LIMITS_BYTES, &text, &len, err);
+    gptner_status status = gpn_read_whole(&c->env, path, text, &len, err);
     if (status != GPTNER_OK)
         return status;
-    memset(&f, 0, sizeof f);
-    gpn_buf_init(&f.rows, &c->env, SIZE_MAX / 2);
-    gptner_json_reader_init_in_place(&f.r, text, len, NULL);
-    gpn_limits_parse(&f);
-    if (gptner_json_reader_finish(&f.r, &why) != GPTNER_OK)
-        status = gpn_fail(err, GPTNER_ERR_CONFIG,
-                          "limits_file %s: line %d, column %d: %s", path,
-                          (int)why.line, (int)why.column, why.message);
-    else if (f.wrong != NULL)
-        status = gpn_fail(err, GPTNER_ERR_CONFIG, "limits_file %s: line %d: %s",
-                          path, (int)f.line, f.wrong);
-    c->n_limit_rows = f.rows.len / sizeof *c->limit_rows;
-    c->limit_rows =
-        (const gpn_limit_row *)gpn_client_copy(c, f.rows.data, f.rows.len);
-    c->no_memory |= f.rows.status != GPTNER_OK;
-    gpn_buf_deinit(&f.rows);
+    if (*text == NULL)
+        return gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    gptner_json_reader_init_in_place(&r, *text, len, NULL);
+    gpn_limits_read(&r, rows);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "limits_file %s: line %d, column %d: %s", path,
+                        (int)why.line, (int)why.column, why.message);
+    return GPTNER_OK;
+}
+
+/* Keep the rows of the limits_file, if there is one. */
+static gptner_status gpn_client_keep_limits(gptner_client *c, gptner_error *err)
+{
+    gptner_status status;
+    gpn_limit_row *list;
+    char *text = NULL;
+    gpn_buf rows;
+    size_t i;
+    if (c->cfg.limits_file == NULL)
+        return GPTNER_OK;
+    gpn_buf_init(&rows, &c->env, (size_t)64 << 20);
+    status = gpn_limits_load(c, &text, &rows, err);
+    if (status == GPTNER_OK && rows.len > 0) {
+        list = (gpn_limit_row *)gpn_client_copy(c, rows.data, rows.len);
+        c->limit_rows = list;
+        c->n_limit_rows = list != NULL ? rows.len / sizeof *list : 0;
+        for (i = 0; i < c->n_limit_rows; i++) {
+            list[i].tier = gpn_client_keep(c, list[i].tier);
+            list[i].model = gpn_client_keep(c, list[i].model);
+        }
+    }
+    c->no_memory |= rows.status != GPTNER_OK;
+    gpn_buf_deinit(&rows);
+    gpn_mem_free(&c->env, text);
     return status;
 }
 
@@ -15620,7 +16419,7 @@ static gptner_status gpn_client_check_limits(gptner_client *c,
                                              gptner_error *err)
 {
     gptner_limits limits;
-    gptner_status status = gpn_client_read_limits(c, err);
+    gptner_status status = gpn_client_keep_limits(c, err);
     if (status != GPTNER_OK || c->no_memory || c->cfg.tier == NULL ||
         gpn_limits_look(c, c->cfg.tier, gpn_model_of(&c->cfg.options), &limits))
         return status;
@@ -15922,6 +16721,404 @@ static gptner_status gpn_client_set_head(gptner_client *c, gptner_error *err)
                     "line break, or all together exceed 1 MiB");
 }
 
+/* --- prices --- */
+
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    c->cfg.prices = NULL;
+    if (cfg->n_prices == 0 && cfg->prices_file == NULL)
+        return GPTNER_OK;
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "prices, prices_file: GPTNER_NO_COST is set");
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(model);
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    GPN_UNUSED(price);
+    GPN_UNUSED(usage);
+    GPN_UNUSED(batch);
+    return -1.0;
+}
+
+#else
+
+/* Millionths of a dollar a million tokens. */
+typedef struct gpn_price_row {
+    char model[23];
+    bool long_context;
+    uint32_t input;
+    uint32_t cached;
+    uint32_t output;
+} gpn_price_row;
+
+/* As of 2026-11-24, by the lists named in openai-api.md 8: the model pages and
+ * llm-prices of 2026-08-05, gpt-5.6 and gpt-6 by later captures and release
+ * notes (second-hand). Prices change: config.prices and config.prices_file go
+ * before this table. */
+static const gpn_price_row gpn_price_table[] = {
+    /* clang-format off */
+    {"gpt-6-astra",            true,  10000000, 1000000, 50000000},
+    {"gpt-6.1-sol",            true,   2000000,  100000, 10000000},
+    {"gpt-6.1-terra",          true,   1000000,   50000,  5000000},
+    {"gpt-6-sol",              true,   2000000,  200000, 10000000},
+    {"gpt-6-luna",             true,    100000,   10000,   500000},
+    {"gpt-5.6-sol",            true,   4000000,  400000, 20000000},
+    {"gpt-5.6-terra",          true,   2000000,  200000, 12000000},
+    {"gpt-5.6-luna",           true,    200000,   20000,  1200000},
+    {"gpt-5.5",                true,   5000000,  500000, 30000000},
+    {"gpt-5.4",                true,   2500000,  250000, 15000000},
+    {"gpt-5.4-mini",           true,    750000,   75000,  4500000},
+    {"gpt-5.4-nano",           true,    200000,   20000,  1250000},
+    {"gpt-5.2",                false,  1750000,  175000, 14000000},
+    {"gpt-5.1",                false,  1250000,  125000, 10000000},
+    {"gpt-5",                  false,  1250000,  125000, 10000000},
+    {"gpt-5-mini",             false,   250000,   25000,  2000000},
+    {"gpt-5-nano",             false,    50000,    5000,   400000},
+    {"gpt-4.1",                false,  2000000,  500000,  8000000},
+    {"gpt-4.1-mini",           false,   400000,  100000,  1600000},
+    {"gpt-4.1-nano",           false,   100000,   25000,   400000},
+    {"gpt-4o",                 false,  2500000, 1250000, 10000000},
+    {"gpt-4o-mini",            false,   150000,   75000,   600000},
+    {"o3",                     false,  2000000,  500000,  8000000},
+    {"o4-mini",                false,  1100000,  275000,  4400000},
+    {"gpt-3.5-turbo",          false,   500000,  500000,  1500000},
+    {"gpt-3.5-turbo-instruct", false,  1500000, 1500000,  2000000},
+    {"text-embedding-3-small", false,    20000,   20000,        0},
+    {"text-embedding-3-large", false,   130000,  130000,        0},
+    {"text-embedding-ada-002", false,   100000,  100000,        0}};
+/* clang-format on */
+
+/* More is taken for a mistake: a dollar a token. */
+#define GPN_PRICE_MAX 1e6
+
+static bool gpn_price_is_sane(const gptner_price *p)
+{
+    return p->input <= GPN_PRICE_MAX && p->cached <= GPN_PRICE_MAX &&
+           p->output <= GPN_PRICE_MAX && p->batch_factor >= 0.0 &&
+           p->batch_factor <= 10.0;
+}
+
+/* Does name begin with prefix, whole or up to the end of one of its parts? */
+static bool gpn_name_begins(gptner_str name, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return gpn_str_starts(name, prefix) &&
+           (name.len == len || name.ptr[len] == '-' || name.ptr[len] == ':' ||
+            name.ptr[len] == '/');
+}
+
+/* Of n rows that whose prefix of name is the longest. */
+static const gptner_price *gpn_price_among(const gptner_price *rows, size_t n,
+                                           gptner_str name)
+{
+    const gptner_price *best = NULL;
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (gpn_name_begins(name, rows[i].model) &&
+            (best == NULL || strlen(rows[i].model) > strlen(best->model)))
+            best = &rows[i];
+    return best;
+}
+
+static bool gpn_price_table_find(gptner_str name, gptner_price *out)
+{
+    size_t i;
+    for (i = 0; i < GPN_COUNT(gpn_price_table); i++) {
+        const gpn_price_row *row = &gpn_price_table[i];
+        if (gpn_str_eq_c(name, row->model)) {
+            out->model = row->model;
+            out->input = (double)row->input / 1e6;
+            out->cached = (double)row->cached / 1e6;
+            out->output = (double)row->output / 1e6;
+            out->long_context = row->long_context;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As gptner_price_find(). */
+static bool gpn_price_get(const gptner_client *c, gptner_str model,
+                          gptner_price *out)
+{
+    gptner_str base = gpn_model_undated(gpn_model_base(model));
+    const gptner_price *row = NULL;
+    bool found;
+    memset(out, 0, sizeof *out);
+    if (c != NULL && c->n_prices > 0) {
+        const gptner_price *file = c->cfg.prices + c->cfg.n_prices;
+        size_t n_file = c->n_prices - c->cfg.n_prices;
+        row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, model);
+        if (row == NULL)
+            row = gpn_price_among(c->cfg.prices, c->cfg.n_prices, base);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, model);
+        if (row == NULL)
+            row = gpn_price_among(file, n_file, base);
+    }
+    found = row != NULL ? row->input >= 0.0 && row->output >= 0.0
+                        : gpn_price_table_find(base, out);
+    if (!found)
+        return false;
+    if (row != NULL)
+        *out = *row;
+    if (out->cached <= 0.0)
+        out->cached = out->input;
+    if (out->batch_factor <= 0.0)
+        out->batch_factor = 0.5;
+    return true;
+}
+
+GPTNER_API gptner_status gptner_price_find(const gptner_client *client,
+                                           const char *model, gptner_price *out,
+                                           gptner_error *err)
+{
+    gptner_price price;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (model == NULL || out == NULL)
+        return gpn_refuse(err, "price: model or out is NULL");
+    if (!gpn_price_get(client, gptner_str_from(model), &price))
+        return gpn_fail(err, GPTNER_ERR_NOT_FOUND,
+                        "model %s: no price is known; set config.prices or "
+                        "config.prices_file",
+                        model);
+    *out = price;
+    return GPTNER_OK;
+}
+
+/* --- costs --- */
+
+enum { GPN_LONG_CONTEXT = 272000 /* tokens; openai-api.md 8 */ };
+
+/* A price in pico-dollars a token. */
+typedef struct gpn_rate {
+    int64_t input;
+    int64_t cached;
+    int64_t output;
+    bool long_context;
+} gpn_rate;
+
+/* false: the price is none. */
+static bool gpn_rate_of(const gptner_price *p, bool batch, gpn_rate *rate)
+{
+    double scale = 1e6;
+    if (!gpn_price_is_sane(p) || !(p->input >= 0.0) || !(p->output >= 0.0) ||
+        !(p->cached <= GPN_PRICE_MAX))
+        return false;
+    if (batch)
+        scale *= p->batch_factor > 0.0 ? p->batch_factor : 0.5;
+    rate->input = gpn_money_from(p->input, scale);
+    rate->cached =
+        gpn_money_from(p->cached > 0.0 ? p->cached : p->input, scale);
+    rate->output = gpn_money_from(p->output, scale);
+    rate->long_context = p->long_context;
+    return true;
+}
+
+/* The formula of openai-api.md 8; no count is below 0. */
+static int64_t gpn_rate_cost(const gpn_rate *rate, int64_t prompt,
+                             int64_t cached, int64_t completion)
+{
+    int64_t in, out;
+    cached = gpn_clamp(cached, 0, prompt);
+    in = gpn_money_add(gpn_money_times(rate->input, prompt - cached),
+                       gpn_money_times(rate->cached, cached));
+    out = gpn_money_times(rate->output, completion);
+    if (rate->long_context && prompt > GPN_LONG_CONTEXT) {
+        in = gpn_money_add(in, in);
+        out = gpn_money_add(out, (out + 1) / 2);
+    }
+    return gpn_money_add(in, out);
+}
+
+/* -1: the usage does not tell. */
+static int64_t gpn_rate_usage(const gpn_rate *rate, const gptner_usage *u)
+{
+    int64_t completion = u->completion_tokens;
+    if (u->prompt_tokens < 0 || (completion < 0 && rate->output > 0))
+        return -1;
+    return gpn_rate_cost(rate, u->prompt_tokens, u->cached_tokens,
+                         completion > 0 ? completion : 0);
+}
+
+GPTNER_API double gptner_cost_usd(const gptner_price *price,
+                                  const gptner_usage *usage, bool batch)
+{
+    gpn_rate rate;
+    int64_t cost = -1;
+    if (price != NULL && usage != NULL && gpn_rate_of(price, batch, &rate))
+        cost = gpn_rate_usage(&rate, usage);
+    return cost < 0 ? -1.0 : gpn_money_usd(cost);
+}
+
+/* --- prices of the user's own --- */
+
+/* The member of a row that is next, into price. */
+static void gpn_price_read_member(gptner_json_reader *r, size_t which,
+                                  gptner_price *price)
+{
+    const char *at = r->pos;
+    double *numbers[4];
+    gptner_str text;
+    numbers[0] = &price->input;
+    numbers[1] = &price->cached;
+    numbers[2] = &price->output;
+    numbers[3] = &price->batch_factor;
+    if (which < 4) {
+        if (!gptner_json_read_double(r, numbers[which]) ||
+            !(*numbers[which] >= 0.0 && *numbers[which] <= GPN_PRICE_MAX))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "is not a number from 0 to 1000000");
+    } else if (which == 4) {
+        if (!gptner_json_read_str(r, &text) || text.len == 0 ||
+            strlen(text.ptr) != text.len)
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "model is not a name");
+        price->model = text.ptr;
+    } else if (which == 5) {
+        if (!gptner_json_read_bool(r, &price->long_context))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "long_context is neither true nor false");
+    } else {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a member of a price is not known: model, input, cached, "
+                      "output, batch_factor, long_context are");
+    }
+}
+
+/* A row: its model and input must be there. */
+static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
+{
+    static const char names[][16] = {"input",        "cached", "output",
+                                     "batch_factor", "model",  "long_context"};
+    const char *at = r->pos;
+    gptner_str key;
+    memset(price, 0, sizeof *price);
+    price->input = -1.0;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a price is not an object");
+        return;
+    }
+    while (gptner_json_next_key(r, &key)) {
+        size_t i = 0;
+        while (i < GPN_COUNT(names) && !gpn_str_eq_c(key, names[i]))
+            i++;
+        gpn_price_read_member(r, i, price);
+    }
+    if (price->model == NULL || price->input < 0.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a price lacks its model or its input");
+    else if (price->batch_factor > 10.0)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "batch_factor is above 10");
+}
+
+/* All rows of the text, which is decoded in place, go to rows. */
+static void gpn_prices_read(gptner_json_reader *r, gpn_buf *rows)
+{
+    static const char *const names[] = {"prices", NULL};
+    const char *at = r->pos;
+    bool found = false;
+    size_t which;
+    if (!gptner_json_enter_object(r)) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "is not an object");
+        return;
+    }
+    while (gptner_json_next_member(r, names, &which)) {
+        at = r->pos;
+        found = gptner_json_enter_array(r);
+        if (!found)
+            break;
+        while (gptner_json_next_item(r)) {
+            gptner_price price;
+            gpn_price_read_row(r, &price);
+            gpn_buf_add(rows, (const char *)&price, sizeof price);
+        }
+    }
+    if (!found)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "has no array called \"prices\"");
+}
+
+/* The rows of the file go to rows, with names that point into *text. */
+static gptner_status gpn_prices_load(gptner_client *c, char **text,
+                                     gpn_buf *rows, gptner_error *err)
+{
+    const char *path = c->cfg.prices_file;
+    gptner_json_reader r;
+    gptner_json_error why;
+    size_t len;
+    gptner_status status = gpn_read_whole(&c->env, path, text, &len, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (*text == NULL)
+        return gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    gptner_json_reader_init_in_place(&r, *text, len, NULL);
+    gpn_prices_read(&r, rows);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "prices_file %s: line %d, column %d: %s", path,
+                        (int)why.line, (int)why.column, why.message);
+    return rows->status == GPTNER_OK ? GPTNER_OK
+                                     : gpn_no_memory(err, "prices_file");
+}
+
+/* Copy the prices of the configuration, and those of its file behind them. */
+static gptner_status gpn_client_keep_prices(gptner_client *c,
+                                            const gptner_config *cfg,
+                                            gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gptner_price nothing = GPN_ZERO;
+    gptner_price *list;
+    char *text = NULL;
+    gpn_buf rows;
+    size_t i;
+    gpn_buf_init(&rows, &c->env, (size_t)64 << 20);
+    c->cfg.prices = NULL;
+    for (i = 0; i < cfg->n_prices && status == GPTNER_OK; i++) {
+        const gptner_price *p =
+            cfg->prices != NULL ? &cfg->prices[i] : &nothing;
+        if (p->model == NULL || *p->model == '\0' || !gpn_price_is_sane(p))
+            status = gpn_fail(err, GPTNER_ERR_CONFIG,
+                              "prices[%d]: has no model, or a number that is "
+                              "out of range",
+                              (int)i);
+        gpn_buf_add(&rows, (const char *)p, sizeof *p);
+    }
+    if (status == GPTNER_OK && c->cfg.prices_file != NULL)
+        status = gpn_prices_load(c, &text, &rows, err);
+    if (status == GPTNER_OK && rows.len > 0) {
+        list = (gptner_price *)gpn_client_copy(c, rows.data, rows.len);
+        c->cfg.prices = list;
+        c->n_prices = list != NULL ? rows.len / sizeof *list : 0;
+        for (i = 0; i < c->n_prices; i++)
+            list[i].model = gpn_client_keep(c, list[i].model);
+    }
+    if (rows.status != GPTNER_OK)
+        c->no_memory = true;
+    gpn_buf_deinit(&rows);
+    gpn_mem_free(&c->env, text);
+    return status;
+}
+
+#endif
+
 /* --- making and ending a client --- */
 
 /* Numbers of the configuration and what 0 means for them; a negative one means
@@ -16132,6 +17329,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         c->cfg.max_body_bytes = (size_t)64 << 20;
     gpn_client_keep_config(c);
     status = gpn_client_keep_headers(c, cfg, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_keep_prices(c, cfg, err);
     if (status == GPTNER_OK && !c->no_memory)
         status = gpn_client_check_key(c, err);
     if (status == GPTNER_OK && !c->no_memory)
@@ -16739,6 +17938,396 @@ static gptner_status gpn_body_write(gpn_ask *ask, gpn_buf *out,
                     gptner_json_writer_message(&b.w));
 }
 
+/* --- what a prompt weighs --- */
+
+/* What the rate limits and the price of a request go by. */
+typedef struct gpn_weight {
+    int64_t prompt;         /* tokens expected */
+    int64_t prompt_max;     /* never more; -1: not to be told from the text */
+    int64_t completion_max; /* of all choices; -1: no limit is sent */
+    int64_t counted;        /* prompt, without what was learnt of the model */
+} gpn_weight;
+
+enum {
+    GPN_WEIGH_MESSAGE = 4,   /* tokens around a text: 3, and its role */
+    GPN_WEIGH_END = 3,       /* what makes the model answer */
+    GPN_WEIGH_MARGIN = 64,   /* in prompt_max, beside 4 times the above */
+    GPN_WEIGH_MODEL = 128,   /* bytes of a model's name, NUL included */
+    GPN_WEIGH_SCRATCH = 512, /* bytes of a text that is decoded on the stack */
+    GPN_WEIGH_LEAST = 32,    /* tokens; from fewer nothing is learnt */
+    GPN_WEIGH_ONE = 1024     /* a ratio of 1 */
+};
+
+/* No sum of these comes near the end of int64_t. */
+#define GPN_WEIGH_CAP ((int64_t)1 << 40)
+
+/* The model that answers: a member of the body, if the caller wrote one, else
+ * of the options. Not NUL-terminated; an escape in it is as it stands. */
+static gptner_str gpn_prompt_model(const gptner_prompt *p,
+                                   const gptner_options *o)
+{
+    static const char *const names[] = {"model", NULL};
+    gptner_str model = GPN_ZERO, found;
+    char scratch[64];
+    gptner_json_reader r;
+    size_t which;
+    gptner_str body = p->body_json.ptr != NULL
+                          ? p->body_json
+                          : gptner_str_from(o->extra_body_json);
+    if (body.ptr != NULL) {
+        gpn_json_reader_on(&r, body, scratch, sizeof scratch);
+        gptner_json_enter_object(&r);
+        while (gptner_json_next_member(&r, names, &which))
+            if (gptner_json_peek(&r) == GPTNER_JSON_STRING &&
+                gptner_json_read_raw(&r, &found))
+                model = gpn_str(found.ptr + 1, found.len - 2);
+    }
+    return model.ptr != NULL ? model : gptner_str_from(gpn_model_of(o));
+}
+
+/* The same with a NUL; cut, if it is very long. */
+static void gpn_weigh_model(const gptner_prompt *p, const gptner_options *o,
+                            char out[GPN_WEIGH_MODEL])
+{
+    gptner_str model = gpn_prompt_model(p, o);
+    size_t len = model.len < GPN_WEIGH_MODEL ? model.len : GPN_WEIGH_MODEL - 1;
+    memcpy(out, model.ptr, len);
+    out[len] = '\0';
+}
+
+/* The tokens of a text: as the user's own function counts them, if there is
+ * one and it can. */
+static int64_t gpn_count_tokens(const gptner_client *c, gptner_str text,
+                                const char *model)
+{
+    int64_t n = -1;
+    if (text.len > 0 && c->cfg.count_fn != NULL)
+        n = c->cfg.count_fn(text, model, c->cfg.count_user);
+    if (n < 0)
+        n = gptner_tokens_estimate(text);
+    return n < GPN_WEIGH_CAP ? n : GPN_WEIGH_CAP;
+}
+
+typedef struct gpn_scale {
+    const gptner_client *client;
+    int64_t tokens;
+    int64_t most;   /* bytes, and generously what is added to them */
+    bool unbounded; /* there is what no text tells: a picture, a file */
+    int64_t limit;  /* of a choice; -1: none */
+    int64_t n, best_of, prompts;
+    char model[GPN_WEIGH_MODEL];
+} gpn_scale;
+
+static void gpn_scale_text(gpn_scale *s, gptner_str text)
+{
+    s->tokens += gpn_count_tokens(s->client, text, s->model);
+    s->most += (int64_t)text.len;
+}
+
+static void gpn_scale_around(gpn_scale *s, int64_t tokens)
+{
+    s->tokens += tokens;
+    s->most += 4 * tokens;
+}
+
+/* The next value of JSON: a string decoded, anything else as it stands. What
+ * is not decoded for want of memory counts as it stands, too. Its bytes were
+ * added with those of the whole JSON. */
+static void gpn_scale_value(gpn_scale *s, gptner_json_reader *r)
+{
+    const gpn_env *env = &s->client->env;
+    char small[GPN_WEIGH_SCRATCH];
+    char *room = small;
+    gptner_str text = GPN_ZERO;
+    gptner_json_reader inner;
+    bool string = gptner_json_peek(r) == GPTNER_JSON_STRING;
+    if (gptner_json_peek(r) == GPTNER_JSON_NULL ||
+        !gptner_json_read_raw(r, &text))
+        return;
+    if (string && memchr(text.ptr, '\\', text.len) == NULL) {
+        text = gpn_str(text.ptr + 1, text.len - 2);
+    } else if (string) {
+        if (text.len > sizeof small)
+            room = (char *)gpn_mem_alloc(env, text.len);
+        gpn_json_reader_on(&inner, text, room, room != NULL ? text.len : 0);
+        if (room != NULL)
+            gptner_json_read_str(&inner, &text);
+    }
+    s->tokens += gpn_count_tokens(s->client, text, s->model);
+    if (room != small)
+        gpn_mem_free(env, room);
+}
+
+/* A part of a message. */
+static void gpn_scale_part(gpn_scale *s, gptner_json_reader *r)
+{
+    static const char *const names[] = {"type", "text", "refusal", NULL};
+    gptner_str type;
+    size_t which;
+    if (!gptner_json_enter_object(r)) {
+        gpn_scale_value(s, r);
+        return;
+    }
+    while (gptner_json_next_member(r, names, &which)) {
+        if (which > 0)
+            gpn_scale_value(s, r);
+        else if (gptner_json_read_raw(r, &type) &&
+                 !gpn_str_eq_c(type, "\"text\"") &&
+                 !gpn_str_eq_c(type, "\"refusal\""))
+            s->unbounded = true;
+    }
+}
+
+/* A message, once its object was entered. */
+static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
+{
+    static const char *const names[] = {"content",       "name",  "tool_calls",
+                                        "function_call", "audio", NULL};
+    size_t which;
+    gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    while (gptner_json_next_member(r, names, &which)) {
+        if (which == 0 && gptner_json_enter_array(r)) {
+            while (gptner_json_next_item(r))
+                gpn_scale_part(s, r);
+        } else if (which == 4) { /* an earlier answer, kept at the server */
+            s->unbounded |= gptner_json_peek(r) != GPTNER_JSON_NULL;
+        } else {
+            gpn_scale_value(s, r);
+            s->tokens += which == 1;
+        }
+    }
+}
+
+/* Messages; or what is to be completed or embedded: a text, texts, tokens, or
+ * a list of such lists. */
+static void gpn_scale_list(gpn_scale *s, gptner_json_reader *r)
+{
+    int64_t prompts = 0;
+    if (!gptner_json_enter_array(r)) {
+        gpn_scale_value(s, r);
+        return;
+    }
+    while (gptner_json_next_item(r)) {
+        if (gptner_json_enter_object(r)) {
+            gpn_scale_message(s, r);
+        } else if (gptner_json_peek(r) == GPTNER_JSON_NUMBER) {
+            s->tokens++;
+        } else if (gptner_json_enter_array(r)) {
+            for (prompts++; gptner_json_next_item(r);)
+                s->tokens++;
+        } else {
+            gpn_scale_value(s, r);
+            prompts++;
+        }
+    }
+    s->prompts = prompts > 1 ? prompts : 1;
+}
+
+static void gpn_scale_number(gptner_json_reader *r, int64_t *to)
+{
+    int64_t number;
+    if (gptner_json_read_int64(r, &number) && number > *to)
+        *to = number < GPN_WEIGH_CAP ? number : GPN_WEIGH_CAP;
+}
+
+static const char *const gpn_scale_names[] = {"messages",
+                                              "prompt",
+                                              "input",
+                                              "instructions",
+                                              "tools",
+                                              "functions",
+                                              "response_format",
+                                              "max_tokens",
+                                              "max_completion_tokens",
+                                              "max_output_tokens",
+                                              "n",
+                                              "best_of",
+                                              "previous_response_id",
+                                              "conversation",
+                                              "web_search_options",
+                                              NULL};
+
+/* A whole body, or members that are added to one and replace those of it.
+ * Returns the endpoint that the members show; AUTO: none. */
+static gptner_endpoint gpn_scale_body(gpn_scale *s, gptner_str body)
+{
+    gptner_endpoint endpoint = GPTNER_ENDPOINT_AUTO;
+    int64_t limit = -2; /* no member spoke of it */
+    char scratch[64];
+    gptner_json_reader r;
+    size_t which;
+    s->most += (int64_t)body.len;
+    gpn_json_reader_on(&r, body, scratch, sizeof scratch);
+    gptner_json_enter_object(&r);
+    while (gptner_json_next_member(&r, gpn_scale_names, &which)) {
+        if (which < 3) {
+            gpn_scale_list(s, &r);
+            endpoint = which == 0 || endpoint == GPTNER_ENDPOINT_CHAT
+                           ? GPTNER_ENDPOINT_CHAT
+                       : which == 1 || endpoint == GPTNER_ENDPOINT_COMPLETIONS
+                           ? GPTNER_ENDPOINT_COMPLETIONS
+                           : GPTNER_ENDPOINT_EMBEDDINGS;
+        } else if (which < 7) {
+            gpn_scale_value(s, &r);
+            gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+        } else if (which < 10) {
+            limit = limit > -1 ? limit : -1;
+            gpn_scale_number(&r, &limit);
+        } else if (which < 12) {
+            s->n = which == 10 ? 0 : s->n; /* the options', replaced */
+            gpn_scale_number(&r, which == 10 ? &s->n : &s->best_of);
+        } else {
+            s->unbounded |= gptner_json_peek(&r) != GPTNER_JSON_NULL;
+        }
+    }
+    if (limit != -2)
+        s->limit = limit;
+    if (r.error.status != GPTNER_OK) /* a guess; it will be refused */
+        s->tokens += gptner_tokens_estimate(body);
+    return endpoint;
+}
+
+static void gpn_scale_json(gpn_scale *s, gptner_str json)
+{
+    char scratch[64];
+    gptner_json_reader r;
+    s->most += (int64_t)json.len;
+    gpn_json_reader_on(&r, json, scratch, sizeof scratch);
+    if (gptner_json_enter_object(&r))
+        gpn_scale_message(s, &r);
+    else
+        gpn_scale_list(s, &r);
+    if (r.error.status != GPTNER_OK)
+        s->tokens += gptner_tokens_estimate(json);
+}
+
+static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
+                             int64_t around)
+{
+    gptner_str system = p->system.ptr != NULL
+                            ? p->system
+                            : gptner_str_from(s->client->cfg.system);
+    size_t i;
+    if (system.len > 0) {
+        gpn_scale_text(s, system);
+        gpn_scale_around(s, around > 0 ? around : 1); /* or an empty line */
+    }
+    for (i = 0; i < p->n_messages; i++) {
+        if (p->messages[i].json.ptr != NULL) {
+            gpn_scale_json(s, p->messages[i].json);
+        } else {
+            gpn_scale_text(s, p->messages[i].content);
+            gpn_scale_around(s, around);
+        }
+    }
+    if (p->n_messages == 0 && p->messages_json.ptr != NULL) {
+        gpn_scale_json(s, p->messages_json);
+    } else if (p->n_messages == 0) {
+        gpn_scale_text(s, p->text);
+        gpn_scale_around(s, around);
+    }
+}
+
+/* A prompt with options, of which the body will be made. */
+static gptner_endpoint gpn_scale_made(gpn_scale *s, const gptner_prompt *p,
+                                      const gptner_options *o)
+{
+    gptner_endpoint endpoint = gpn_model_endpoint(o, gpn_model_flags(s->model));
+    bool chat = endpoint == GPTNER_ENDPOINT_CHAT;
+    s->n = o->n;
+    s->limit = o->max_tokens > 0 ? o->max_tokens : o->max_tokens < 0 ? -1 : 512;
+    gpn_scale_prompt(s, p, chat ? GPN_WEIGH_MESSAGE : 0);
+    if (chat && o->tools_json != NULL) {
+        gpn_scale_text(s, gptner_str_from(o->tools_json));
+        gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    }
+    if (chat && o->format == GPTNER_FORMAT_JSON_SCHEMA) {
+        gpn_scale_text(s, gptner_str_from(o->schema_json));
+        gpn_scale_around(s, GPN_WEIGH_MESSAGE);
+    }
+    if (o->extra_body_json != NULL)
+        gpn_scale_body(s, gptner_str_from(o->extra_body_json));
+    return endpoint;
+}
+
+/* The ratios of models, each in a word with a part of the name's hash: 1024ths
+ * in the low 13 bits. No lock: a word is read and written whole, and an update
+ * that another one overwrites is no loss. Models that share a place take turns
+ * in it. */
+static gpn_atomic *gpn_weigh_place(const gptner_client *c, const char *model,
+                                   int *tag)
+{
+    uint64_t hash = gpn_model_hash(model);
+    *tag = (int)(hash >> 40 & 0x1ffff) << 13;
+    return (gpn_atomic *)(uintptr_t)&c->ratios[hash % GPN_LEARNT_MAX];
+}
+
+static int64_t gpn_weigh_ratio(const gptner_client *c, const char *model)
+{
+    int tag;
+    int word = gpn_atomic_get(gpn_weigh_place(c, model, &tag));
+    return word != 0 && (word & ~0x1fff) == tag ? word & 0x1fff : GPN_WEIGH_ONE;
+}
+
+/* A reply told how many tokens a prompt was that had counted so many. The
+ * first tells all, the later ones move the ratio by an eighth. */
+static void gpn_weigh_learn(const gptner_client *c, const char *model,
+                            int64_t counted, int64_t actual)
+{
+    int64_t ratio;
+    int tag, word;
+    gpn_atomic *place;
+    if (counted < GPN_WEIGH_LEAST || actual <= 0 || c->cfg.count_fn != NULL)
+        return;
+    place = gpn_weigh_place(c, model, &tag);
+    word = gpn_atomic_get(place);
+    ratio = actual < 4 * counted ? actual * GPN_WEIGH_ONE / counted
+                                 : 4 * GPN_WEIGH_ONE;
+    if (ratio < GPN_WEIGH_ONE / 4)
+        ratio = GPN_WEIGH_ONE / 4;
+    if (word != 0 && (word & ~0x1fff) == tag)
+        ratio = ((word & 0x1fff) * 7 + ratio + 4) / 8;
+    gpn_atomic_set(place, tag | (int)ratio);
+}
+
+/* Weigh a prompt as it will be sent. JSON that is wrong is guessed: the
+ * request itself will be refused. */
+static void gpn_prompt_weigh(const gptner_client *c, const gptner_prompt *p,
+                             const gptner_options *o, gpn_weight *w)
+{
+    gptner_endpoint endpoint;
+    gpn_scale s;
+    memset(&s, 0, sizeof s);
+    s.client = c;
+    s.limit = -1;
+    s.prompts = 1;
+    gpn_weigh_model(p, o, s.model);
+    if (p->body_json.ptr == NULL)
+        endpoint = gpn_scale_made(&s, p, o);
+    else
+        endpoint = gpn_scale_body(&s, p->body_json);
+    if (p->body_json.ptr != NULL && o->endpoint != GPTNER_ENDPOINT_AUTO)
+        endpoint = o->endpoint;
+    if (endpoint <= GPTNER_ENDPOINT_CHAT)
+        gpn_scale_around(&s, GPN_WEIGH_END);
+    w->counted = s.tokens;
+    w->prompt = s.tokens * gpn_weigh_ratio(c, s.model) / GPN_WEIGH_ONE;
+    w->prompt_max = s.most + GPN_WEIGH_MARGIN;
+    if (w->prompt_max < w->prompt) /* the user's count; a server that adds */
+        w->prompt_max = w->prompt;
+    if (s.unbounded)
+        w->prompt_max = -1;
+    s.n = s.best_of > s.n ? s.best_of : s.n > 1 ? s.n : 1;
+    s.n = s.n < GPN_WEIGH_CAP / s.prompts ? s.n * s.prompts : GPN_WEIGH_CAP;
+    if (endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
+        w->completion_max = 0;
+    else if (s.limit < 0)
+        w->completion_max = -1;
+    else
+        w->completion_max =
+            s.limit < GPN_WEIGH_CAP / s.n ? s.limit * s.n : GPN_WEIGH_CAP;
+}
+
 /* --- replies --- */
 
 enum { GPN_CHOICES_FEW = 4, GPN_CHOICES_MAX = 1024 };
@@ -17252,10 +18841,12 @@ static gptner_status gpn_fields_load(gpn_fields *f, const gptner_client *c,
                                      gptner_error *err)
 {
     gptner_json_error why;
-    if (gpn_fields_read(f, len, &why) != GPTNER_OK)
+    if (gpn_fields_read(f, len, &why) != GPTNER_OK) {
+        memset(&f->r.usage, 0xff, sizeof f->r.usage); /* half a number */
         return gpn_fail(err, GPTNER_ERR_BAD_REPLY,
                         "%s: reply is not JSON: byte %lld of %lld: %s", what,
                         (long long)why.offset, (long long)len, why.message);
+    }
     if (f->failed)
         gpn_fields_mask(f, c);
     return GPTNER_OK;
@@ -17477,6 +19068,7 @@ enum {
     GPN_OUT_JSON,
     GPN_OUT_COUNT,  /* an int64_t, known from 0 on */
     GPN_OUT_NUMBER, /* an int, known unless 0 */
+    GPN_OUT_MONEY,  /* a double, known from 0 on */
     GPN_OUT_CHOICES,
     GPN_OUT_USAGE,
     GPN_OUT_ERROR,
@@ -17526,6 +19118,7 @@ static const gpn_member gpn_out_members[] = {
     {"http_status", GPN_OUT_NUMBER, offsetof(gptner_result, http_status)},
     {"error", GPN_OUT_ERROR, 0},
     {"retry_after_ms", GPN_OUT_COUNT, offsetof(gptner_result, retry_after_ms)},
+    {"cost_usd", GPN_OUT_MONEY, offsetof(gptner_result, cost_usd)},
     {"raw", GPN_OUT_TEXT, offsetof(gptner_result, raw)},
     {"", GPN_OUT_END, 0}};
 
@@ -17568,6 +19161,10 @@ static void gpn_out_put(gptner_json_writer *w, const gpn_member *m,
         case GPN_OUT_NUMBER:
             if (*(const int *)from != 0)
                 gptner_json_put_int64(w, m->key, *(const int *)from);
+            break;
+        case GPN_OUT_MONEY:
+            if (*(const double *)from >= 0.0)
+                gptner_json_put_double(w, m->key, *(const double *)from);
             break;
         case GPN_OUT_CHOICES:
             gptner_json_put_array(w, m->key);
@@ -17957,6 +19554,7 @@ typedef struct gpn_item {
     gpn_twin *twin;
     unsigned adapt; /* GPN_ADAPT_*: how it was last sent */
     gptner_endpoint endpoint;
+    gpn_weight weight; /* all zero: not weighed */
     size_t index;
     gptner_prompt prompt;
     struct gpn_item *next; /* in the queue of followers; of those at hand */
@@ -18056,6 +19654,25 @@ static gpn_item *gpn_item_new(const gpn_env *env, gpn_item **at_hand,
     return it;
 }
 
+/* The item's weight, found once. */
+static const gpn_weight *gpn_item_weigh(const gptner_client *c, gpn_item *it)
+{
+    if (it->weight.counted == 0)
+        gpn_prompt_weigh(c, &it->prompt, it->options, &it->weight);
+    return &it->weight;
+}
+
+/* The reply's usage tells how good the weight was. */
+static void gpn_item_learn(const gptner_client *c, const gpn_item *it,
+                           const gptner_usage *usage)
+{
+    char model[GPN_WEIGH_MODEL];
+    if (it->weight.counted == 0 || it->weight.prompt_max < 0)
+        return;
+    gpn_weigh_model(&it->prompt, it->options, model);
+    gpn_weigh_learn(c, model, it->weight.counted, usage->prompt_tokens);
+}
+
 /* What every result says about its prompt. */
 static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
                                            gptner_result *r)
@@ -18065,6 +19682,10 @@ static GPN_NOINLINE void gpn_item_describe(const gpn_item *it, int64_t now,
     r->tag = it->prompt.tag;
     r->attempts = it->work.budget.attempts;
     r->total_ms = it->work.started_ms != 0 ? now - it->work.started_ms : 0;
+#ifndef GPTNER_NO_COST
+    r->cost_usd =
+        it->work.bill.unknown ? -1.0 : gpn_money_usd(it->work.bill.spent);
+#endif
 }
 
 /* Give the item a result, a copy of view; if there is no memory for one, its
@@ -18085,6 +19706,7 @@ static bool gpn_item_keep(const gpn_env *env, gpn_item *it,
         r->tag = view->tag;
         r->attempts = view->attempts;
         r->total_ms = view->total_ms;
+        r->cost_usd = view->cost_usd;
         r->status = lost ? GPTNER_ERR_NO_MEMORY : view->status;
         r->message = it->spare_text;
         r->http_status = view->http_status;
@@ -18220,6 +19842,7 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
         return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s, line %lld: %s",
                         t->cfg->input_path, (long long)it->line, it->bad);
     it->adapt |= gpn_adapted(c, gpn_model_of(it->options), 0);
+    gpn_item_weigh(c, it);
     gpn_item_ask(t, it, &ask);
     status = gpn_body_write(&ask, &q->body, err);
     if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
@@ -18282,6 +19905,112 @@ static bool gpn_item_adapt(gpn_task *t, gpn_item *it, const gpn_reply *reply,
     return true;
 }
 
+#ifdef GPTNER_NO_COST
+
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    GPN_UNUSED(c);
+    GPN_UNUSED(it);
+    GPN_UNUSED(reply);
+    GPN_UNUSED(f);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    GPN_UNUSED(ctx);
+    GPN_UNUSED(work);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED, "GPTNER_NO_COST is set");
+}
+
+#else
+
+static bool gpn_prompt_rate(const gptner_client *c, const gptner_prompt *p,
+                            const gptner_options *o, gpn_rate *rate)
+{
+    gptner_price price;
+    return gpn_price_get(c, gpn_prompt_model(p, o), &price) &&
+           gpn_rate_of(&price, false, rate);
+}
+
+/* What this prompt can cost at most, once sent; -1: err says why that is not
+ * known. */
+static int64_t gpn_prompt_worst(const gptner_client *c, const gptner_prompt *p,
+                                const gptner_options *o, const gpn_weight *w,
+                                gptner_error *err)
+{
+    gptner_str model = gpn_prompt_model(p, o);
+    gpn_rate rate;
+    if (!gpn_prompt_rate(c, p, o, &rate)) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs the price of the model, and that of %.*s is "
+                 "not known; set config.prices or config.prices_file",
+                 (int)(model.len < 100 ? model.len : 100), model.ptr);
+        return -1;
+    }
+    if (w->completion_max < 0 && rate.output > 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "a budget needs a limit of the answer; set max_tokens");
+        return -1;
+    }
+    if (w->prompt_max < 0) {
+        gpn_fail(err, GPTNER_ERR_CONFIG,
+                 "what the prompt costs cannot be told before it is sent: it "
+                 "holds more than text, or searches; send it without a budget");
+        return -1;
+    }
+    if (rate.cached > rate.input)
+        rate.input = rate.cached;
+    return gpn_rate_cost(&rate, w->prompt_max, 0, w->completion_max);
+}
+
+static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
+                                         gptner_error *err)
+{
+    gpn_task *t = (gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    work->bill.worst = 0; /* a line that is no prompt is not sent */
+    if (it->bad == NULL)
+        work->bill.worst = gpn_prompt_worst(t->client, &it->prompt, it->options,
+                                            gpn_item_weigh(t->client, it), err);
+    return work->bill.worst < 0 ? GPTNER_ERR_CONFIG : GPTNER_OK;
+}
+
+/* Put what the attempt did cost on the item's bill. A reply with an error is
+ * not billed. One that was lost after the request was sent, or that tells no
+ * usage, may have cost all that it can. */
+static void gpn_item_charge(const gptner_client *c, gpn_item *it,
+                            const gpn_reply *reply, const gpn_fields *f)
+{
+    gpn_bill *bill = &it->work.bill;
+    int64_t cost = -1;
+    bool priced;
+    gpn_rate rate;
+    if (!reply->sent ||
+        (reply->http_status != 0 && reply->http_status / 100 != 2))
+        return;
+    if (reply->status == GPTNER_OK && f->failed && f->n_choices == 0 &&
+        f->r.usage.prompt_tokens < 0)
+        return;
+    priced = gpn_prompt_rate(c, &it->prompt, it->options, &rate);
+    if (priced)
+        cost = gpn_rate_usage(&rate, &f->r.usage);
+    if (cost >= 0) {
+        bill->spent = gpn_money_add(bill->spent, cost);
+    } else if (!priced && f->r.usage.prompt_tokens >= 0) {
+        bill->unknown = true;
+    } else {
+        bill->worst = priced ? gpn_prompt_worst(c, &it->prompt, it->options,
+                                                gpn_item_weigh(c, it), NULL)
+                             : -1;
+        bill->weighed = true;
+        gpn_bill_lose(bill);
+    }
+}
+
+#endif
+
 static GPN_NOINLINE gpn_class gpn_item_decide(gpn_task *t, gpn_item *it,
                                               gpn_reply *reply, gpn_fields *f,
                                               int64_t *delay_ms,
@@ -18333,6 +20062,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     }
     gpn_fields_init(&f, env, reply->body);
     cls = gpn_item_decide(t, it, reply, &f, delay_ms, err);
+    gpn_item_charge(t->client, it, reply, &f);
     gpn_item_describe(it, reply->now_ms, view);
     view->choices = f.choices;
     view->n_choices = f.n_choices;
@@ -18348,6 +20078,7 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
         cls = GPN_CLASS_FAIL;
     }
     work->ok = cls == GPN_CLASS_OK;
+    gpn_item_learn(t->client, it, &view->usage);
     work->prompt_tokens =
         view->usage.prompt_tokens > 0 ? view->usage.prompt_tokens : 0;
     work->completion_tokens =
@@ -18985,13 +20716,18 @@ static bool gpn_task_deliver(void *ctx, gpn_work *work)
     return gpn_task_share_due(t, in_order) && go_on;
 }
 
-static const gpn_work_ops gpn_task_ops = {
-    gpn_task_next,   gpn_item_build,  NULL, NULL, gpn_item_judge,
-    gpn_item_settle, gpn_task_deliver};
+static const gpn_work_ops gpn_task_ops = {gpn_task_next,
+                                          gpn_item_build,
+                                          NULL,
+                                          NULL,
+                                          gpn_item_judge,
+                                          gpn_item_settle,
+                                          gpn_task_deliver,
+                                          gpn_item_weigh_bill};
 
 static const gpn_work_ops gpn_live_ops = {
-    gpn_task_next,  gpn_item_build,  gpn_item_divert, gpn_item_body,
-    gpn_item_judge, gpn_item_settle, gpn_task_deliver};
+    gpn_task_next,  gpn_item_build,  gpn_item_divert,  gpn_item_body,
+    gpn_item_judge, gpn_item_settle, gpn_task_deliver, gpn_item_weigh_bill};
 
 /* One work, in the calling thread. */
 static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
@@ -19096,6 +20832,34 @@ GPTNER_API gptner_status gptner_chat_stream(gptner_client *client,
 
 /* --- many prompts --- */
 
+/* Can a run with this budget begin? The options of the configuration must do,
+ * whatever the prompts bring themselves. */
+static gptner_status gpn_budget_check(const gptner_client *c, double usd,
+                                      gptner_error *err)
+{
+#ifdef GPTNER_NO_COST
+    GPN_UNUSED(c);
+    return usd < 0.0 || usd > 0.0
+               ? gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "max_cost_usd: GPTNER_NO_COST is set")
+               : GPTNER_OK;
+#else
+    gptner_prompt p = GPN_ZERO;
+    gptner_error why = GPN_ZERO;
+    gpn_weight w;
+    if (!(usd >= 0.0))
+        return gpn_refuse(err, "max_cost_usd: below 0, or not a number");
+    if (!(usd > 0.0))
+        return GPTNER_OK;
+    p.text = gptner_str_from("");
+    gpn_prompt_weigh(c, &p, &c->cfg.options, &w);
+    if (gpn_prompt_worst(c, &p, &c->cfg.options, &w, &why) < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG, "max_cost_usd: %s",
+                        why.message);
+    return GPTNER_OK;
+#endif
+}
+
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
@@ -19183,6 +20947,7 @@ static void gpn_task_spec(gpn_task *t, gpn_run_spec *spec)
     spec->progress_fn = cfg->progress_fn;
     spec->progress_user = cfg->progress_user;
     spec->progress_every_ms = cfg->progress_every_ms;
+    spec->max_cost_usd = cfg->max_cost_usd;
     if (t->twins != NULL) {
         spec->total = -1;
         if (cfg->progress_fn != NULL) {
@@ -19217,6 +20982,34 @@ static gptner_status gpn_task_finish(gpn_task *t, gptner_status status,
     return status;
 }
 
+/* Run the prompts, within the budget if there is one. */
+static gptner_status gpn_task_run(gpn_task *t, gpn_run_spec *spec,
+                                  gptner_run_summary *sum, gptner_error *err)
+{
+    gptner_status status;
+#ifndef GPTNER_NO_COST
+    gpn_purse purse;
+    if (t->cfg->max_cost_usd > 0.0) {
+        char limit[32], spent[32];
+        if (!gpn_purse_init(&purse, gpn_money_from(t->cfg->max_cost_usd, 1e12)))
+            return gpn_fail(err, GPTNER_ERR_THREAD, "run: no mutex");
+        spec->purse = &purse;
+        status = gpn_pool_run(t->client->pool, spec, sum, err);
+        gpn_purse_deinit(&purse);
+        if (status != GPTNER_OK || purse.refused == 0)
+            return status;
+        gpn_money_text(limit, sizeof limit, purse.limit);
+        gpn_money_text(spent, sizeof spent, purse.spent);
+        return gpn_fail(err, GPTNER_ERR_BUDGET,
+                        "run: %lld requests did not fit into the budget of %s, "
+                        "of which %s is spent; raise max_cost_usd",
+                        (long long)purse.refused, limit, spent);
+    }
+#endif
+    status = gpn_pool_run(t->client->pool, spec, sum, err);
+    return status;
+}
+
 static gptner_status gpn_run_prompts(gptner_client *client,
                                      const gptner_run_config *run,
                                      bool keep_raw, gptner_run_summary *summary,
@@ -19234,6 +21027,8 @@ static gptner_status gpn_run_prompts(gptner_client *client,
     if (client == NULL || run == NULL)
         return gpn_refuse(err, "run: client or configuration is NULL");
     status = gpn_task_check(run, err);
+    if (status == GPTNER_OK)
+        status = gpn_budget_check(client, run->max_cost_usd, err);
     if (status != GPTNER_OK)
         return status;
     memset(&t, 0, sizeof t);
@@ -19247,7 +21042,7 @@ static gptner_status gpn_run_prompts(gptner_client *client,
         gpn_task_spec(&t, &spec);
         if (err != NULL)
             memset(err, 0, sizeof *err);
-        status = gpn_pool_run(client->pool, &spec, summary, err);
+        status = gpn_task_run(&t, &spec, summary, err);
         status = gpn_task_finish(&t, status, summary, err);
     } else {
         gpn_out_close(&t.out, false);
@@ -19593,8 +21388,8 @@ static void gpn_call_deinit(gpn_call *call)
 }
 
 static const gpn_work_ops gpn_call_ops = {
-    gpn_call_next,  gpn_call_build,  gpn_call_divert, gpn_call_body,
-    gpn_call_judge, gpn_call_settle, gpn_call_deliver};
+    gpn_call_next,  gpn_call_build,  gpn_call_divert,  gpn_call_body,
+    gpn_call_judge, gpn_call_settle, gpn_call_deliver, NULL};
 
 static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
 {
@@ -24735,8 +26530,6 @@ static gptner_status gpn_file_look(const gpn_env *env, const char *path,
     return GPTNER_OK;
 }
 
-enum { GPN_JOURNAL_MAX = 256 << 20 };
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
@@ -25027,7 +26820,7 @@ static gptner_status gpn_job_resume(gpn_job *job, gptner_error *err)
     char *copy = NULL;
     size_t len, good;
     gptner_status status =
-        gpn_read_whole(env, job->path.data, GPN_JOURNAL_MAX, &text, &len, err);
+        gpn_read_whole(env, job->path.data, &text, &len, err);
     if (status != GPTNER_OK || text == NULL)
         return status;
     copy = gpn_str_dup(env, gpn_str(text, len));
@@ -25150,7 +26943,7 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
     gptner_status status;
     gpn_buf text;
     size_t k;
-    gpn_buf_init(&text, &job->client->env, GPN_JOURNAL_MAX);
+    gpn_buf_init(&text, &job->client->env, GPN_WHOLE_MAX);
     gpn_journal_begin(j, "job");
     gptner_json_put_int64(&j->w, "version", 1);
     gptner_json_put_string(&j->w, "id", job->id);
@@ -26150,8 +27943,7 @@ static gptner_status gpn_job_delete_remote(gpn_job *job, gptner_error *err)
     char *text = NULL;
     size_t len, good;
     int i;
-    status =
-        gpn_read_whole(env, job->path.data, GPN_JOURNAL_MAX, &text, &len, err);
+    status = gpn_read_whole(env, job->path.data, &text, &len, err);
     if (status != GPTNER_OK || text == NULL)
         return status;
     gpn_journal_init(&replay, env, job->path.data);

@@ -261,8 +261,9 @@ static bool work_deliver(void *ctx, gpn_work *work)
     return t->stop_after == 0 || t->delivered < t->stop_after;
 }
 
-static const gpn_work_ops work_ops = {
-    work_next, work_build, NULL, NULL, work_judge, work_settle, work_deliver};
+static const gpn_work_ops work_ops = {work_next,    work_build, NULL,
+                                      NULL,         work_judge, work_settle,
+                                      work_deliver, NULL};
 
 /* ---- virtual time -------------------------------------------------------- */
 
