@@ -1833,9 +1833,9 @@ typedef struct gptner_plan_config {
      * looked at: those of run are. Its max_cost_usd is, if run has none. */
     gptner_job_config job;
     /* What is assumed of an answer, never beyond its limit of tokens; 0: that
-     * it is as long as the text it answers (of messages: the last), as it is
-     * when entities are marked in a text. Somebody who asks for a word or for a
-     * novel should say so, or take a sample. */
+     * it is a third longer than the text it answers (of messages: the last), as
+     * when the entities in a text are marked. Somebody who asks for a word or
+     * for a novel should say so, or take a sample. */
     int64_t expected_completion_tokens;
     /* Send so many prompts, spread evenly, and reckon by their answers: this
      * costs what they cost. Measured are the tokens of prompts, the answers'
@@ -28770,8 +28770,8 @@ static int64_t gpn_planner_expect(const gpn_planner *pl, const gpn_item *it,
             (int64_t)((double)w->counted * pl->actual / pl->counted + 0.5);
     if (answer <= 0) {
         basis = (double)gpn_plan_basis(pl->client, it, w);
-        if (pl->answers.n < 1.0 && w->counted > 0)
-            ratio = (double)w->prompt / (double)w->counted;
+        if (pl->answers.n < 1.0 && w->counted > 0) /* see the interface */
+            ratio = (double)w->prompt / (double)w->counted * 4.0 / 3.0;
         basis = gpn_fit_at(&pl->answers, basis * ratio) + 0.5;
         answer = basis < 0.0            ? 0
                  : basis > GPN_PLAN_CAP ? GPN_PLAN_CAP
@@ -29107,7 +29107,7 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
         plan->batch_usd_max >= 0.0 && plan->batch_usd_max <= budget;
     bool batch = true;
     double saves =
-        plan->batch_usd >= 0.0 ? plan->parallel_usd - plan->batch_usd : 0.0;
+        plan->batch_usd >= 0.0 ? plan->parallel_usd - plan->batch_usd : -1.0;
     gpn_plan_duration(one, plan->parallel_ms);
     gpn_plan_duration(two, plan->batch_ms);
     gpn_plan_dollars(three, saves);
@@ -29143,22 +29143,19 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    one, two);
     } else if (plan->requests >= GPN_PLAN_MANY) {
         gpn_format(plan->why, sizeof plan->why,
-                   "%lld requests are 10,000 or more: a batch costs half%s%s "
-                   "less%s",
-                   (long long)plan->requests, saves > 0.0 ? ", " : "",
-                   saves > 0.0 ? three : "", "");
+                   "%lld requests are 10,000 or more, and a batch costs half: "
+                   "%s less",
+                   (long long)plan->requests, three);
     } else if (saves >= GPN_PLAN_SAVING) {
         gpn_format(plan->why, sizeof plan->why,
-                   "a batch saves %s of the price, for an answer within a day",
+                   "a batch costs half: %s less, for an answer within a day",
                    three);
     } else {
         batch = false;
         gpn_format(plan->why, sizeof plan->why,
-                   "%lld requests are fewer than 10,000: in parallel it takes "
-                   "about %s%s%s%s",
-                   (long long)plan->requests, one,
-                   saves > 0.0 ? "; a batch would save only " : "",
-                   saves > 0.0 ? three : "", "");
+                   "%lld requests are fewer than 10,000, and take about %s; a "
+                   "batch would save %s",
+                   (long long)plan->requests, one, three);
     }
     plan->advice = batch ? GPTNER_WAY_BATCH : GPTNER_WAY_PARALLEL;
 }
