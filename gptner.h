@@ -5742,12 +5742,15 @@ static gptner_status gpn_fail(gptner_error *err, gptner_status status,
     return status;
 }
 
-/* ---- tokens: how many a vocabulary of 200,000 would make, about ----
+/* ---- tokens ----
  *
- * The tokenizer first cuts a text into pieces: a word with the one sign or
- * space before it, up to three digits, a run of signs, a run of white space.
- * This is done here alike. What a piece costs is a sum over its characters,
- * in 64ths of a token, with coefficients fitted to texts in many languages. */
+ * How many the vocabulary o200k would make of a text. Its tokenizer first cuts
+ * a text into pieces (a word with the one sign or space before it, up to three
+ * digits, a run of signs, a run of white space), and then looks each piece up.
+ * The cuts are made here alike. In place of the look-up, a price in 64ths of a
+ * token is put together from what the piece is made of: for a Latin word its
+ * pairs of letters, which tell common words from rare ones, for other scripts
+ * the place in the run. tests/tokens/ has the fit of these prices. */
 
 enum {
     GPN_TOK_SPACE,
@@ -5755,7 +5758,7 @@ enum {
     GPN_TOK_DIGIT,
     GPN_TOK_MARK, /* of ASCII */
     GPN_TOK_LATIN,
-    GPN_TOK_BAD, /* a byte that is not UTF-8; from here on rows of a table */
+    GPN_TOK_BAD, /* a byte that is not UTF-8 */
     GPN_TOK_PUNCT,
     GPN_TOK_SYMBOL,
     GPN_TOK_EMOJI, /* the last that is no letter */
@@ -5768,32 +5771,78 @@ enum {
     GPN_TOK_THAI,
     GPN_TOK_HANGUL,
     GPN_TOK_KANA,
+    GPN_TOK_HANJA, /* Han where Kana was seen before */
     GPN_TOK_HAN,
     GPN_TOK_OTHER,
+    GPN_TOK_END,
+    /* what stands before a word: rows of pairs, after those of the letters */
+    GPN_TOK_AFTER_SPACE = 27,
+    GPN_TOK_AFTER_NONE,
+    GPN_TOK_AFTER_MARK,
+    GPN_TOK_AFTER_APOSTROPHE,
     GPN_TOK_ONE = 64 /* a token */
 };
 
-/* What a run of one kind costs: its first character, each of the next three,
- * each of the next four, each further one. */
-static const uint8_t gpn_tok_costs[GPN_TOK_OTHER - GPN_TOK_BAD + 1][4] = {
-    {64, 64, 64, 64},     /* BAD */
-    {64, 40, 40, 40},     /* PUNCT */
-    {90, 64, 64, 64},     /* SYMBOL */
-    {150, 120, 120, 120}, /* EMOJI */
-    {64, 10, 14, 20},     /* CYRILLIC */
-    {64, 20, 24, 24},     /* GREEK */
-    {64, 20, 24, 24},     /* HEBREW */
-    {64, 16, 20, 20},     /* ARABIC */
-    {64, 16, 20, 20},     /* NAGARI */
-    {64, 30, 30, 30},     /* INDIC */
-    {64, 30, 26, 26},     /* THAI */
-    {64, 44, 44, 44},     /* HANGUL */
-    {64, 44, 44, 44},     /* KANA */
-    {64, 48, 46, 46},     /* HAN */
-    {128, 80, 80, 80},    /* OTHER */
+/* What a letter adds after another one, a to z and any other, in 32nds of a
+ * token: '1' is 0. */
+/* clang-format off */
+static const char gpn_tok_pairs[][28] = {
+    "=54):<+9<87)3.I0J,/'>:;0&=C",
+    "9BC</IB@@0H$@@:NU/189D6H1SH",
+    ";H@C,LJ0=C1-H.9BV-@';HHX1BK",
+    "HQM7:QEOL=H@9JIGLA:HLSCD<NW",
+    "<E:0=69CKGF6=6G<G427KC::9IQ",
+    "<FK=561N@[B4@3:SU1E)EZKF2JJ",
+    "IMVL5GA8H[J5D9AS[6=<FGTP;BT",
+    "@HG14NAFDG;4@.=SX1D.I:=[<ON",
+    "0,(#+)%:=62%0&')=+$#@3;2,-;",
+    ">=N<3E=QFU#JU7:@NG/DEG-R2@G",
+    "DA@36>3@JYH;J7NKFC75L[;HFLQ",
+    "BAH69;AHG[D8GDFFWD;;EH@Z.[R",
+    ":6I7+PDOAWE76C=3NI4@AZFU;PK",
+    "BT8-780=JG:7=9DBXJ1,H>HZ9FL",
+    "832)6+)@C-.*0+81I'2.89+:%BE",
+    ";KA30C@0ESH,9I8<Q*:+@IIF2BO",
+    "#B>9>NEN9P@/MERAF9@;(J[JPVB",
+    "AG<37<6=GJ==;6CCS:77JF4N-QM",
+    "ISD57CE<IVCCEDG<IC56GN0U.NO",
+    "CQG@9DI7D[D<BBE>[59>HO2E,EN",
+    "430&,3'B:@7#.(<)U#*$M9;0'@A",
+    "8JE=(J:J;EB>/A9FH:D@ER,G;TE",
+    "CIN=7FR3H[B7:0CI[=7G[J<MJWY",
+    "AF>@<KJ#;[BK5NI9QIH2M>Q9.RM",
+    "PPMII[N[R[OCLILJP9<=[[@[HQV",
+    "7@=50Q>1EM@<I6><DGB3>K2I0@F",
+    "582.2*119A2+7+0:H,0.<<9,1@9",
+    ":;8,3843B372:2@8H413CA)E(CK",
+    "@C@28=::KGC;><H>L778FC<H1M[",
+    "PPK=EHGEPNIALFWJTE@AYMES:W[",
+    "W;KRORZP[R[33K[[;7E2Z<Z;Q;V",
+};
+/* clang-format on */
+
+/* The first character of a run, each of the next three, of the next four, and
+ * each further one; from GPN_TOK_BAD on. */
+static const uint8_t gpn_tok_costs[][4] = {
+    {64, 64, 64, 64},    /* BAD */
+    {41, 28, 28, 28},    /* PUNCT */
+    {115, 23, 23, 23},   /* SYMBOL */
+    {92, 146, 146, 146}, /* EMOJI */
+    {61, 7, 14, 10},     /* CYRILLIC */
+    {54, 12, 32, 17},    /* GREEK */
+    {52, 23, 28, 26},    /* HEBREW */
+    {45, 18, 17, 24},    /* ARABIC */
+    {49, 13, 23, 26},    /* NAGARI */
+    {43, 32, 25, 14},    /* INDIC */
+    {66, 22, 25, 27},    /* THAI */
+    {65, 43, 51, 62},    /* HANGUL */
+    {49, 37, 43, 38},    /* KANA */
+    {79, 58, 58, 58},    /* HANJA */
+    {58, 58, 58, 58},    /* HAN */
+    {52, 22, 19, 17},    /* OTHER */
 };
 
-/* Where a kind begins: code point << 8 | kind. */
+/* Where a kind begins: code point * 256 + kind. */
 static const uint32_t gpn_tok_ranges[] = {
     0x000080u << 8 | GPN_TOK_SYMBOL, 0x0000a0u << 8 | GPN_TOK_SPACE,
     0x0000a1u << 8 | GPN_TOK_PUNCT,  0x0000aau << 8 | GPN_TOK_LATIN,
@@ -5806,15 +5855,14 @@ static const uint32_t gpn_tok_ranges[] = {
     0x000750u << 8 | GPN_TOK_ARABIC, 0x000780u << 8 | GPN_TOK_OTHER,
     0x000900u << 8 | GPN_TOK_NAGARI, 0x000980u << 8 | GPN_TOK_INDIC,
     0x000e00u << 8 | GPN_TOK_THAI,   0x000e80u << 8 | GPN_TOK_OTHER,
-    0x001100u << 8 | GPN_TOK_OTHER,  0x001e00u << 8 | GPN_TOK_LATIN,
-    0x001f00u << 8 | GPN_TOK_GREEK,  0x002000u << 8 | GPN_TOK_SPACE,
-    0x00200bu << 8 | GPN_TOK_PUNCT,  0x002070u << 8 | GPN_TOK_SYMBOL,
-    0x003000u << 8 | GPN_TOK_SPACE,  0x003001u << 8 | GPN_TOK_PUNCT,
-    0x003041u << 8 | GPN_TOK_KANA,   0x003130u << 8 | GPN_TOK_OTHER,
-    0x003200u << 8 | GPN_TOK_SYMBOL, 0x003400u << 8 | GPN_TOK_OTHER,
-    0x004e00u << 8 | GPN_TOK_HAN,    0x00a000u << 8 | GPN_TOK_OTHER,
-    0x00ac00u << 8 | GPN_TOK_HANGUL, 0x00d7a4u << 8 | GPN_TOK_OTHER,
-    0x00f900u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
+    0x001e00u << 8 | GPN_TOK_LATIN,  0x001f00u << 8 | GPN_TOK_GREEK,
+    0x002000u << 8 | GPN_TOK_SPACE,  0x00200bu << 8 | GPN_TOK_PUNCT,
+    0x002070u << 8 | GPN_TOK_SYMBOL, 0x003000u << 8 | GPN_TOK_SPACE,
+    0x003001u << 8 | GPN_TOK_PUNCT,  0x003041u << 8 | GPN_TOK_KANA,
+    0x003130u << 8 | GPN_TOK_OTHER,  0x003200u << 8 | GPN_TOK_SYMBOL,
+    0x003400u << 8 | GPN_TOK_OTHER,  0x004e00u << 8 | GPN_TOK_HAN,
+    0x00a000u << 8 | GPN_TOK_OTHER,  0x00ac00u << 8 | GPN_TOK_HANGUL,
+    0x00d7a4u << 8 | GPN_TOK_OTHER,  0x00fb50u << 8 | GPN_TOK_ARABIC,
     0x00fe00u << 8 | GPN_TOK_PUNCT,  0x00fe70u << 8 | GPN_TOK_ARABIC,
     0x00ff01u << 8 | GPN_TOK_PUNCT,  0x00ff66u << 8 | GPN_TOK_KANA,
     0x00ffa0u << 8 | GPN_TOK_OTHER,  0x00ffe0u << 8 | GPN_TOK_SYMBOL,
@@ -5822,7 +5870,8 @@ static const uint32_t gpn_tok_ranges[] = {
     0x020000u << 8 | GPN_TOK_OTHER,
 };
 
-static int gpn_tok_far(const char *p, size_t len, size_t *n)
+/* The kind of the first character beyond ASCII, and its bytes. */
+static GPN_NOINLINE int gpn_tok_far(const char *p, size_t len, size_t *n)
 {
     size_t low = 0, high = GPN_COUNT(gpn_tok_ranges), mid;
     uint32_t cp;
@@ -5843,17 +5892,30 @@ static int gpn_tok_far(const char *p, size_t len, size_t *n)
     return (int)(gpn_tok_ranges[low] & 0xff);
 }
 
-/* The kind of the first character, and its bytes. */
-static int gpn_tok_kind(const char *p, size_t len, size_t *n)
+/* Under way in a text. */
+typedef struct gpn_tok {
+    const char *p, *end;
+    int64_t cost;
+    int before;    /* what goes in front of the next word */
+    int strange;   /* 16 times what a word lately cost beyond one token */
+    bool japanese; /* Kana was seen */
+} gpn_tok;
+
+/* The kind at p, and its bytes. */
+static int gpn_tok_peek(const gpn_tok *t, size_t *n)
 {
-    unsigned c = (unsigned char)*p;
+    unsigned c;
 
     *n = 1;
+    if (t->p == t->end) {
+        return GPN_TOK_END;
+    }
+    c = (unsigned char)*t->p;
     if ((c | 0x20) - 'a' < 26) {
         return GPN_TOK_LATIN;
     }
     if (c >= 0x80) {
-        return gpn_tok_far(p, len, n);
+        return gpn_tok_far(t->p, (size_t)(t->end - t->p), n);
     }
     if (c == '\n' || c == '\r') {
         return GPN_TOK_BREAK;
@@ -5864,30 +5926,14 @@ static int gpn_tok_kind(const char *p, size_t len, size_t *n)
     return c - '0' < 10 ? GPN_TOK_DIGIT : GPN_TOK_MARK;
 }
 
-static bool gpn_tok_letter(int kind)
-{
-    return kind == GPN_TOK_LATIN || kind > GPN_TOK_EMOJI;
-}
-
-/* Under way in a text. */
-typedef struct gpn_tok {
-    const char *p, *end;
-    int64_t cost;
-    int lead; /* what goes in front of the next word */
-} gpn_tok;
-
-/* The kind at p; -1 at the end. */
-static int gpn_tok_peek(const gpn_tok *t, size_t *n)
-{
-    *n = 0;
-    return t->p < t->end ? gpn_tok_kind(t->p, (size_t)(t->end - t->p), n) : -1;
-}
-
-/* A run of Latin letters: cut where a small letter precedes a capital. */
+/* A Latin word ends where a small letter precedes a capital. The words before
+ * tell what language it may be of. */
 static void gpn_tok_word(gpn_tok *t)
 {
-    int64_t cost = GPN_TOK_ONE;
-    size_t len = 0, n;
+    int64_t least = t->before == GPN_TOK_AFTER_APOSTROPHE ? 0 : GPN_TOK_ONE;
+    int64_t cost = 0;
+    size_t len = 0, capitals = 0, n;
+    int row = t->before;
     bool small = false;
 
     for (; t->p < t->end; t->p += n, len++) {
@@ -5895,33 +5941,36 @@ static void gpn_tok_word(gpn_tok *t)
         n = 1;
         if (c - 'a' < 26) {
             small = true;
-        } else if (c - 'A' < 26) {
-            if (small) {
-                break;
-            }
-            cost += len > 0 ? 12 : 0;
+        } else if (c - 'A' < 26 && !small) {
+            capitals++;
         } else if (c < 0x80 || gpn_tok_far(t->p, (size_t)(t->end - t->p), &n) !=
                                    GPN_TOK_LATIN) {
             break;
-        } else {
-            cost += 32;
         }
-        cost += len > 6 ? 8 : 0;
+        c = c < 0x80 ? (c | 0x20) - 'a' : 26;
+        cost += 2 * (gpn_tok_pairs[row][c] - '1');
+        row = (int)c;
     }
-    t->cost += cost + (t->lead == GPN_TOK_SPACE ? 0 : 16);
+    cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (int64_t)(capitals - 1) : 0;
+    cost += len > 9 ? 3 * (int64_t)(len - 9) : 0;
+    cost = cost > least ? cost : least;
+    t->cost += cost - 1 + t->strange * 10 / 1024;
+    cost = cost - least < 8 * GPN_TOK_ONE ? cost - least : 8 * GPN_TOK_ONE;
+    t->strange += (int)cost - t->strange / 16;
 }
 
 /* A run of another kind. */
 static void gpn_tok_run(gpn_tok *t, int kind)
 {
-    const uint8_t *costs = gpn_tok_costs[kind - GPN_TOK_BAD];
-    size_t len = 0, n;
+    int row = kind == GPN_TOK_HAN && t->japanese ? GPN_TOK_HANJA : kind;
+    const uint8_t *costs = gpn_tok_costs[row - GPN_TOK_BAD];
+    size_t len, n;
 
-    while (gpn_tok_peek(t, &n) == kind) {
+    for (len = 0; gpn_tok_peek(t, &n) == kind; len++) {
         t->cost += costs[len == 0 ? 0 : len < 4 ? 1 : len < 8 ? 2 : 3];
         t->p += n;
-        len++;
     }
+    t->japanese |= kind == GPN_TOK_KANA;
 }
 
 static void gpn_tok_digits(gpn_tok *t)
@@ -5934,86 +5983,88 @@ static void gpn_tok_digits(gpn_tok *t)
     t->cost += (t->p - from + 2) / 3 * GPN_TOK_ONE;
 }
 
-/* Signs of ASCII, and the line ends behind them. One alone before a word
- * belongs to that. */
-static void gpn_tok_marks(gpn_tok *t)
+/* Signs of ASCII, and the line ends behind them; the same sign again is cheap.
+ * One alone before a word belongs to that. Returns what is before the next
+ * word. */
+static int gpn_tok_marks(gpn_tok *t)
 {
-    const char *from = t->p;
-    size_t n;
+    static const uint8_t costs[] = {0, 4, 16, 39}; /* of the next sign */
+    const char *from = t->p++;
     int64_t cost = GPN_TOK_ONE;
+    ptrdiff_t len;
+    size_t n;
+    int kind;
 
-    for (t->p++; gpn_tok_peek(t, &n) == GPN_TOK_MARK; t->p++) {
-        cost += *t->p != t->p[-1] ? 24 : 2;
+    while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_MARK) {
+        len = t->p - from;
+        cost += *t->p == t->p[-1] ? 2 : costs[len < 3 ? len : 3];
+        t->p++;
     }
-    if (t->p - from == 1 && t->lead != GPN_TOK_SPACE &&
-        gpn_tok_letter(gpn_tok_peek(t, &n))) {
-        t->lead = GPN_TOK_MARK;
-        return;
+    if (t->p - from == 1 && t->before != GPN_TOK_AFTER_SPACE &&
+        (kind == GPN_TOK_LATIN ||
+         (kind > GPN_TOK_EMOJI && kind < GPN_TOK_END))) {
+        return *from == '\'' ? GPN_TOK_AFTER_APOSTROPHE : GPN_TOK_AFTER_MARK;
     }
     while (t->p < t->end && (*t->p == '\n' || *t->p == '\r')) {
         t->p++;
     }
     t->cost += cost;
-    t->lead = -1;
+    return GPN_TOK_AFTER_NONE;
 }
 
-/* White space: what ends with a line end is a piece; a last space goes to the
- * word or sign behind it. */
-static void gpn_tok_space(gpn_tok *t)
+/* White space: what ends with a line end is a piece, so is the rest but for
+ * the last space, which goes to the word or sign behind it. */
+static int gpn_tok_space(gpn_tok *t)
 {
-    const char *from = t->p, *cut = t->p;
-    size_t n, last = 0;
+    const char *from = t->p, *cut = t->p, *last = t->p;
+    size_t n;
     int kind;
 
     while ((kind = gpn_tok_peek(t, &n)) == GPN_TOK_SPACE ||
            kind == GPN_TOK_BREAK) {
+        last = t->p;
         t->p += n;
-        last = n;
         cut = kind == GPN_TOK_BREAK ? t->p : cut;
     }
-    t->lead = -1;
     if (cut > from) {
-        t->cost += GPN_TOK_ONE + (cut - from) / 32;
+        t->cost += GPN_TOK_ONE * (1 + (cut - from) / 16);
     }
-    n = (size_t)(t->p - cut);
-    if (n == 0) {
-        return;
+    if (cut == t->p) {
+        return GPN_TOK_AFTER_NONE;
     }
-    if (kind >= 0 && n > last) { /* all but the last */
-        t->cost += GPN_TOK_ONE + (int64_t)n / 2;
-        n = last;
+    if (last > cut && kind != GPN_TOK_END) {
+        t->cost += GPN_TOK_ONE * (1 + (last - cut) / 128);
     }
-    if (kind == -1 || kind == GPN_TOK_DIGIT || *(t->p - 1) != ' ') {
-        t->cost += GPN_TOK_ONE;
-    } else {
-        t->lead = GPN_TOK_SPACE;
+    if (kind != GPN_TOK_END && kind != GPN_TOK_DIGIT && *last == ' ') {
+        return GPN_TOK_AFTER_SPACE;
     }
+    t->cost += GPN_TOK_ONE;
+    return GPN_TOK_AFTER_NONE;
 }
 
-static void gpn_tok_step(gpn_tok *t)
+static void gpn_tok_piece(gpn_tok *t)
 {
+    int kind, before = GPN_TOK_AFTER_NONE;
     size_t n;
-    int kind = gpn_tok_peek(t, &n);
 
-    switch (kind) {
-    case GPN_TOK_SPACE:
-    case GPN_TOK_BREAK:
-        gpn_tok_space(t);
-        return;
-    case GPN_TOK_MARK:
-        gpn_tok_marks(t);
-        return;
-    case GPN_TOK_DIGIT:
-        gpn_tok_digits(t);
-        break;
-    case GPN_TOK_LATIN:
-        gpn_tok_word(t);
-        break;
-    default:
-        gpn_tok_run(t, kind);
-        break;
+    if (*t->p == ' ' && t->end - t->p > 1 &&
+        ((unsigned char)t->p[1] | 0x20u) - 'a' < 26) { /* most of all */
+        t->p++;
+        t->before = GPN_TOK_AFTER_SPACE;
     }
-    t->lead = -1;
+    kind = gpn_tok_peek(t, &n);
+    if (kind == GPN_TOK_LATIN) {
+        gpn_tok_word(t);
+    } else if (kind == GPN_TOK_MARK) {
+        before = gpn_tok_marks(t);
+    } else if (kind == GPN_TOK_DIGIT) {
+        gpn_tok_digits(t);
+    } else if (kind <= GPN_TOK_BREAK) {
+        before = gpn_tok_space(t);
+    } else {
+        gpn_tok_run(t, kind);
+    }
+    t->before = before;
 }
 
 GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
@@ -6027,9 +6078,11 @@ GPTNER_API int64_t gptner_tokens_estimate(gptner_str text)
     t.p = text.ptr;
     t.end = text.ptr + text.len;
     t.cost = 0;
-    t.lead = -1;
+    t.before = GPN_TOK_AFTER_NONE;
+    t.strange = 0;
+    t.japanese = false;
     while (t.p < t.end) {
-        gpn_tok_step(&t);
+        gpn_tok_piece(&t);
     }
     n = (t.cost + GPN_TOK_ONE / 2) / GPN_TOK_ONE;
     if (n < 1) {
@@ -20057,23 +20110,23 @@ static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
 
 #else
 
-static bool gpn_prompt_rate(const gptner_client *c, const gptner_prompt *p,
-                            const gptner_options *o, gpn_rate *rate)
+/* What a model costs in a request of its own, or in a batch. */
+static bool gpn_rate_get(const gptner_client *c, gptner_str model, bool batch,
+                         gpn_rate *rate)
 {
     gptner_price price;
-    return gpn_price_get(c, gpn_prompt_model(p, o), &price) &&
-           gpn_rate_of(&price, false, rate);
+    return gpn_price_get(c, model, &price) && gpn_rate_of(&price, batch, rate);
 }
 
 /* What this prompt can cost at most, once sent; -1: err says why that is not
  * known. */
 static int64_t gpn_prompt_worst(const gptner_client *c, const gptner_prompt *p,
                                 const gptner_options *o, const gpn_weight *w,
-                                gptner_error *err)
+                                bool batch, gptner_error *err)
 {
     gptner_str model = gpn_prompt_model(p, o);
     gpn_rate rate;
-    if (!gpn_prompt_rate(c, p, o, &rate)) {
+    if (!gpn_rate_get(c, model, batch, &rate)) {
         gpn_fail(err, GPTNER_ERR_CONFIG,
                  "a budget needs the price of the model, and that of %.*s is "
                  "not known; set config.prices or config.prices_file",
@@ -20103,8 +20156,9 @@ static gptner_status gpn_item_weigh_bill(void *ctx, gpn_work *work,
     gpn_item *it = (gpn_item *)work;
     work->bill.worst = 0; /* a line that is no prompt is not sent */
     if (it->bad == NULL)
-        work->bill.worst = gpn_prompt_worst(t->client, &it->prompt, it->options,
-                                            gpn_item_weigh(t->client, it), err);
+        work->bill.worst =
+            gpn_prompt_worst(t->client, &it->prompt, it->options,
+                             gpn_item_weigh(t->client, it), false, err);
     return work->bill.worst < 0 ? GPTNER_ERR_CONFIG : GPTNER_OK;
 }
 
@@ -20124,7 +20178,8 @@ static void gpn_item_charge(const gptner_client *c, gpn_item *it,
     if (reply->status == GPTNER_OK && f->failed && f->n_choices == 0 &&
         f->r.usage.prompt_tokens < 0)
         return;
-    priced = gpn_prompt_rate(c, &it->prompt, it->options, &rate);
+    priced = gpn_rate_get(c, gpn_prompt_model(&it->prompt, it->options), false,
+                          &rate);
     if (priced)
         cost = gpn_rate_usage(&rate, &f->r.usage);
     if (cost >= 0) {
@@ -20132,9 +20187,10 @@ static void gpn_item_charge(const gptner_client *c, gpn_item *it,
     } else if (!priced && f->r.usage.prompt_tokens >= 0) {
         bill->unknown = true;
     } else {
-        bill->worst = priced ? gpn_prompt_worst(c, &it->prompt, it->options,
-                                                gpn_item_weigh(c, it), NULL)
-                             : -1;
+        bill->worst = -1;
+        if (priced)
+            bill->worst = gpn_prompt_worst(c, &it->prompt, it->options,
+                                           gpn_item_weigh(c, it), false, NULL);
         bill->weighed = true;
         gpn_bill_lose(bill);
     }
@@ -20984,7 +21040,7 @@ static gptner_status gpn_budget_check(const gptner_client *c, double usd,
         return GPTNER_OK;
     p.text = gptner_str_from("");
     gpn_prompt_weigh(c, &p, &c->cfg.options, &w);
-    if (gpn_prompt_worst(c, &p, &c->cfg.options, &w, &why) < 0)
+    if (gpn_prompt_worst(c, &p, &c->cfg.options, &w, false, &why) < 0)
         return gpn_fail(err, GPTNER_ERR_CONFIG, "max_cost_usd: %s",
                         why.message);
     return GPTNER_OK;
@@ -22078,6 +22134,7 @@ typedef struct gpn_line {
     const char *url;  /* one of gpn_batch_urls */
     int64_t inputs;   /* to be embedded; 0 elsewhere */
     int64_t tokens;   /* as estimated */
+    int64_t cost;     /* at most, if that is asked for */
     size_t model_len; /* of model */
     char model[GPN_LINE_MODEL];
 } gpn_line;
@@ -22087,6 +22144,7 @@ typedef struct gpn_lines_file {
     gpn_whole whole; /* sealed; its path NULL: in its place, or not written */
     size_t name;     /* where in names its path is */
     int64_t requests, bytes, tokens;
+    int64_t cost; /* at most; 0 if it was not asked for */
 } gpn_lines_file;
 
 /* Turns prompts into the lines of batch files. Used by
@@ -22104,12 +22162,14 @@ typedef struct gpn_lines {
                          do by gpn_lines_commit() */
     bool dry;         /* no file at all: only counts and digest */
     bool digest;
-    size_t first; /* files before this number are only counted (and told by
-                     file_fn); from 1, or 0 */
-    /* A prompt that makes no line (why->status is INVALID_ARGUMENT or LIMIT) is
-     * left out, and told here; its index is not given to another. false ends
-     * all with CANCELLED. bad_fn NULL: such a prompt ends all, with its own
-     * status. */
+    int64_t max_cost; /* a file, unless it is of one line; pico-dollars. 0: what
+                         lines cost is not asked */
+    size_t first;     /* files before this number are only counted (and told by
+                         file_fn); from 1, or 0 */
+    /* A prompt that makes no line (why->status is INVALID_ARGUMENT, LIMIT, or
+     * NOT_SENT if what it costs cannot be told) is left out, and told here; its
+     * index is not given to another. false ends all with CANCELLED. bad_fn
+     * NULL: such a prompt ends all, with its own status. */
     bool (*bad_fn)(void *ctx, size_t index, const gptner_error *why);
     /* A file is full, and with each it is in its place. May be NULL. number is
      * from 1. Another status than OK ends all. */
@@ -22624,6 +22684,7 @@ static bool gpn_lines_full(const gpn_lines *j, const gpn_line *l, int64_t bytes)
     return f->requests + 1 > j->max_requests ||
            f->bytes + bytes > j->max_bytes ||
            f->tokens + l->tokens > j->max_tokens ||
+           (j->max_cost > 0 && f->cost + l->cost > j->max_cost) ||
            j->inputs + l->inputs > GPTNER_BATCH_REQUESTS_MAX;
 }
 
@@ -22702,6 +22763,8 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
     j->now.requests++;
     j->now.bytes += bytes;
     j->now.tokens += l->tokens;
+    if (j->max_cost > 0)
+        j->now.cost += l->cost; /* at most max_cost, or one line */
     j->inputs += l->inputs;
     j->requests++;
     if (j->url == NULL) {
@@ -22714,6 +22777,57 @@ static gptner_status gpn_lines_admit(gpn_lines *j, const gpn_item *it,
                : GPTNER_OK;
 }
 
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_lines_price(gpn_lines *j, gpn_line *l, size_t from,
+                                     gptner_error *why)
+{
+    GPN_UNUSED(j);
+    GPN_UNUSED(l);
+    GPN_UNUSED(from);
+    GPN_UNUSED(why);
+    return GPTNER_OK;
+}
+
+#else
+
+/* What the request in a line of a batch file can cost at most, in a batch or
+ * sent by itself; -1: err says why that is not known. */
+static int64_t gpn_line_worst(const gptner_client *c, gptner_str line,
+                              bool batch, gptner_error *err)
+{
+    static const gpn_member members[] = {
+        {"url", GPN_KIND_TEXT, offsetof(gptner_prompt, text)},
+        {"body", GPN_KIND_JSON, offsetof(gptner_prompt, body_json)},
+        {"", GPN_KIND_SKIP, 0}};
+    gptner_prompt p = GPN_ZERO;
+    gptner_options o = GPN_ZERO;
+    gptner_json_reader r;
+    gpn_weight w;
+    gptner_json_reader_init(&r, line.ptr, line.len, NULL);
+    gpn_read_object(NULL, &r, members, &p);
+    if (p.body_json.ptr == NULL)
+        p.body_json = gptner_str_from("{}");
+    o.endpoint = GPTNER_ENDPOINT_CHAT; /* answers are written, */
+    if (gpn_str_eq_c(p.text, gpn_batch_urls[2]))
+        o.endpoint = GPTNER_ENDPOINT_EMBEDDINGS; /* or not */
+    gpn_prompt_weigh(c, &p, &o, &w);
+    return gpn_prompt_worst(c, &p, &o, &w, batch, err);
+}
+
+/* Price the line at the end of out. */
+static gptner_status gpn_lines_price(gpn_lines *j, gpn_line *l, size_t from,
+                                     gptner_error *why)
+{
+    l->cost = gpn_line_worst(
+        j->client, gpn_str(j->out.data + from, j->out.len - from), true, why);
+    if (l->cost < 0)
+        why->status = GPTNER_ERR_NOT_SENT;
+    return l->cost < 0 ? GPTNER_ERR_NOT_SENT : GPTNER_OK;
+}
+
+#endif
+
 /* Take a prompt in. */
 static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
                                     gptner_error *err)
@@ -22722,11 +22836,14 @@ static gptner_status gpn_lines_take(gpn_lines *j, const gpn_item *it,
     gpn_line l;
     size_t from = j->out.len;
     gptner_status status = gpn_lines_compose(j, it, &l, &why);
+    if (status == GPTNER_OK && j->max_cost > 0)
+        status = gpn_lines_price(j, &l, from, &why);
     if (status == GPTNER_OK)
         status = gpn_lines_admit(j, it, &l, from, &why, err);
     if (status == GPTNER_OK || why.status == GPTNER_OK)
         return status;
-    if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT) {
+    if (status != GPTNER_ERR_INVALID_ARGUMENT && status != GPTNER_ERR_LIMIT &&
+        status != GPTNER_ERR_NOT_SENT) {
         *err = why;
         return status;
     }
@@ -24730,6 +24847,7 @@ typedef struct gpn_join_file {
     gpn_file file;
     const char *path;
     int round;
+    bool single; /* rows of requests that went by themselves, not in a batch */
 } gpn_join_file;
 
 typedef struct gpn_join {
@@ -24773,6 +24891,14 @@ typedef struct gpn_join {
     gpn_row_head head;
     gpn_form form;
     gpn_buf body; /* a copy, or two */
+#ifndef GPTNER_NO_COST
+    size_t model_len; /* of model; 0: none yet */
+    bool looked;      /* for the model of the requests, */
+    bool one_model;   /* which is this one: not that of a row */
+    bool priced;
+    gpn_rate rates[2]; /* of the model, by itself and in a batch */
+    char model[GPN_LINE_MODEL];
+#endif
     gptner_error error;
     char id_room[GPN_JOIN_ID];
     char id_text[32]; /* of a request that is only known by its number */
@@ -25590,6 +25716,79 @@ static void gpn_join_name(gpn_join *j, gptner_str id)
     j->what[len] = '\0';
 }
 
+#ifdef GPTNER_NO_COST
+
+static double gpn_join_cost(gpn_join *j, gpn_place place)
+{
+    GPN_UNUSED(j);
+    GPN_UNUSED(place);
+    return -1.0;
+}
+
+#else
+
+/* The rates of a model, unless they are those that are here. */
+static void gpn_join_rate(gpn_join *j, gptner_str model)
+{
+    if (model.len == 0 || model.len > sizeof j->model ||
+        (model.len == j->model_len &&
+         memcmp(j->model, model.ptr, model.len) == 0))
+        return;
+    j->model_len = model.len;
+    memcpy(j->model, model.ptr, model.len);
+    j->priced = gpn_rate_get(j->client, model, false, &j->rates[0]) &&
+                gpn_rate_get(j->client, model, true, &j->rates[1]);
+}
+
+/* The model that the requests ask for, by the beginning of their file. */
+static void gpn_join_learn_model(gpn_join *j)
+{
+    static const char *const names[] = {"body", NULL};
+    static const char *const inner[] = {"model", NULL};
+    char text[4096], scratch[GPN_LINE_MODEL];
+    gptner_str model = GPN_ZERO;
+    gptner_json_reader r;
+    size_t which;
+    int oserr = 0;
+    int64_t got = 0;
+    j->looked = true;
+    if (j->requests != NULL)
+        got = gpn_file_read_at(&j->file, text, sizeof text, 0, &oserr);
+    if (got <= 0)
+        return;
+    gpn_json_reader_on(&r, gpn_str(text, (size_t)got), scratch, sizeof scratch);
+    if (gptner_json_enter_object(&r) &&
+        gptner_json_next_member(&r, names, &which) &&
+        gptner_json_enter_object(&r) &&
+        gptner_json_next_member(&r, inner, &which))
+        gptner_json_read_str(&r, &model);
+    gpn_join_rate(j, model);
+    j->one_model = j->model_len > 0;
+}
+
+/* What the row did cost; -1: not known. Errors are not billed. */
+static double gpn_join_cost(gpn_join *j, gpn_place place)
+{
+    const gptner_result *r = &j->fields.r;
+    const gpn_row_head *h = &j->head;
+    bool good = h->responded && (h->status < 0 || h->status / 100 == 2);
+    int64_t cost = -1;
+    if (j->rank == GPN_RANK_MALFORMED)
+        return -1.0;
+    if (!good || (j->fields.failed && r->usage.prompt_tokens < 0))
+        return 0.0;
+    if (!j->looked)
+        gpn_join_learn_model(j);
+    if (!j->one_model)
+        gpn_join_rate(j, r->model);
+    if (j->priced && j->model_len > 0)
+        cost =
+            gpn_rate_usage(&j->rates[!j->files[place.file].single], &r->usage);
+    return cost < 0 ? -1.0 : gpn_money_usd(cost);
+}
+
+#endif
+
 /* Judge a row, which lies at text: rank, fate, fields, error and a part of view
  * are set. *again: it has to be read once more, with its body kept. Not OK: the
  * whole join fails. */
@@ -25627,6 +25826,7 @@ static gptner_status gpn_join_take(gpn_join *j, gpn_place place, char *text,
         view->raw = head->body;
     view->http_status = head->status > 0 ? (int)head->status : 0;
     view->attempts = head->responded && head->status != 0;
+    view->cost_usd = gpn_join_cost(j, place);
     return GPTNER_OK;
 }
 
@@ -26010,6 +26210,7 @@ static void gpn_tray_progress(gpn_tray *s, bool finished)
     p.failed = sum->failed;
     p.prompt_tokens = sum->prompt_tokens;
     p.completion_tokens = sum->completion_tokens;
+    p.cost_usd = sum->cost_usd;
     p.elapsed_ms = now - s->started_ms;
     p.eta_ms = -1;
     if (p.elapsed_ms > 0 && p.done > 0) {
@@ -26034,6 +26235,10 @@ static void gpn_tray_count(gptner_batch_summary *sum, const gptner_result *r,
         sum->prompt_tokens += r->usage.prompt_tokens;
     if (r->usage.completion_tokens > 0)
         sum->completion_tokens += r->usage.completion_tokens;
+    if (sum->cost_usd >= 0.0 && r->cost_usd > 0.0)
+        sum->cost_usd += r->cost_usd;
+    else if (r->cost_usd < 0.0 && r->usage.prompt_tokens >= 0)
+        sum->cost_usd = -1.0;
 }
 
 /* Hand a result to all places. Not OK: no more of them. */
@@ -26470,6 +26675,8 @@ typedef struct gpn_record {
     int64_t tries;
     int64_t requests;
     int64_t tokens;
+    int64_t cost;  /* at most, of a round; of the results: pico-dollars */
+    int64_t spent; /* by a round that has ended */
     gptner_batch_summary sum;
 } gpn_record;
 
@@ -26490,6 +26697,8 @@ static const gpn_member gpn_record_members[] = {
     {"tries", GPN_KIND_COUNT, offsetof(gpn_record, tries)},
     {"requests", GPN_KIND_COUNT, offsetof(gpn_record, requests)},
     {"tokens", GPN_KIND_COUNT, offsetof(gpn_record, tokens)},
+    {"cost", GPN_KIND_COUNT, offsetof(gpn_record, cost)},
+    {"spent", GPN_KIND_COUNT, offsetof(gpn_record, spent)},
     {"total", GPN_KIND_COUNT, offsetof(gpn_record, sum.total)},
     {"ok", GPN_KIND_COUNT, offsetof(gpn_record, sum.ok)},
     {"failed", GPN_KIND_COUNT, offsetof(gpn_record, sum.failed)},
@@ -26506,7 +26715,7 @@ static const gpn_member gpn_record_members[] = {
     {"", GPN_KIND_SKIP, 0}};
 
 /* The first of the members that are of sum. */
-#define GPN_RECORD_SUM 16
+#define GPN_RECORD_SUM 18
 
 /* Two digits for each of n bytes, and a NUL. */
 static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
@@ -26603,7 +26812,7 @@ static bool gpn_record_read(gpn_journal *j, char *line, size_t len,
     char sum[17];
     memset(rec, 0, sizeof *rec);
     rec->version = rec->shard = rec->round = rec->tries = -1;
-    rec->requests = rec->tokens = -1;
+    rec->requests = rec->tokens = rec->cost = rec->spent = -1;
     if (len < 19 || line[16] != ' ')
         return false;
     gpn_journal_sum(j->sum, gpn_str(line + 17, len - 17), sum);
@@ -26679,7 +26888,11 @@ typedef enum gpn_stage {
     GPN_STAGE_SETTLED
 } gpn_stage;
 
-enum { GPN_ROUNDS_MAX = 4, GPN_FETCHES_MAX = 5 };
+enum {
+    GPN_ROUNDS_MAX = 4,
+    GPN_FETCHES_MAX = 5,
+    GPN_JOB_PARTS = 25 /* of a budget; a batch can cost one at most */
+};
 
 typedef struct gpn_shard {
     gpn_stage stage;
@@ -26694,6 +26907,10 @@ typedef struct gpn_shard {
     int64_t requests;         /* of the round */
     int64_t tokens;           /* of the round */
     int64_t done;             /* of the round, as the server counts */
+    int64_t worst;            /* what the round can cost; -1: not asked yet */
+    int64_t spent;            /* by the round that has just ended */
+    int64_t unsent;           /* of the round's requests, sent one by one */
+    bool dropped;             /* it does not fit into the budget */
     gptner_batch_state state; /* of the last batch that ended */
     gpn_id file;
     gpn_id batch;
@@ -26720,8 +26937,12 @@ typedef struct gpn_job {
     int64_t prompts;      /* all, those that make no request included */
     int64_t batches;
     bool resumed;
-    bool tight;  /* a batch was refused for the queue */
-    int refused; /* batches, since one was taken */
+    bool tight;             /* a batch was refused for the queue */
+    int refused;            /* batches, since one was taken */
+    int64_t limit;          /* the budget, pico-dollars; 0: none */
+    int64_t spent;          /* of it, by rounds that have ended */
+    int64_t dropped;        /* requests that did not fit into it */
+    const gpn_lines *lines; /* while planning */
     bool written;
     bool done;
     char id[17];
@@ -26804,7 +27025,8 @@ static void gpn_job_record(gpn_job *job, size_t k, const char *kind)
     gptner_json_put_int64(&job->journal.w, "tries", s->tries);
 }
 
-static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
+static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens,
+                              int64_t worst)
 {
     gpn_shard *s;
     if (job->n_shards == job->room) {
@@ -26822,6 +27044,7 @@ static bool gpn_job_add_shard(gpn_job *job, int64_t requests, int64_t tokens)
     memset(s, 0, sizeof *s);
     s->all = s->requests = requests;
     s->tokens = tokens;
+    s->worst = worst;
     return true;
 }
 
@@ -26863,12 +27086,23 @@ static gptner_status gpn_job_replay_head(gpn_job *job, const gpn_record *rec,
     return GPTNER_OK;
 }
 
+/* The round of the shard is not submitted, for want of money. */
+static void gpn_shard_drop(gpn_job *job, gpn_shard *s)
+{
+    job->dropped += s->requests;
+    s->dropped = true;
+    s->stage = GPN_STAGE_SETTLED;
+    s->output.text[0] = s->error.text[0] = '\0'; /* of the round before */
+}
+
 /* A record about a shard: where it had come to. */
 static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
 {
     gptner_str kind = rec->kind;
     bool ok = true;
     s->doubt = false;
+    if (rec->spent > 0 && rec->spent < INT64_MAX / 4 - job->spent)
+        job->spent += rec->spent;
     if (gpn_str_eq_c(kind, "upload") || gpn_str_eq_c(kind, "create")) {
         s->doubt = true;
         s->stage = *kind.ptr == 'u' ? GPN_STAGE_UPLOAD : GPN_STAGE_CREATE;
@@ -26895,9 +27129,13 @@ static bool gpn_shard_replay(gpn_job *job, gpn_shard *s, const gpn_record *rec)
         s->tries = 0;
         s->requests = rec->requests;
         s->tokens = rec->tokens;
+        s->worst = rec->cost;
         s->stage = GPN_STAGE_UPLOAD;
     } else if (gpn_str_eq_c(kind, "settled")) {
         s->stage = GPN_STAGE_SETTLED;
+        job->dropped += rec->requests > 0 ? rec->requests : 0;
+    } else if (gpn_str_eq_c(kind, "dropped")) {
+        gpn_shard_drop(job, s);
     } else {
         ok = false;
     }
@@ -26915,13 +27153,14 @@ static gptner_status gpn_job_replay(void *ctx, const gpn_record *rec,
     if (gpn_str_eq_c(rec->kind, "plan")) {
         if (rec->requests <= 0 || rec->tokens < 0)
             return gpn_job_strange(job, rec, err);
-        return gpn_job_add_shard(job, rec->requests, rec->tokens)
+        return gpn_job_add_shard(job, rec->requests, rec->tokens, rec->cost)
                    ? GPTNER_OK
                    : gpn_no_memory(err, "job");
     }
     if (gpn_str_eq_c(rec->kind, "written")) {
         job->written = true;
         job->sum = rec->sum;
+        job->sum.cost_usd = rec->cost < 0 ? -1.0 : (double)rec->cost / 1e12;
     }
     job->done |= gpn_str_eq_c(rec->kind, "done");
     if (job->written || job->done)
@@ -26990,15 +27229,23 @@ static bool gpn_job_keep_bad(void *ctx, size_t index, const gptner_error *why)
            gpn_whole_write(&job->bad, j->line.data, j->line.len, &oserr);
 }
 
+/* What the file can cost that has just been written; -1: not asked. */
+static int64_t gpn_job_planned(const gpn_job *job, size_t number)
+{
+    const gpn_lines_file *files =
+        (const gpn_lines_file *)(const void *)job->lines->files.data;
+    return job->limit > 0 ? files[number - 1].cost : -1;
+}
+
 static gptner_status gpn_job_keep_shard(void *ctx, size_t number,
                                         const gptner_batch_file *file,
                                         gptner_error *err)
 {
     gpn_job *job = (gpn_job *)ctx;
-    GPN_UNUSED(number);
     if (job->resumed)
         return GPTNER_OK;
-    if (!gpn_job_add_shard(job, file->requests, file->tokens))
+    if (!gpn_job_add_shard(job, file->requests, file->tokens,
+                           gpn_job_planned(job, number)))
         return gpn_no_memory(err, "job");
     gpn_job_tell(job, NULL);
     return GPTNER_OK;
@@ -27034,7 +27281,11 @@ static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
     lines.bad_fn = gpn_job_keep_bad;
     lines.file_fn = gpn_job_keep_shard;
     lines.ctx = job;
+    if (job->limit > 0) /* small parts use a budget up; 1: none below a line */
+        lines.max_cost = job->limit / GPN_JOB_PARTS + 1;
+    job->lines = &lines;
     status = gpn_lines_write(&lines, err);
+    job->lines = NULL;
     *prompts = lines.requests + lines.bad;
     gpn_hex_write(lines.sha256, sizeof lines.sha256, digest);
     gpn_lines_deinit(&lines);
@@ -27078,6 +27329,8 @@ static gptner_status gpn_job_commit_plan(gpn_job *job, gptner_error *err)
         gpn_journal_begin(j, "plan");
         gptner_json_put_int64(&j->w, "requests", job->shards[k].requests);
         gptner_json_put_int64(&j->w, "tokens", job->shards[k].tokens);
+        if (job->shards[k].worst >= 0)
+            gptner_json_put_int64(&j->w, "cost", job->shards[k].worst);
         status = gpn_journal_text(j, err);
         gpn_buf_add(&text, j->line.data, j->line.len);
     }
@@ -27503,8 +27756,12 @@ static gptner_status gpn_job_rows_add(gpn_job *job, gpn_job_rows *rows,
     status = gpn_file_look(rows->env, path, &there, err);
     if (status != GPTNER_OK)
         return status;
-    if (there)
-        return gpn_join_add(&rows->join, path, round, err);
+    if (there) {
+        status = gpn_join_add(&rows->join, path, round, err);
+        if (status == GPTNER_OK && now)
+            rows->join.files[rows->join.n_files - 1].single = true;
+        return status;
+    }
     if (round == s->round && id->text[0] != '\0')
         return gpn_fail(err, GPTNER_ERR_CHANGED,
                         "%s: is gone, but had been fetched; restore it, or "
@@ -27541,6 +27798,236 @@ static gptner_status gpn_job_rows_open(gpn_job *job, size_t k,
     return status;
 }
 
+/* What the round of a shard did cost is of the budget, and in the record. */
+static void gpn_job_spend(gpn_job *job, size_t k)
+{
+    gpn_shard *s = &job->shards[k];
+    if (job->limit > 0) {
+        gptner_json_put_int64(&job->journal.w, "spent", s->spent);
+        job->spent = s->spent < INT64_MAX / 4 - job->spent
+                         ? job->spent + s->spent
+                         : INT64_MAX / 4;
+    }
+    s->spent = 0;
+}
+
+/* --- the budget of a job ---
+ *
+ * What a batch can cost at most is set aside while it runs: from the record of
+ * its creation until its rows are here. Then what they did cost is spent, and
+ * the next batches fit. For that to use the budget up, batches are cut so that
+ * none can cost more than a part of it (GPN_JOB_PARTS). Batches that wait for
+ * money do so in their order; one that does not fit into what is not spent is
+ * dropped. */
+
+#ifdef GPTNER_NO_COST
+
+static int64_t gpn_job_budget(const gptner_job_config *cfg)
+{
+    GPN_UNUSED(cfg);
+    return 0;
+}
+
+static gptner_status gpn_job_weigh(gpn_job *job, size_t k, gptner_error *err)
+{
+    GPN_UNUSED(job);
+    GPN_UNUSED(k);
+    GPN_UNUSED(err);
+    return GPTNER_OK;
+}
+
+static gptner_status gpn_job_account(gpn_job *job, size_t k, gptner_error *err)
+{
+    return gpn_job_weigh(job, k, err);
+}
+
+static gptner_status gpn_job_drop(gpn_job *job, size_t k, gptner_error *err)
+{
+    return gpn_job_weigh(job, k, err);
+}
+
+static bool gpn_job_unweighed(const gpn_job *job, const gpn_shard *s)
+{
+    GPN_UNUSED(job);
+    GPN_UNUSED(s);
+    return false;
+}
+
+static bool gpn_job_too_dear(const gpn_job *job, const gpn_shard *s)
+{
+    return gpn_job_unweighed(job, s);
+}
+
+static bool gpn_job_affords(const gpn_job *job, const gpn_shard *s)
+{
+    return !gpn_job_unweighed(job, s);
+}
+
+#else
+
+static int64_t gpn_job_budget(const gptner_job_config *cfg)
+{
+    return gpn_money_from(cfg->max_cost_usd, 1e12);
+}
+
+/* May the round of the shard be at the server, and not yet accounted for? */
+static bool gpn_shard_is_out(const gpn_shard *s)
+{
+    return s->stage == GPN_STAGE_RUN || s->stage == GPN_STAGE_FETCH ||
+           (s->stage == GPN_STAGE_CREATE && s->doubt);
+}
+
+static bool gpn_job_unweighed(const gpn_job *job, const gpn_shard *s)
+{
+    return job->limit > 0 && s->stage != GPN_STAGE_SETTLED && s->worst < 0;
+}
+
+/* A line that cannot be priced counts as the whole budget. */
+static int64_t gpn_job_line(const gpn_job *job, gptner_str line, bool batch)
+{
+    int64_t worst = gpn_line_worst(job->client, line, batch, NULL);
+    return worst < 0 ? job->limit : worst;
+}
+
+/* What the round of a shard can cost at most: from its file, where the plan
+ * does not tell. */
+static gptner_status gpn_job_weigh(gpn_job *job, size_t k, gptner_error *err)
+{
+    const gpn_env *env = &job->client->env;
+    gpn_shard *s = &job->shards[k];
+    gpn_file file;
+    gpn_feed feed;
+    int64_t worst = 0;
+    const char *path;
+    int oserr = 0;
+    int got;
+    if (!gpn_job_unweighed(job, s))
+        return GPTNER_OK;
+    path = gpn_job_file(job, k, s->round, ".jsonl");
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    if (!gpn_file_open_read(&file, env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    gpn_feed_init(&feed, env, &file, path, job->client->cfg.max_body_bytes);
+    while ((got = gpn_feed_next(&feed, err)) > 0)
+        worst = gpn_money_add(worst, gpn_job_line(job, feed.line, true));
+    gpn_buf_deinit(&feed.buf);
+    gpn_file_close(&file, &oserr); /* was only read */
+    if (got == 0)
+        s->worst = worst;
+    return got == 0 ? GPTNER_OK : err->status;
+}
+
+/* What is set aside for the batches at the server, but for one of them. */
+static int64_t gpn_job_held(const gpn_job *job, const gpn_shard *but)
+{
+    int64_t held = 0;
+    size_t i;
+    for (i = 0; i < job->n_shards; i++)
+        if (gpn_shard_is_out(&job->shards[i]) && &job->shards[i] != but &&
+            job->shards[i].worst > 0)
+            held = gpn_money_add(held, job->shards[i].worst);
+    return held;
+}
+
+/* Will the round of the shard never fit? */
+static bool gpn_job_too_dear(const gpn_job *job, const gpn_shard *s)
+{
+    return job->limit > 0 && s->stage < GPN_STAGE_RUN && !gpn_shard_is_out(s) &&
+           s->worst > job->limit - job->spent;
+}
+
+/* Does it fit now? Who was there before goes first. */
+static bool gpn_job_affords(const gpn_job *job, const gpn_shard *s)
+{
+    const gpn_shard *other;
+    if (job->limit == 0 || gpn_shard_is_out(s))
+        return true;
+    for (other = job->shards; other < s; other++)
+        if (other->stage < GPN_STAGE_RUN && !gpn_shard_is_out(other) &&
+            other->due_ms <= gpn_job_now(job))
+            return false;
+    return s->worst >= 0 &&
+           s->worst <= job->limit - job->spent - gpn_job_held(job, NULL);
+}
+
+static gptner_status gpn_job_drop(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_job_record(job, k, "dropped");
+    gpn_shard_drop(job, &job->shards[k]);
+    gpn_job_tell(job, "a batch does not fit into the budget any more, and is "
+                      "not submitted");
+    return gpn_journal_end(&job->journal, err);
+}
+
+/* Add up what the rows cost: those of the round, or, with single, of what was
+ * sent one by one. Of a batch a row that is not there may have been lost. */
+static gptner_status gpn_job_add_rows(gpn_job *job, size_t k, bool single,
+                                      int64_t *cost, gptner_error *err)
+{
+    int round = single ? 0 : job->shards[k].round;
+    gpn_job_rows rows;
+    gpn_join *j = &rows.join;
+    gptner_status status;
+    const char *path;
+    int i;
+    memset(&rows, 0, sizeof rows);
+    rows.env = &job->client->env;
+    path = gpn_job_rows_path(job, &rows, k, round, ".jsonl");
+    if (path == NULL)
+        return gpn_no_memory(err, "job");
+    rows.open = true;
+    status = gpn_join_open(j, job->client, path, err);
+    for (i = single ? 2 : 0; i < (single ? 3 : 2) && status == GPTNER_OK; i++) {
+        static const char *const kinds[] = {".out", ".err", ".now"};
+        bool there = false;
+        path = gpn_job_rows_path(job, &rows, k, round, kinds[i]);
+        status = path == NULL ? gpn_no_memory(err, "job")
+                              : gpn_file_look(rows.env, path, &there, err);
+        if (there)
+            status = gpn_join_add(j, path, 0, err);
+        if (there && status == GPTNER_OK)
+            j->files[j->n_files - 1].single = single;
+    }
+    if (status == GPTNER_OK && (!single || j->n_files > 0))
+        status = gpn_join_index(j, err);
+    while (status == GPTNER_OK && (!single || j->n_files > 0)) {
+        gptner_str line = GPN_ZERO;
+        int got = gpn_join_next(j, err);
+        if (got <= 0) {
+            status = got < 0 ? err->status : GPTNER_OK;
+            break;
+        }
+        if (j->view.cost_usd >= 0.0) {
+            *cost =
+                gpn_money_add(*cost, gpn_money_from(j->view.cost_usd, 1e12));
+        } else if (!single || j->rank != GPN_RANK_NONE) {
+            status = gpn_join_request(j, &line, err);
+            if (status == GPTNER_OK)
+                *cost = gpn_money_add(*cost, gpn_job_line(job, line, !single));
+        }
+    }
+    gpn_job_rows_close(&rows);
+    return status;
+}
+
+/* The rows of a round are here: what did they cost? */
+static gptner_status gpn_job_account(gpn_job *job, size_t k, gptner_error *err)
+{
+    gpn_shard *s = &job->shards[k];
+    gptner_status status = GPTNER_OK;
+    s->spent = 0;
+    if (job->limit == 0)
+        return GPTNER_OK;
+    if (s->state != GPTNER_BATCH_FAILED)
+        status = gpn_job_add_rows(job, k, false, &s->spent, err);
+    if (status == GPTNER_OK)
+        status = gpn_job_add_rows(job, k, true, &s->spent, err);
+    return status;
+}
+
+#endif
+
 static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
 {
     gptner_status status = gpn_job_sync_names(job->path.data, err);
@@ -27548,6 +28035,10 @@ static gptner_status gpn_job_settled(gpn_job *job, size_t k, gptner_error *err)
         return status;
     job->shards[k].stage = GPN_STAGE_SETTLED;
     gpn_job_record(job, k, "settled");
+    gpn_job_spend(job, k);
+    if (job->shards[k].unsent > 0)
+        gptner_json_put_int64(&job->journal.w, "requests",
+                              job->shards[k].unsent);
     return gpn_journal_end(&job->journal, err);
 }
 
@@ -27628,6 +28119,8 @@ static gptner_status gpn_job_follow_up(gpn_job *job, size_t k,
     gpn_job_record(job, k, "round");
     gptner_json_put_int64(&job->journal.w, "requests", n);
     gptner_json_put_int64(&job->journal.w, "tokens", tokens);
+    gpn_job_spend(job, k);
+    s->worst = -1; /* asked when it is due */
     gpn_job_tell(job, "a follow-up batch for what failed");
     return gpn_journal_end(&job->journal, err);
 }
@@ -27644,6 +28137,8 @@ typedef struct gpn_now {
     gptner_options completions;
     gptner_error why; /* of a failure here; status OK: none */
     int unsynced;     /* rows */
+    double max_cost_usd;
+    gptner_run_summary sum;
 } gpn_now;
 
 enum { GPN_NOW_SYNC = 64 }; /* rows that a power cut may lose, and cost twice */
@@ -27847,7 +28342,8 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     run.result_fn = gpn_now_result;
     run.result_user = now;
     run.as_completed = true;
-    status = gpn_run_prompts(c, &run, true, NULL, err);
+    run.max_cost_usd = now->max_cost_usd;
+    status = gpn_run_prompts(c, &run, true, &now->sum, err);
     if (now->why.status != GPTNER_OK) {
         status = now->why.status;
         if (err != NULL)
@@ -27858,6 +28354,48 @@ static gptner_status gpn_job_run_now(gpn_now *now, gptner_error *err)
     gpn_file_close(&now->file, &oserr);
     return status;
 }
+
+#ifdef GPTNER_NO_COST
+
+static gptner_status gpn_job_pay_now(gpn_now *now, size_t k, gptner_error *err)
+{
+    GPN_UNUSED(k);
+    return gpn_job_run_now(now, err);
+}
+
+#else
+
+/* The same within what is left of the budget. What was spent counts at once if
+ * the run fails, for it will be begun anew. */
+static gptner_status gpn_job_pay_now(gpn_now *now, size_t k, gptner_error *err)
+{
+    gpn_job *job = now->job;
+    gpn_shard *s = &job->shards[k];
+    int64_t left = job->limit - job->spent - gpn_job_held(job, s) - s->spent;
+    int64_t cost;
+    gptner_status status;
+    if (job->limit == 0)
+        return gpn_job_run_now(now, err);
+    /* at least something, for 0 is no budget */
+    now->max_cost_usd = left > 0 ? gpn_money_usd(left) : 1e-12;
+    if (gpn_money_from(now->max_cost_usd, 1e12) > left && left > 0)
+        now->max_cost_usd = gpn_money_usd(left - 1);
+    status = gpn_job_run_now(now, err);
+    cost =
+        now->sum.cost_usd > 0.0 ? gpn_money_from(now->sum.cost_usd, 1e12) : 0;
+    if (status == GPTNER_ERR_BUDGET) {
+        job->dropped += now->sum.not_sent;
+        s->unsent = now->sum.not_sent;
+        status = GPTNER_OK;
+    }
+    if (status == GPTNER_OK)
+        s->spent = gpn_money_add(s->spent, cost);
+    else
+        job->spent = gpn_money_add(job->spent, cost);
+    return status;
+}
+
+#endif
 
 static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
 {
@@ -27879,8 +28417,8 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
     if (status == GPTNER_OK) {
         now.path = gpn_job_rows_path(job, &now.rows, k, 0, ".now");
         gpn_job_tell(job, "what failed is sent now, in parallel");
-        status = now.path != NULL ? gpn_job_run_now(&now, err)
-                                  : gpn_no_memory(err, "job");
+        status = now.path == NULL ? gpn_no_memory(err, "job")
+                                  : gpn_job_pay_now(&now, k, err);
     }
     gpn_job_rows_close(&now.rows);
     gpn_buf_deinit(&now.line);
@@ -27896,8 +28434,11 @@ static gptner_status gpn_job_parallel(gpn_job *job, size_t k, gptner_error *err)
 static gptner_status gpn_job_settle(gpn_job *job, size_t k, gptner_error *err)
 {
     const gpn_shard *s = &job->shards[k];
+    gptner_status status = gpn_job_account(job, k, err);
     bool again =
         s->state == GPTNER_BATCH_COMPLETED || s->state == GPTNER_BATCH_EXPIRED;
+    if (status != GPTNER_OK)
+        return status;
     if (again && job->cfg->retry_failed == GPTNER_RETRY_PARALLEL)
         return gpn_job_parallel(job, k, err);
     if (again && job->cfg->retry_failed == GPTNER_RETRY_BATCH &&
@@ -27937,7 +28478,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
             running++;
             tokens += job->shards[i].tokens;
         }
-    if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20))
+    if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20) ||
+        !gpn_job_affords(job, next))
         return false;
     return running == 0 || job->queue_tokens <= 0 ||
            tokens + next->tokens <= job->queue_tokens;
@@ -27947,7 +28489,11 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
 static gptner_status gpn_job_step(gpn_job *job, size_t k, gptner_error *err)
 {
     gpn_shard *s = &job->shards[k];
-    gptner_status status = GPTNER_OK;
+    gptner_status status = gpn_job_weigh(job, k, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (gpn_job_too_dear(job, s))
+        return gpn_job_drop(job, k, err);
     if (s->stage == GPN_STAGE_SETTLED || gpn_job_now(job) < s->due_ms ||
         (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
         return GPTNER_OK;
@@ -27971,6 +28517,8 @@ static int64_t gpn_job_until(const gpn_job *job)
     size_t k;
     for (k = 0; k < job->n_shards; k++) {
         const gpn_shard *s = &job->shards[k];
+        if (gpn_job_unweighed(job, s) || gpn_job_too_dear(job, s))
+            return 0;
         if (s->stage == GPN_STAGE_SETTLED ||
             (s->stage < GPN_STAGE_RUN && !gpn_job_has_room(job, s)))
             continue;
@@ -28096,6 +28644,9 @@ static gptner_status gpn_job_mark(gpn_job *job, const char *kind,
         const gpn_member *m = &gpn_record_members[GPN_RECORD_SUM];
         gpn_record rec;
         rec.sum = job->sum;
+        if (job->sum.cost_usd >= 0.0)
+            gptner_json_put_int64(&job->journal.w, "cost",
+                                  (int64_t)(job->sum.cost_usd * 1e12 + 0.5));
         for (; m->key[0] != '\0'; m++)
             gptner_json_put_int64(&job->journal.w, m->key,
                                   *(const int64_t *)gpn_at(&rec, m->to));
@@ -28183,6 +28734,12 @@ static gptner_status gpn_job_put_shard(gpn_job *job, size_t k, gpn_job_bads *b,
             s->state == GPTNER_BATCH_FAILED) {
             view->status = GPTNER_ERR_BATCH_FAILED;
             view->message = s->message;
+        }
+        if (s->dropped && s->round == 0) {
+            view->status = GPTNER_ERR_NOT_SENT;
+            view->message = "not sent: its batch does not fit into the budget; "
+                            "raise max_cost_usd";
+            view->cost_usd = 0.0;
         }
         status = gpn_job_put_bads(b, tray, err);
         view->index = (size_t)tray->sum.total;
@@ -28328,6 +28885,7 @@ static gptner_status gpn_job_init(gpn_job *job, gptner_client *client,
     job->poll_ms = cfg->poll_ms > 0 ? cfg->poll_ms : 60000;
     job->queue_tokens = cfg->max_enqueued_tokens > 0 ? cfg->max_enqueued_tokens
                                                      : gpn_client_queue(client);
+    job->limit = gpn_job_budget(cfg);
     gpn_buf_init(&job->path, env, 1 << 16);
     gpn_buf_init(&job->lock_path, env, 1 << 16);
     gpn_buf_init(&job->name, env, 1 << 16);
@@ -28364,11 +28922,18 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
     if (client == NULL || cfg == NULL)
         return gpn_refuse(err, "job: client or configuration is NULL");
     status = gpn_job_check(cfg, err);
+    if (status == GPTNER_OK)
+        status = gpn_budget_check(client, cfg->max_cost_usd, err);
     if (status != GPTNER_OK)
         return status;
     status = gpn_job_init(&job, client, cfg, &own);
     if (status == GPTNER_OK) {
         status = gpn_job_work(&job, &own);
+        if (status == GPTNER_OK && job.dropped > 0)
+            status = gpn_fail(&own, GPTNER_ERR_BUDGET,
+                              "job: %lld requests did not fit into the budget "
+                              "and were not sent; raise max_cost_usd",
+                              (long long)job.dropped);
         if (summary != NULL) {
             summary->results = job.sum;
             summary->batches = job.batches;
