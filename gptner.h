@@ -1851,12 +1851,12 @@ typedef struct gptner_plan_config {
  * Nothing is sent, but for a sample. The prompts are read to their end: an
  * iterator or standard input is used up then, and no sample can be taken of it.
  *
- * Advised is the way that is open; else the one that fits into the budget,
- * else parallel if batches had to wait for the queue while that would be done
- * within a day, else batch if parallel would take longer than the batches may,
- * or costs ten dollars more, or if there are 10,000 requests or more; and
- * parallel for all the rest. Custom_ids that occur twice are not looked for.
- * Any thread. */
+ * Advised is the way that is open; else batch if only that fits into the
+ * budget, else parallel if batches had to wait for the queue while that would
+ * be done within a day, else batch if parallel would take longer than the
+ * batches may, or costs ten dollars more, or if there are 10,000 requests or
+ * more; and parallel for all the rest. Custom_ids that occur twice are not
+ * looked for. Any thread. */
 GPTNER_API gptner_status gptner_plan_run(gptner_client *client,
                                          const gptner_plan_config *cfg,
                                          gptner_plan *out, gptner_error *err);
@@ -16372,12 +16372,14 @@ static const gpn_tier gpn_tiers[] = {
 static const gpn_tier *gpn_tier_find(const char *tier, gptner_str model)
 {
     size_t i;
+    char name =
+        tier[0] != '\0' && tier[1] == '\0' && tier[0] != 'f' ? *tier : 0;
     if (strcmp(tier, "free") == 0)
-        tier = "f";
-    for (i = 0; i < GPN_COUNT(gpn_tiers) && tier[0] != '\0'; i++) {
+        name = 'f';
+    for (i = 0; i < GPN_COUNT(gpn_tiers); i++) {
         const gpn_tier *t = &gpn_tiers[i];
         size_t len = strlen(t->model);
-        if (t->tier != tier[0] || tier[1] != '\0')
+        if (t->tier != name)
             continue;
         if (len == 0 || gpn_str_eq_c(model, t->model) ||
             (t->model[len - 1] == '-' && gpn_str_starts(model, t->model)))
@@ -16523,10 +16525,10 @@ static void gpn_limits_read(gptner_json_reader *r, gpn_buf *rows)
     static const char *const names[] = {"limits", NULL};
     const char *at = r->pos;
     bool found = false;
+    bool object = gptner_json_enter_object(r);
     gptner_str key;
     size_t which;
-    gptner_json_enter_object(r);
-    while (!found && gptner_json_next_member(r, names, &which))
+    while (object && !found && gptner_json_next_member(r, names, &which))
         found = gptner_json_enter_array(r);
     if (!found)
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
@@ -29143,9 +29145,9 @@ typedef struct gpn_planner {
     gpn_fit answers;
     int64_t latency_ms; /* of all */
     /* the batch that is being filled, and the wave it belongs to */
-    int64_t requests, bytes, tokens, inputs;
+    int64_t requests, bytes, tokens, inputs, cost;
     int64_t wave_batches, wave_tokens;
-    int64_t queue, max_tokens, max_requests, max_bytes; /* limits */
+    int64_t queue, max_tokens, max_requests, max_bytes, max_cost;
     char model[GPN_WEIGH_MODEL]; /* of the first request */
     const char *url;
 } gpn_planner;
@@ -29254,12 +29256,12 @@ static void gpn_planner_end_batch(gpn_planner *pl)
     pl->wave_batches++;
     pl->wave_tokens += pl->tokens;
     pl->plan->batches++;
-    pl->requests = pl->bytes = pl->tokens = pl->inputs = 0;
+    pl->requests = pl->bytes = pl->tokens = pl->inputs = pl->cost = 0;
 }
 
 /* Put the request into a batch, as gptner_job_run() will. */
 static void gpn_planner_batch(gpn_planner *pl, const gpn_item *it,
-                              int64_t inputs, const char *url)
+                              int64_t inputs, const char *url, int64_t most)
 {
     static const char around[] = "{\"custom_id\":\"\",\"method\":\"POST\","
                                  "\"url\":\"\",\"body\":}\n";
@@ -29278,8 +29280,10 @@ static void gpn_planner_batch(gpn_planner *pl, const gpn_item *it,
                        (long long)tokens);
     if (pl->requests + 1 > pl->max_requests ||
         pl->bytes + bytes > pl->max_bytes ||
-        pl->tokens + tokens > pl->max_tokens || pl->inputs + inputs > 50000)
+        pl->tokens + tokens > pl->max_tokens || pl->inputs + inputs > 50000 ||
+        (pl->max_cost > 0 && most > pl->max_cost - pl->cost))
         gpn_planner_end_batch(pl);
+    pl->cost = gpn_money_add(pl->cost, most > 0 ? most : 0);
     pl->requests++;
     pl->bytes += bytes;
     pl->tokens += tokens;
@@ -29320,7 +29324,7 @@ static int64_t gpn_plan_basis(const gptner_client *c, const gpn_item *it,
         gpn_weigh_model(p, it->options, model);
         tokens = gpn_count_tokens(c, text, model);
     }
-    return tokens < GPN_PLAN_CAP / n ? tokens * n : GPN_PLAN_CAP;
+    return tokens < GPN_PLAN_CAP / n ? tokens * n : (int64_t)GPN_PLAN_CAP;
 }
 
 /* What is expected of a request: prompt tokens, and tokens of its answer. */
@@ -29339,7 +29343,7 @@ static int64_t gpn_planner_expect(const gpn_planner *pl, const gpn_item *it,
             ratio = (double)w->prompt / (double)w->counted * 4.0 / 3.0;
         basis = gpn_fit_at(&pl->answers, basis * ratio) + 0.5;
         answer = basis < 0.0            ? 0
-                 : basis > GPN_PLAN_CAP ? GPN_PLAN_CAP
+                 : basis > GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
                                         : (int64_t)basis;
     }
     return w->completion_max >= 0 && answer > w->completion_max
@@ -29353,10 +29357,10 @@ static void gpn_plan_add(int64_t *sum, int64_t cost)
         *sum = cost >= 0 ? gpn_money_add(*sum, cost) : -1;
 }
 
-/* What a request costs, by one way. */
-static void gpn_planner_cost(const gpn_planner *pl, const gpn_item *it,
-                             const gpn_weight *w, int64_t prompt,
-                             int64_t answer, bool batch, gpn_plan_sums *sums)
+/* What a request costs, by one way; returns the most, -1: not known. */
+static int64_t gpn_planner_cost(const gpn_planner *pl, const gpn_item *it,
+                                const gpn_weight *w, int64_t prompt,
+                                int64_t answer, bool batch, gpn_plan_sums *sums)
 {
     gptner_price price;
     gpn_rate rate;
@@ -29364,14 +29368,15 @@ static void gpn_planner_cost(const gpn_planner *pl, const gpn_item *it,
         gpn_price_get(pl->client, gpn_prompt_model(&it->prompt, it->options),
                       &price) &&
         gpn_rate_of(&price, batch, &rate);
-    int64_t out = w->completion_max;
+    int64_t out = w->completion_max, most = -1;
     gpn_plan_add(&sums->expected,
                  known ? gpn_rate_cost(&rate, prompt, 0, answer) : -1);
     if (known && out < 0 && rate.output <= 0)
         out = 0;
-    gpn_plan_add(&sums->most, known && out >= 0 && w->prompt_max >= 0
-                                  ? gpn_rate_cost(&rate, w->prompt_max, 0, out)
-                                  : -1);
+    if (known && out >= 0 && w->prompt_max >= 0)
+        most = gpn_rate_cost(&rate, w->prompt_max, 0, out);
+    gpn_plan_add(&sums->most, most);
+    return most;
 }
 
 /* Take a prompt in. */
@@ -29400,8 +29405,9 @@ static gptner_status gpn_planner_take(gpn_planner *pl, const gpn_item *it,
     if (prompt > plan->prompt_tokens_largest)
         plan->prompt_tokens_largest = prompt;
     gpn_planner_same(pl, it, url);
-    gpn_planner_batch(pl, it, inputs, url);
-    gpn_planner_cost(pl, it, &w, prompt, answer, true, &pl->batch);
+    gpn_planner_batch(
+        pl, it, inputs, url,
+        gpn_planner_cost(pl, it, &w, prompt, answer, true, &pl->batch));
     if (gpn_planner_repeats(pl, url))
         plan->equal++;
     else
@@ -29449,7 +29455,7 @@ static gptner_status gpn_planner_begin(gpn_planner *pl, gptner_error *err)
     pl->plan->sample_usd = usd;
     memset(&pl->parallel, 0, sizeof pl->parallel);
     memset(&pl->batch, 0, sizeof pl->batch);
-    pl->requests = pl->bytes = pl->tokens = pl->inputs = 0;
+    pl->requests = pl->bytes = pl->tokens = pl->inputs = pl->cost = 0;
     pl->n_seen = 0;
     pl->url = NULL;
     if (!pl->cfg->run.dedupe)
@@ -29668,8 +29674,7 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
 {
     char one[32], two[32], three[32];
     bool fits = plan->parallel_usd <= budget;
-    bool batch_fits =
-        plan->batch_usd_max >= 0.0 && plan->batch_usd_max <= budget;
+    bool batch_fits = plan->batch_usd >= 0.0 && plan->batch_usd <= budget;
     bool batch = true;
     double saves =
         plan->batch_usd >= 0.0 ? plan->parallel_usd - plan->batch_usd : -1.0;
@@ -29683,18 +29688,13 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
         batch = false;
         gpn_format(plan->why, sizeof plan->why, "batches are not possible: %s",
                    plan->batch_why);
-    } else if (budget > 0.0 && plan->parallel_usd >= 0.0 &&
-               fits != batch_fits) {
-        batch = batch_fits;
-        gpn_plan_dollars(one, batch ? plan->batch_usd_max : plan->parallel_usd);
-        gpn_plan_dollars(two, batch ? plan->parallel_usd : plan->batch_usd_max);
-        gpn_plan_dollars(three, budget);
+    } else if (budget > 0.0 && batch_fits && !fits) {
         gpn_format(plan->why, sizeof plan->why,
-                   batch ? "only batches fit into the budget of %s: %s at "
-                           "most; in parallel about %s"
-                         : "only parallel fits into the budget of %s: about "
-                           "%s; by batch %s at most has to be set aside",
-                   three, one, two);
+                   "only a batch fits into the budget of %s: about %s, in "
+                   "parallel %s",
+                   gpn_plan_dollars(one, budget),
+                   gpn_plan_dollars(two, plan->batch_usd),
+                   gpn_plan_dollars(three, plan->parallel_usd));
     } else if (plan->waves > 1 && plan->parallel_ms < GPN_PLAN_DAY) {
         batch = false;
         gpn_format(
@@ -29817,6 +29817,11 @@ static void gpn_planner_init(gpn_planner *pl, gptner_client *client,
         job->source.max_tokens > 0 ? job->source.max_tokens : INT64_MAX / 2;
     if (pl->queue > 0 && pl->queue < pl->max_tokens)
         pl->max_tokens = pl->queue;
+#ifndef GPTNER_NO_BATCH
+    if (gpn_plan_budget(cfg) > 0.0)
+        pl->max_cost =
+            gpn_money_from(gpn_plan_budget(cfg), 1e12) / GPN_JOB_PARTS + 1;
+#endif
     gpn_buf_init(&pl->body, &client->env,
                  client->cfg.max_body_bytes + (size_t)GPN_LINE_READ);
 }
