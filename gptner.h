@@ -18244,13 +18244,22 @@ static void gpn_scale_value(gpn_scale *s, gptner_json_reader *r)
         gpn_mem_free(env, room);
 }
 
+/* Enter the next value if it is of this type; else it is still the next. */
+static bool gpn_scale_enter(gptner_json_reader *r, gptner_json_type type)
+{
+    if (gptner_json_peek(r) != type)
+        return false;
+    return type == GPTNER_JSON_OBJECT ? gptner_json_enter_object(r)
+                                      : gptner_json_enter_array(r);
+}
+
 /* A part of a message. */
 static void gpn_scale_part(gpn_scale *s, gptner_json_reader *r)
 {
     static const char *const names[] = {"type", "text", "refusal", NULL};
     gptner_str type;
     size_t which;
-    if (!gptner_json_enter_object(r)) {
+    if (!gpn_scale_enter(r, GPTNER_JSON_OBJECT)) {
         gpn_scale_value(s, r);
         return;
     }
@@ -18272,7 +18281,7 @@ static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
     size_t which;
     gpn_scale_around(s, GPN_WEIGH_MESSAGE);
     while (gptner_json_next_member(r, names, &which)) {
-        if (which == 0 && gptner_json_enter_array(r)) {
+        if (which == 0 && gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
             while (gptner_json_next_item(r))
                 gpn_scale_part(s, r);
         } else if (which == 4) { /* an earlier answer, kept at the server */
@@ -18289,16 +18298,16 @@ static void gpn_scale_message(gpn_scale *s, gptner_json_reader *r)
 static void gpn_scale_list(gpn_scale *s, gptner_json_reader *r)
 {
     int64_t prompts = 0;
-    if (!gptner_json_enter_array(r)) {
+    if (!gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
         gpn_scale_value(s, r);
         return;
     }
     while (gptner_json_next_item(r)) {
-        if (gptner_json_enter_object(r)) {
+        if (gpn_scale_enter(r, GPTNER_JSON_OBJECT)) {
             gpn_scale_message(s, r);
         } else if (gptner_json_peek(r) == GPTNER_JSON_NUMBER) {
             s->tokens++;
-        } else if (gptner_json_enter_array(r)) {
+        } else if (gpn_scale_enter(r, GPTNER_JSON_ARRAY)) {
             for (prompts++; gptner_json_next_item(r);)
                 s->tokens++;
         } else {
@@ -18379,7 +18388,7 @@ static void gpn_scale_json(gpn_scale *s, gptner_str json)
     gptner_json_reader r;
     s->most += (int64_t)json.len;
     gpn_json_reader_on(&r, json, scratch, sizeof scratch);
-    if (gptner_json_enter_object(&r))
+    if (gpn_scale_enter(&r, GPTNER_JSON_OBJECT))
         gpn_scale_message(s, &r);
     else
         gpn_scale_list(s, &r);
@@ -26893,7 +26902,7 @@ typedef enum gpn_stage {
 enum {
     GPN_ROUNDS_MAX = 4,
     GPN_FETCHES_MAX = 5,
-    GPN_JOB_PARTS = 25 /* of a budget; a batch can cost one at most */
+    GPN_JOB_PARTS = 16 /* of a budget; a batch can cost one at most */
 };
 
 typedef struct gpn_shard {
@@ -28473,6 +28482,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
     int64_t tokens = 0;
     int running = 0;
     size_t i;
+    if (!gpn_job_affords(job, next))
+        return false;
     for (i = 0; i < job->n_shards; i++)
         if (job->shards[i].stage == GPN_STAGE_RUN) {
             if (job->tight && job->shards[i].fresh)
@@ -28480,8 +28491,7 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
             running++;
             tokens += job->shards[i].tokens;
         }
-    if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20) ||
-        !gpn_job_affords(job, next))
+    if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20))
         return false;
     return running == 0 || job->queue_tokens <= 0 ||
            tokens + next->tokens <= job->queue_tokens;

@@ -817,6 +817,149 @@ static void no_fault_makes_a_budget_be_exceeded(void **state)
     }
 }
 
+/* ---- batches ------------------------------------------------------------- */
+
+/* What the batches at the server cost, as it counts their tokens itself. */
+static double rig_batch_spend(const rig *r, int *batches)
+{
+    gptner_batches *page = NULL;
+    char after[128] = "";
+    double cost = 0;
+    bool more = true;
+    *batches = 0;
+    while (more) {
+        size_t i;
+        assert_int_equal(gptner_batch_list(r->client,
+                                           *after != '\0' ? after : NULL, 100,
+                                           &page, NULL),
+                         GPTNER_OK);
+        for (i = 0; i < page->count; i++) {
+            const gptner_batch *b = page->items[i];
+            ++*batches;
+            if (b->usage.prompt_tokens > 0) {
+                cost += ((double)b->usage.prompt_tokens * r->price.input +
+                         (double)b->usage.completion_tokens * r->price.output) /
+                        2e6;
+            }
+            snprintf(after, sizeof after, "%.*s", (int)b->id.len, b->id.ptr);
+        }
+        more = page->has_more;
+        gptner_batches_free(page);
+    }
+    return cost;
+}
+
+static gptner_status run_job(rig *r, mixed *m, double budget,
+                             gptner_retry_failed retry, const char *name,
+                             gptner_job_summary *sum, gptner_error *err)
+{
+    gptner_job_config cfg;
+    char path[256];
+    memset(&cfg, 0, sizeof cfg);
+    cfg.source.next_fn = mixed_next;
+    cfg.source.next_user = m;
+    cfg.output_path = test_tmp_path(path, name);
+    cfg.result_fn = mixed_result;
+    cfg.result_user = m;
+    cfg.max_cost_usd = budget;
+    cfg.retry_failed = retry;
+    cfg.poll_ms = 20000;
+    return gptner_job_run(r->client, &cfg, sum, err);
+}
+
+static void a_budget_of_a_job_is_used_up_and_not_exceeded(void **state)
+{
+    static const double budgets[] = {0.2, 0.05, 50.0};
+    size_t i;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(budgets); i++) {
+        rig r;
+        mixed m;
+        gptner_job_summary sum;
+        gptner_error err;
+        gptner_status status;
+        char name[32];
+        int batches = 0;
+        memset(&r, 0, sizeof r);
+        memset(&err, 0, sizeof err);
+        r.mock_opt.batch_seconds = 100;
+        rig_start(&r, true, 7 + i, NULL, 0);
+        mixed_init(&m, 2000);
+        snprintf(name, sizeof name, "job%d.jsonl", (int)i);
+        status =
+            run_job(&r, &m, budgets[i], GPTNER_RETRY_NONE, name, &sum, &err);
+        if (status != (i < 2 ? GPTNER_ERR_BUDGET : GPTNER_OK)) {
+            fail_msg("%s", err.message);
+        }
+        assert_int_equal(m.wrong, 0);
+        assert_int_equal(m.seen, 2000);
+        assert_near(m.cost, sum.results.cost_usd);
+        assert_near(sum.results.cost_usd, rig_batch_spend(&r, &batches));
+        assert_true(sum.results.cost_usd <= budgets[i]);
+        assert_true(i == 2 || sum.results.cost_usd > 0.9 * budgets[i]);
+        assert_true((m.not_sent > 0) == (i < 2));
+        rig_end(&r);
+    }
+}
+
+/* Rows that fail, are lost or malformed, batches that expire: all within the
+ * budget, whatever the follow-ups are, and though the job is taken up anew
+ * every few minutes of the server's time. */
+static void no_fault_makes_the_budget_of_a_job_be_exceeded(void **state)
+{
+    static const char *const faults[] = {
+        "row-5xx:0.1",        "row-drop:0.05",
+        "row-malformed:0.05", "row-cut:0.05",
+        "row-duplicate:0.1",  "batch-expires@every=3,done=0.5",
+        "lost@create:0.2",    "null-output@7"};
+    int k;
+    (void)state;
+    for (k = 0; k < 4; k++) {
+        rig r;
+        mixed m;
+        gptner_job_summary sum;
+        gptner_error err;
+        gptner_status status = GPTNER_ERR_TIMEOUT;
+        char name[32];
+        double spend;
+        int batches = 0, runs = 0;
+        memset(&r, 0, sizeof r);
+        r.mock_opt.batch_seconds = 100;
+        rig_start(&r, true, 70 + (uint64_t)k, faults, TEST_COUNT(faults));
+        snprintf(name, sizeof name, "faulty%d.jsonl", k);
+        while (status == GPTNER_ERR_TIMEOUT) {
+            gptner_job_config cfg;
+            char path[256];
+            mixed_init(&m, 1000);
+            memset(&cfg, 0, sizeof cfg);
+            memset(&err, 0, sizeof err);
+            cfg.source.next_fn = mixed_next;
+            cfg.source.next_user = &m;
+            cfg.output_path = test_tmp_path(path, name);
+            cfg.result_fn = mixed_result;
+            cfg.result_user = &m;
+            cfg.max_cost_usd = 0.15;
+            cfg.retry_failed =
+                k % 2 == 0 ? GPTNER_RETRY_BATCH : GPTNER_RETRY_PARALLEL;
+            cfg.poll_ms = 20000;
+            cfg.max_wait_ms = k < 2 ? 0 : 150000;
+            status = gptner_job_run(r.client, &cfg, &sum, &err);
+            runs++;
+            assert_true(runs < 1000);
+        }
+        if (status != GPTNER_ERR_BUDGET) {
+            fail_msg("%d: %s", (int)status, err.message);
+        }
+        assert_int_equal(m.seen, 1000);
+        spend = rig_batch_spend(&r, &batches) + rig_spend(&r);
+        assert_true(spend <= 0.15);
+        assert_true(spend > 0.05); /* much is lost, and counts at its worst */
+        assert_true(m.not_sent > 0);
+        assert_true(k < 2 || runs > 3);
+        rig_end(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -839,6 +982,8 @@ int main(void)
             failed_attempts_are_billed_as_far_as_they_can_have_been),
         cmocka_unit_test(a_budget_is_used_up_and_not_exceeded),
         cmocka_unit_test(no_fault_makes_a_budget_be_exceeded),
+        cmocka_unit_test(a_budget_of_a_job_is_used_up_and_not_exceeded),
+        cmocka_unit_test(no_fault_makes_the_budget_of_a_job_be_exceeded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
