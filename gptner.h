@@ -62,7 +62,10 @@ WHAT TO CALL
     gptner_run                  many prompts: array, file or iterator
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
-    gptner_price_find           what a model costs
+    gptner_plan_run             what it would cost and take, and which way
+    gptner_auto_run             many prompts, the way that the plan advises
+    gptner_limits_find, gptner_price_find, gptner_tokens_estimate
+                                what the plan reckons with
     gptner_raw                  any other request
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
@@ -167,6 +170,35 @@ may lose up to 64 answers and the requests in flight, which are then paid again.
 - Uploads and downloads take as long as they move: timeout_ms does not bound
   them, gap_timeout_ms and item_timeout_ms (an hour) do.
 
+LIMITS AND MONEY
+
+- An account has limits of requests and tokens, by the minute and the day. Name
+  its tier (config.tier: "free", "1" to "5"), or set config.limits by hand; a
+  table that limits_file goes before has the rest. Or tell nothing: then the
+  x-ratelimit-* of the replies are kept to. All workers of a client share the
+  limits, and with pace_file all processes on the machine that name the same
+  file. A request that is too large for a limit is refused at once
+  (GPTNER_ERR_TOO_LARGE). max_workers GPTNER_WORKERS_AUTO finds how many help.
+- Tokens are estimated before a request and learnt from its reply. Who has the
+  model's tokenizer sets count_fn.
+- max_cost_usd, of a run or a job, is not exceeded: what a request can cost at
+  most is set aside before it is sent. So a limit of answers (max_tokens) that
+  is near their length uses a budget up better. What does not fit any more is
+  GPTNER_ERR_NOT_SENT, and all ends with GPTNER_ERR_BUDGET. cost_usd of results,
+  progress and summaries says what was spent, failed attempts included. Prices
+  are in a table with its date; config.prices and prices_file go before it. They
+  are the provider's to change: its bill is what counts.
+- Under 10,000 prompts in parallel, beyond that by batch: gptner_plan_run()
+  weighs that against cost, time at the limits, the queue of batches and the
+  budget, and gptner_auto_run() does what it says. How long answers will be it
+  cannot know: state it, or let it send a sample.
+- journal_path makes a run in parallel go on where it was killed, as a job does:
+  only what is missing or failed is sent. At most the requests in flight at that
+  moment are paid again.
+- cache_dir keeps answers on disk. The same request, to the byte, is then not
+  sent again in any later run, which is what development wants; do not set it
+  where each call shall give a new answer. Failures are never kept.
+
 SECURITY
 
 - Verified: the server's certificate chain and its name (or IP address), in
@@ -211,8 +243,8 @@ LIMITS, AND WHAT IT DOES NOT DO
 
 - HTTP/1.1 only, one request at a time on a connection; no HTTP/2, no
   compression, no cookies, no SOCKS.
-- It does not count tokens before it sends, and does not cut prompts to fit;
-  the Batch API's limits are kept by an estimate (bytes of a request / 3).
+- It estimates tokens and has no vocabulary, and does not cut prompts to fit.
+  For the Batch API's limits a token is taken for 3 bytes of the request.
 - Tools are passed through as JSON, not called.
 - Named-entity recognition by prompting is to come; the layers that carry it
   are these.

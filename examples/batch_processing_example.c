@@ -143,15 +143,15 @@ static const option options[] = {
      &args.prices_file, NULL, 0, 0, false, NULL},
     {"max-cost", "DOLLARS", "the run will not cost more",
      NULL, &args.max_cost, 1e-6, 1e9, false, NULL},
-    {"resume", NULL, "parallel: keep a journal, OUTPUT.run, and go on by it",
+    {"resume", NULL, "parallel: go on after a crash, by a journal",
      NULL, &args.resume, 0, 0, false, NULL},
-    {"cache-dir", "FOLDER", "keep answers; the same request is not sent again",
+    {"cache-dir", "FOLDER", "keep answers here, and send nothing twice",
      &args.cache_dir, NULL, 0, 0, false, NULL},
     {"dedupe", NULL, "parallel: send equal requests once",
      NULL, &args.dedupe, 0, 0, false, NULL},
-    {"expect-tokens", "N", "estimate: of an answer (a third more than its text)",
+    {"expect-tokens", "N", "estimate: of an answer (its text's and a third)",
      NULL, &args.expect_tokens, 1, 1e9, true, NULL},
-    {"sample", "N", "estimate: by sending N of the prompts; costs money",
+    {"sample", "N", "estimate: by sending N prompts; this costs money",
      NULL, &args.sample, 1, 1e6, true, NULL},
     {"batch-file", "FILE", "the requests of a batch, .jsonl",
      &args.batch_file, NULL, 0, 0, false, NULL},
@@ -181,7 +181,7 @@ static const option options[] = {
      NULL, &args.delete_remote, 0, 0, false, NULL},
     {"limit", "N", "list: how many (20)",
      NULL, &args.limit, 1, 1e6, true, NULL},
-    {"json", NULL, "print the estimate, or what is said of a batch, as JSON",
+    {"json", NULL, "print an estimate or a batch as JSON",
      NULL, &args.json, 0, 0, false, NULL},
     {"quiet", NULL, "no progress and no summary",
      NULL, &args.quiet, 0, 0, false, NULL},
@@ -270,22 +270,21 @@ static void print_help(void)
         ".jsonl output has all that is known.\nOutput files appear whole or "
         "not at all.\n\n"
         "The modes full and auto, and parallel with --resume, can be killed at "
-        "any time. Run\nagain with the same options they go on where they "
-        "were: "
-        "nothing is lost, and nothing\nis paid twice but what was in flight in "
-        "parallel. Their files begin with the\noutput's name and .job or "
-        ".run.\n"
-        "\n--tier or --rpm and --tpm tell the account's limits; without, what "
-        "the replies tell\nis kept to. --max-cost sets aside what each request "
-        "can cost at most before it is\nsent. Under 10,000 prompts the way is "
-        "parallel, beyond that by batch: --mode\nestimate says why, and --mode "
-        "auto does it.\n\n"
+        "any time.\nRun again with the same options they go on where they "
+        "were: nothing is lost, and\nnothing is paid twice but what was in "
+        "flight in parallel. Their files begin with\nthe output's name and "
+        ".job or .run.\n\n"
+        "Limits are those of --tier, but for what --limits-file and --rpm, "
+        "--tpm, --rpd and\n--tpd say; without any, what the server's replies "
+        "tell is kept to. --max-cost sets\naside what a request can cost at "
+        "most before it is sent. Under 10,000 prompts in\nparallel, beyond "
+        "that by batch: --mode estimate weighs that against money, limits\n"
+        "and time, and --mode auto does what it advises.\n\n"
         "Exit status: 0 every prompt was answered (wait: the batch was "
         "completed), 1 some\nwere not (they are named on stderr), 2 wrong "
-        "usage, 3 the run failed, 4 the\nbudget ended it (what was done by "
-        "then is "
-        "written), 130 interrupted (what was done by then is "
-        "written or kept; a second signal ends at\nonce).\n");
+        "usage, 3 the run failed, 4 the budget\nended it, 130 interrupted "
+        "(what was done by then is written or kept; a second\nsignal ends at "
+        "once).\n");
 }
 
 static bool parse_number(const option *opt, const char *value)
