@@ -109,14 +109,14 @@ static void rig_plan(rig *r)
 static const char **texts_new(size_t n)
 {
     const char **list = (const char **)malloc(n * sizeof *list);
-    char *room = (char *)malloc(n * 48);
+    char *room = (char *)malloc(n * 64);
     size_t i;
 
     assert_non_null(list);
     assert_non_null(room);
     for (i = 0; i < n; i++) {
-        snprintf(room + i * 48, 48, "sentence number %zu of the river", i);
-        list[i] = room + i * 48;
+        snprintf(room + i * 64, 64, "sentence number %zu of the river", i);
+        list[i] = room + i * 64;
     }
     return list;
 }
@@ -374,7 +374,7 @@ static void a_plan_has_the_figures_of_an_array(void **state)
     assert_int_equal(r.out.waves, 1);
     assert_int_equal(r.out.batch_ms, 86400000);
     assert_int_equal(r.out.advice, GPTNER_WAY_PARALLEL);
-    texts[7] = texts[6] + 48; /* where it was */
+    texts[7] = texts[6] + 64; /* where it was */
     rig_end(&r);
     texts_free(texts);
 }
