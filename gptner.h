@@ -1884,11 +1884,11 @@ typedef struct gptner_plan_config {
  * iterator or standard input is used up then, and no sample can be taken of it.
  *
  * Advised is the way that is open; else batch if only that fits into the
- * budget, else parallel if batches had to wait for the queue while that would
- * be done within a day, else batch if parallel would take longer than the
- * batches may, or costs ten dollars more, or if there are 10,000 requests or
- * more; and parallel for all the rest. Custom_ids that occur twice are not
- * looked for. Any thread. */
+ * budget, else parallel if batches had to take turns and it is done in half of
+ * their days, which are more than 7 or save less than ten dollars; else batch
+ * if parallel would take longer than the batches may, or costs ten dollars
+ * more, or if there are 10,000 requests or more; and parallel for all the rest.
+ * Custom_ids that occur twice are not looked for. Any thread. */
 GPTNER_API gptner_status gptner_plan_run(gptner_client *client,
                                          const gptner_plan_config *cfg,
                                          gptner_plan *out, gptner_error *err);
@@ -29142,6 +29142,8 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 enum {
     GPN_PLAN_MANY = 10000,   /* requests: by batch, says the Python guide */
     GPN_PLAN_SAVING = 10,    /* dollars for which a day is waited */
+    GPN_PLAN_TURNS = 7,      /* days that are never waited for that, if
+                                parallel is done in half the time */
     GPN_PLAN_DAY = 86400000, /* the completion window of a batch, ms */
     GPN_PLAN_SEEN = 65536,   /* different requests remembered, as a run */
     GPN_PLAN_AUTO = 64,      /* workers that "auto" is taken for */
@@ -29703,10 +29705,14 @@ static const char *gpn_plan_duration(char out[32], int64_t ms)
 
 static const char *gpn_plan_dollars(char out[32], double usd)
 {
+    int64_t cent = INT64_C(10000000000);
+    int64_t money = gpn_money_from(usd > 0.0 ? usd : 0.0, 1e12);
+    if (money > 100 * cent && money < GPN_MONEY_MAX)
+        money = (money + cent / 2) / cent * cent;
     if (usd < 0.0)
         gpn_format(out, 32, "an unknown sum");
     else
-        gpn_money_text(out, 32, gpn_money_from(usd, 1e12));
+        gpn_money_text(out, 32, money);
     return out;
 }
 
@@ -29737,7 +29743,8 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    gpn_plan_dollars(one, budget),
                    gpn_plan_dollars(two, plan->batch_usd),
                    gpn_plan_dollars(three, plan->parallel_usd));
-    } else if (plan->waves > 1 && plan->parallel_ms < GPN_PLAN_DAY) {
+    } else if (plan->waves > 1 && plan->parallel_ms < plan->batch_ms / 2 &&
+               (plan->waves > GPN_PLAN_TURNS || saves < GPN_PLAN_SAVING)) {
         batch = false;
         gpn_format(
             plan->why, sizeof plan->why,

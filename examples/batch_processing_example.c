@@ -1188,9 +1188,10 @@ static void print_plan(const gptner_plan *p)
         printf("                not possible: %s\n", p->parallel_why);
     }
     if (p->batch_why[0] == '\0') {
-        printf("by batch        about %s, at most %s; within %s (%lld batches",
+        printf("by batch        about %s, at most %s; within %s (%lld batch%s",
                dollars(one, p->batch_usd), dollars(two, p->batch_usd_max),
-               duration(three, p->batch_ms), (long long)p->batches);
+               duration(three, p->batch_ms), (long long)p->batches,
+               p->batches == 1 ? "" : "es");
         printf(p->waves > 1 ? ", in %lld turns)\n" : ")\n",
                (long long)p->waves);
     } else {

@@ -579,6 +579,8 @@ static void advice_follows_its_rules(void **state)
         {500, 1, 2 * (int64_t)DAY, 1, 0, false, false, true, "2 days"},
         {10000, 3, HOUR, 1, 0, false, false, false, "3 turns"},
         {10000, 3, 2 * (int64_t)DAY, 1, 0, false, false, true, "10,000"},
+        {10000, 3, HOUR, 30, 0, false, false, true, "$15.00 less"},
+        {10000, 9, 3 * (int64_t)DAY, 30, 0, false, false, false, "9 turns"},
         {500, 1, 5000, 1, 0.6, false, false, true, "only a batch fits"},
         {500, 1, 5000, 1, 0.4, false, false, false, "fewer"},
         {500, 1, 5000, 1, 2, false, false, false, "fewer"},
