@@ -68,15 +68,18 @@ typedef struct scene {
     const char *faults[2];
     int batches;    /* in the end; 0: it depends */
     bool paid_once; /* rows that are sent in parallel may cost twice */
+    double budget;  /* which does for all */
 } scene;
 
-static const scene plain = {"plain", GPTNER_RETRY_NONE, false, {NULL}, 3, true};
-static const scene follow_up = {"follow-up", GPTNER_RETRY_BATCH,
-                                true,        {"row-5xx@every=3,times=4"},
-                                0,           true};
+static const scene plain = {"plain", GPTNER_RETRY_NONE, false, {NULL}, 3, true,
+                            0};
+static const scene follow_up = {
+    "follow-up", GPTNER_RETRY_BATCH, true, {"row-5xx@every=3,times=4"}, 0, true,
+    10};
 static const scene parallel = {"parallel", GPTNER_RETRY_PARALLEL,
                                true,       {"row-5xx@every=3,times=4"},
-                               3,          false};
+                               3,          false,
+                               10};
 
 static orders *order;
 static char work_dir[256], data_dir[256], output[300], journal[300];
@@ -300,6 +303,7 @@ static gptner_status job_in_child(const scene *s, test_mem *memory)
     job.output_path = output;
     job.poll_ms = 1;
     job.retry_failed = s->retry;
+    job.max_cost_usd = s->budget;
     job.delete_remote = s->delete_remote;
     status = gptner_client_new(&cfg, &client, &order->err);
     if (status == GPTNER_OK) {

@@ -817,6 +817,362 @@ static void no_fault_makes_a_budget_be_exceeded(void **state)
     }
 }
 
+static gptner_status run_texts(rig *r, const char *const *texts, size_t n,
+                               gptner_run_config *run, gptner_run_summary *sum,
+                               gptner_error *err)
+{
+    run->texts = texts;
+    run->n_prompts = n;
+    return gptner_run(r->client, run, sum, err);
+}
+
+/* Budgets that nothing can be held to are refused before anything is sent. */
+static void a_budget_without_price_or_limit_is_refused(void **state)
+{
+    static const char *const texts[] = {"one", "two"};
+    int k;
+    (void)state;
+    for (k = 0; k < 5; k++) {
+        rig r;
+        gptner_run_config run;
+        gptner_run_summary sum;
+        gptner_error err;
+        gptner_status want = GPTNER_ERR_CONFIG;
+        memset(&r, 0, sizeof r);
+        memset(&run, 0, sizeof run);
+        run.max_cost_usd = 1;
+        if (k == 0) {
+            r.cfg.options.model = "unheard-of";
+        } else if (k == 1) {
+            r.cfg.options.max_tokens = GPTNER_OMIT;
+        } else if (k == 2) {
+            r.cfg.options.extra_body_json = "{\"model\":\"unheard-of\"}";
+        } else {
+            run.max_cost_usd = k == 3 ? -1.0 : NAN;
+            want = GPTNER_ERR_INVALID_ARGUMENT;
+        }
+        rig_start(&r, true, 1, NULL, 0);
+        assert_int_equal(run_texts(&r, texts, 2, &run, &sum, &err), want);
+        assert_non_null(strstr(err.message, "max_cost_usd"));
+        if (k == 0 || k == 2) {
+            assert_non_null(strstr(err.message, "config.prices"));
+        }
+        assert_int_equal(sum.requests, 0);
+        rig_end(&r);
+    }
+}
+
+/* One prompt of its own kind is not sent; the others are. */
+static void a_prompt_that_cannot_be_priced_is_not_sent(void **state)
+{
+    rig r;
+    gptner_prompt prompts[5];
+    gptner_options other, endless;
+    gptner_run_config run;
+    gptner_run_summary sum;
+    gptner_result **results = NULL;
+    gptner_error err;
+    size_t n = 0, i;
+    (void)state;
+    memset(&r, 0, sizeof r);
+    memset(&run, 0, sizeof run);
+    memset(prompts, 0, sizeof prompts);
+    memset(&other, 0, sizeof other);
+    rig_start(&r, true, 1, NULL, 0);
+    endless = other;
+    other.model = "unheard-of";
+    endless.model = "m";
+    endless.max_tokens = GPTNER_OMIT;
+    for (i = 0; i < 5; i++) {
+        prompts[i].text = gptner_str_from("one of five");
+    }
+    prompts[1].options = &other;
+    prompts[2].options = &endless;
+    prompts[3].text.ptr = NULL;
+    prompts[3].messages_json =
+        gptner_str_from("[{\"role\":\"user\",\"content\":[{\"type\":\"image_"
+                        "url\",\"image_url\":"
+                        "{\"url\":\"https://a.test/b.png\"}}]}]");
+    run.prompts = prompts;
+    run.n_prompts = 5;
+    run.results = &results;
+    run.n_results = &n;
+    run.max_cost_usd = 1;
+    assert_int_equal(gptner_run(r.client, &run, &sum, &err), GPTNER_OK);
+    assert_int_equal(n, 5);
+    for (i = 0; i < 5; i++) {
+        bool sent = i == 0 || i == 4;
+        assert_int_equal(results[i]->status,
+                         sent ? GPTNER_OK : GPTNER_ERR_NOT_SENT);
+        assert_int_equal(results[i]->attempts, sent);
+        assert_true(sent ? results[i]->cost_usd > 0
+                         : !(results[i]->cost_usd > 0));
+    }
+    assert_non_null(strstr(results[1]->message, "unheard-of"));
+    assert_non_null(strstr(results[2]->message, "max_tokens"));
+    assert_non_null(strstr(results[3]->message, "more than text"));
+    assert_int_equal(sum.not_sent, 3);
+    assert_near(sum.cost_usd, rig_spend(&r));
+    gptner_results_free(results, n);
+    rig_end(&r);
+}
+
+/* What is too dear for all of the budget stands in nobody's way. */
+static void
+a_prompt_larger_than_the_budget_does_not_stop_the_others(void **state)
+{
+    static char large[20000];
+    const char *texts[20];
+    rig r;
+    gptner_run_config run;
+    gptner_run_summary sum;
+    gptner_result **results = NULL;
+    gptner_error err;
+    size_t n = 0, i;
+    (void)state;
+    memset(&r, 0, sizeof r);
+    memset(&run, 0, sizeof run);
+    memset(large, 'a', sizeof large - 1);
+    for (i = 0; i < 20; i++) {
+        texts[i] = i % 7 == 0 ? large : "small";
+    }
+    r.cfg.options.max_tokens = 50;
+    r.cfg.options.model = "m";
+    r.cfg.max_workers = 4;
+    rig_start(&r, true, 1, NULL, 0);
+    run.results = &results;
+    run.n_results = &n;
+    run.max_cost_usd = 0.05;
+    assert_int_equal(run_texts(&r, texts, 20, &run, &sum, &err),
+                     GPTNER_ERR_BUDGET);
+    for (i = 0; i < 20; i++) {
+        assert_int_equal(results[i]->status,
+                         i % 7 == 0 ? GPTNER_ERR_NOT_SENT : GPTNER_OK);
+    }
+    assert_non_null(strstr(results[0]->message, "$0.05"));
+    assert_non_null(strstr(err.message, "3 requests did not fit"));
+    gptner_results_free(results, n);
+    rig_end(&r);
+}
+
+/* What is asked for costs more than one at a time may: they wait, in turn. */
+static void requests_wait_for_money_instead_of_failing(void **state)
+{
+    rig r;
+    const char *texts[40];
+    gptner_run_config run;
+    gptner_run_summary sum;
+    gptner_error err;
+    size_t i;
+    (void)state;
+    for (i = 0; i < 40; i++) {
+        texts[i] = i % 2 == 0 ? "even" : "odd one";
+    }
+    memset(&r, 0, sizeof r);
+    memset(&run, 0, sizeof run);
+    r.cfg.max_workers = 40;
+    r.cfg.options.model = "m";
+    r.cfg.options.max_tokens = 1000; /* about 0.0205 a request */
+    rig_start(&r, true, 1, NULL, 0);
+    run.max_cost_usd = 0.05; /* two of them */
+    assert_int_equal(run_texts(&r, texts, 40, &run, &sum, &err), GPTNER_OK);
+    assert_int_equal(sum.ok, 40);
+    assert_int_equal(mock_server_count(r.mock, "max_concurrency"), 2);
+    rig_end(&r);
+}
+
+static bool cancel_at_100(const gptner_result *r, void *user)
+{
+    if (r->index == 100) {
+        gptner_client_cancel((gptner_client *)user);
+    }
+    return true;
+}
+
+/* Requests in flight when the run is cancelled may have been billed. */
+static void a_cancelled_run_counts_what_was_in_flight(void **state)
+{
+    rig r;
+    mixed m;
+    gptner_run_config run;
+    gptner_run_summary sum;
+    gptner_error err;
+    (void)state;
+    memset(&r, 0, sizeof r);
+    memset(&run, 0, sizeof run);
+    r.cfg.max_workers = 16;
+    rig_start(&r, true, 3, NULL, 0);
+    mixed_init(&m, 1000);
+    run.next_fn = mixed_next;
+    run.next_user = &m;
+    run.result_fn = cancel_at_100;
+    run.result_user = r.client;
+    run.max_cost_usd = 1;
+    assert_int_equal(gptner_run(r.client, &run, &sum, &err),
+                     GPTNER_ERR_CANCELLED);
+    assert_true(sum.cost_unknown > 0 && sum.cost_unknown <= 16);
+    assert_true(sum.cost_usd > rig_spend(&r));
+    rig_end(&r);
+}
+
+typedef struct seen_progress {
+    double last, most;
+    int calls;
+} seen_progress;
+
+static void see_progress(const gptner_progress *p, void *user)
+{
+    seen_progress *s = (seen_progress *)user;
+    s->calls++;
+    if (p->cost_usd < s->last) {
+        s->calls = -1000000;
+    }
+    s->last = p->cost_usd;
+    s->most = p->max_cost_usd;
+}
+
+static void progress_and_output_tell_costs(void **state)
+{
+    static const char *const texts[] = {"one", "two", "one"};
+    rig r;
+    gptner_run_config run;
+    gptner_run_summary sum;
+    gptner_error err;
+    seen_progress seen;
+    char path[256], bar[256];
+    char *text;
+    size_t len;
+    double cost = 0;
+    const char *at;
+    int n = 0;
+    gptner_progress p;
+    (void)state;
+    memset(&r, 0, sizeof r);
+    memset(&run, 0, sizeof run);
+    memset(&seen, 0, sizeof seen);
+    rig_start(&r, true, 1, NULL, 0);
+    run.progress_fn = see_progress;
+    run.progress_user = &seen;
+    run.max_cost_usd = 2;
+    run.dedupe = true;
+    run.output_path = test_tmp_path(path, "costs.jsonl");
+    assert_int_equal(run_texts(&r, texts, 3, &run, &sum, &err), GPTNER_OK);
+    assert_true(seen.calls > 0);
+    assert_near(seen.last, sum.cost_usd);
+    assert_near(seen.most, 2.0);
+    text = test_slurp(path, &len);
+    assert_non_null(text);
+    for (at = text; (at = strstr(at, "\"cost_usd\":")) != NULL; n++) {
+        at += 11;
+        cost += strtod(at, NULL);
+    }
+    assert_int_equal(n, 3); /* the shared one cost nothing */
+    assert_near(cost, sum.cost_usd);
+    free(text);
+    rig_end(&r);
+    /* and the bar, where the price is known */
+    memset(&p, 0, sizeof p);
+    p.total = 4;
+    gpn_bar_tail(bar, sizeof bar, &p);
+    assert_null(strchr(bar, '$'));
+    p.cost_usd = 0.0123;
+    gpn_bar_tail(bar, sizeof bar, &p);
+    assert_non_null(strstr(bar, " tokens, $0.0123]"));
+    p.max_cost_usd = 1;
+    gpn_bar_tail(bar, sizeof bar, &p);
+    assert_non_null(strstr(bar, " tokens, $0.0123 of $1.00]"));
+    p.cost_usd = -1;
+    gpn_bar_tail(bar, sizeof bar, &p);
+    assert_null(strchr(bar, '$'));
+}
+
+/* Real time, real threads: for the thread sanitizer, above all. */
+static void threads_share_one_budget(void **state)
+{
+    static const char *const faults[] = {"lost:0.02", "500:0.05", "429:0.02",
+                                         "stale:0.05,late", "truncate:0.02"};
+    rig r;
+    mixed m;
+    gptner_run_summary sum;
+    gptner_error err;
+    (void)state;
+    memset(&r, 0, sizeof r);
+    memset(&err, 0, sizeof err);
+    r.cfg.max_workers = 64;
+    r.cfg.max_threads = 4;
+    r.cfg.backoff_ms = 1;
+    r.cfg.max_backoff_ms = 4;
+    rig_start(&r, false, 5, faults, TEST_COUNT(faults));
+    mixed_init(&m, 3000);
+    if (run_mixed(&r, &m, 0.4, &sum, &err) != GPTNER_ERR_BUDGET) {
+        fail_msg("%d: %s", (int)err.status, err.message);
+    }
+    assert_int_equal(m.wrong, 0);
+    assert_near(m.cost, sum.cost_usd);
+    assert_true(rig_spend(&r) <= sum.cost_usd);
+    assert_true(sum.cost_usd <= 0.4);
+    assert_true(sum.cost_usd > 0.9 * 0.4);
+    rig_end(&r);
+}
+
+/* Any allocation may fail: then nothing leaks, and the error says so. */
+static void prices_and_budgets_survive_want_of_memory(void **state)
+{
+    static const char file[] = "{\"prices\":[{\"model\":\"m\",\"input\":1,"
+                               "\"output\":2},{\"model\":\"n\",\"input\":3}]}";
+    static const char *const texts[] = {"one", "two", "three"};
+    char path[256];
+    long n;
+    (void)state;
+    test_tmp_path(path, "memory.json");
+    test_spit(path, file, sizeof file - 1);
+    for (n = 1;; n++) {
+        rig r;
+        test_mem memory;
+        gptner_run_config run;
+        gptner_run_summary sum;
+        gptner_error err;
+        gptner_status status;
+        char why[256];
+        memset(&r, 0, sizeof r);
+        memset(&memory, 0, sizeof memory);
+        memset(&run, 0, sizeof run);
+        memory.fail_at = n;
+        assert_true(mock_server_start(&r.mock_opt, &r.mock, why, sizeof why));
+        r.price.model = "k";
+        r.cfg.prices = &r.price;
+        r.cfg.n_prices = 1;
+        r.cfg.prices_file = path;
+        r.cfg.api_key = "sk-test-0123456789";
+        r.cfg.base_url = mock_server_base_url(r.mock);
+        r.cfg.options.model = "m";
+        r.cfg.max_threads = 1;
+        r.cfg.backoff_ms = 1;
+        r.cfg.allocator = test_mem_allocator(&memory);
+        status = gptner_client_new(&r.cfg, &r.client, &err);
+        if (status == GPTNER_OK) {
+            run.texts = texts;
+            run.n_prompts = 3;
+            run.max_cost_usd = 1;
+            status = gptner_run(r.client, &run, &sum, &err);
+            if (status == GPTNER_OK) {
+                assert_int_equal(sum.total, 3);
+                assert_true(sum.cost_usd > 0);
+            }
+        } else {
+            assert_int_equal(status, GPTNER_ERR_NO_MEMORY);
+        }
+        gptner_client_free(r.client);
+        mock_server_stop(r.mock);
+        assert_int_equal(memory.blocks, 0);
+        if (memory.calls < n) {
+            assert_int_equal(status, GPTNER_OK);
+            break;
+        }
+    }
+    assert_true(n > 20);
+}
+
 /* ---- batches ------------------------------------------------------------- */
 
 /* What the batches at the server cost, as it counts their tokens itself. */
@@ -982,6 +1338,15 @@ int main(void)
             failed_attempts_are_billed_as_far_as_they_can_have_been),
         cmocka_unit_test(a_budget_is_used_up_and_not_exceeded),
         cmocka_unit_test(no_fault_makes_a_budget_be_exceeded),
+        cmocka_unit_test(a_budget_without_price_or_limit_is_refused),
+        cmocka_unit_test(a_prompt_that_cannot_be_priced_is_not_sent),
+        cmocka_unit_test(
+            a_prompt_larger_than_the_budget_does_not_stop_the_others),
+        cmocka_unit_test(requests_wait_for_money_instead_of_failing),
+        cmocka_unit_test(a_cancelled_run_counts_what_was_in_flight),
+        cmocka_unit_test(progress_and_output_tell_costs),
+        cmocka_unit_test(threads_share_one_budget),
+        cmocka_unit_test(prices_and_budgets_survive_want_of_memory),
         cmocka_unit_test(a_budget_of_a_job_is_used_up_and_not_exceeded),
         cmocka_unit_test(no_fault_makes_the_budget_of_a_job_be_exceeded),
     };

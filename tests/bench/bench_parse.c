@@ -196,6 +196,16 @@ static void body_cjson(const text *t)
     cJSON_Delete(root);
 }
 
+/* ---- tokens of a prompt, beside writing its request ---- */
+
+static void tokens_ours(const text *t)
+{
+    gptner_str prompt;
+    prompt.ptr = t->data;
+    prompt.len = t->len;
+    keep = (double)gptner_tokens_estimate(prompt);
+}
+
 /* ---- HTTP: a response with Content-Length ---- */
 
 static gpn_http http;
@@ -502,6 +512,8 @@ int main(int argc, char **argv)
         any_cjson);
     row("write a chat request, prompt's MB / cJSON", &body, body_ours,
         body_cjson);
+    row("tokens of a prompt / writing its request", &body, tokens_ours,
+        body_ours);
     row("HTTP response, 16 fields / http_parser", &response, http_ours,
         http_peer);
     row("numbers of 8 decimals / strtod", &short_numbers, double_ours,
