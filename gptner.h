@@ -62,7 +62,10 @@ WHAT TO CALL
     gptner_run                  many prompts: array, file or iterator
     gptner_embed                vectors of texts
     gptner_models_list          what the account may use
-    gptner_price_find           what a model costs
+    gptner_plan_run             what it would cost and take, and which way
+    gptner_auto_run             many prompts, the way that the plan advises
+    gptner_limits_find, gptner_price_find, gptner_tokens_estimate
+                                what the plan reckons with
     gptner_raw                  any other request
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
@@ -191,6 +194,35 @@ THE BATCH API
 may lose up to 64 answers and the requests in flight, which are then paid again.
 - Uploads and downloads take as long as they move: timeout_ms does not bound
   them, gap_timeout_ms and item_timeout_ms (an hour) do.
+
+LIMITS AND MONEY
+
+- An account has limits of requests and tokens, by the minute and the day. Name
+  its tier (config.tier: "free", "1" to "5"), or set config.limits by hand; a
+  table that limits_file goes before has the rest. Or tell nothing: then the
+  x-ratelimit-* of the replies are kept to. All workers of a client share the
+  limits, and with pace_file all processes on the machine that name the same
+  file. A request that is too large for a limit is refused at once
+  (GPTNER_ERR_TOO_LARGE). max_workers GPTNER_WORKERS_AUTO finds how many help.
+- Tokens are estimated before a request and learnt from its reply. Who has the
+  model's tokenizer sets count_fn.
+- max_cost_usd, of a run or a job, is not exceeded: what a request can cost at
+  most is set aside before it is sent. So a limit of answers (max_tokens) that
+  is near their length uses a budget up better. What does not fit any more is
+  GPTNER_ERR_NOT_SENT, and all ends with GPTNER_ERR_BUDGET. cost_usd of results,
+  progress and summaries says what was spent, failed attempts included. Prices
+  are in a table with its date; config.prices and prices_file go before it. They
+  are the provider's to change: its bill is what counts.
+- Under 10,000 prompts in parallel, beyond that by batch: gptner_plan_run()
+  weighs that against cost, time at the limits, the queue of batches and the
+  budget, and gptner_auto_run() does what it says. How long answers will be it
+  cannot know: state it, or let it send a sample.
+- journal_path makes a run in parallel go on where it was killed, as a job does:
+  only what is missing or failed is sent. At most the requests in flight at that
+  moment are paid again.
+- cache_dir keeps answers on disk. The same request, to the byte, is then not
+  sent again in any later run, which is what development wants; do not set it
+  where each call shall give a new answer. Failures are never kept.
 
 SECURITY
 
@@ -1032,6 +1064,38 @@ GPTNER_API void gptner_client_free(gptner_client *client);
 GPTNER_API void gptner_client_cancel(gptner_client *client);
 GPTNER_API void gptner_client_reset(gptner_client *client);
 
+/* --- limits of an account ---
+ *
+ * The table of tiers holds what was published in 2026 and before for some
+ * models, by their exact names (behind "ft:", "openai/" and before a date),
+ * and for all others the values of the Python guide: free 3 requests and
+ * 40,000 tokens a minute, 1: 500 and 30,000, 2: 5,000 and 450,000. For the
+ * others in 3 to 5, of which the guide says nothing, it has 5,000 and 800,000,
+ * 10,000 and 2,000,000, 10,000 and 30,000,000: somewhat below how the limits
+ * of the listed model grow from tier 2 on. Limits of a day and, for models not
+ * listed, of the queue of batches are not in the table.
+ *
+ * A limits_file goes before it:
+ *
+ *     {"as_of": "2026-11-24", "limits": [
+ *         {"tier": "2", "model": "gpt-4o", "requests_per_minute": 5000,
+ *          "tokens_per_minute": 450000, "requests_per_day": 0,
+ *          "tokens_per_day": 0, "batch_queue_tokens": 1350000}]}
+ *
+ * model is how names begin: the longest that fits counts; without it the row is
+ * for all models, without tier for every account, also one that names none. A
+ * limit that is not given is the table's; 0: not limited. Tiers may have names
+ * of their own. */
+
+/* The limits of a tier for a model (NULL: "gpt-4o-mini"), by the file of the
+ * client, then the table; client NULL: by the table alone. What is set by hand
+ * in the client's configuration does not matter here. A tier that neither has:
+ * GPTNER_ERR_NOT_FOUND, and *out is zero. Any thread. */
+GPTNER_API gptner_status gptner_limits_find(const gptner_client *client,
+                                            const char *tier, const char *model,
+                                            gptner_limits *out,
+                                            gptner_error *err);
+
 /* ---------------------------------------------------------------------------
  * prompts and results                                             >>api
  * ------------------------------------------------------------------------ */
@@ -1459,7 +1523,8 @@ typedef struct gptner_batch_create_config {
     const char *output_path;
     int64_t max_requests; /* a file; 0: 50,000 */
     int64_t max_bytes;    /* a file; 0: 200,000,000 */
-    int64_t max_tokens;   /* a file, prompt tokens as estimated; 0: no limit */
+    int64_t max_tokens;   /* a file, prompt tokens as estimated; 0: the queue
+                             of the client's tier, if told, else no limit */
 } gptner_batch_create_config;
 
 typedef struct gptner_batch_file {
@@ -1764,8 +1829,9 @@ typedef struct gptner_job_config {
     const gptner_pair *metadata;
     size_t n_metadata;
     int max_batches;             /* at a time; 0: 20 */
-    int64_t max_enqueued_tokens; /* of all running batches, as estimated; 0: as
-                                    many as the server takes */
+    int64_t max_enqueued_tokens; /* of all running batches, as estimated; 0: by
+                                    the client's tier, if told, else as many as
+                                    the server takes */
     int64_t poll_ms;             /* 0: 60000 */
     int64_t max_wait_ms; /* of this run; 0: none. Then GPTNER_ERR_TIMEOUT, and
                             the job can be taken up again */
@@ -1802,6 +1868,109 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
                                         const gptner_job_config *cfg,
                                         gptner_job_summary *summary,
                                         gptner_error *err);
+
+/* ---------------------------------------------------------------------------
+ * what it will cost, and which way to take                        >>batch
+ *
+ * With GPTNER_NO_COST all of it returns GPTNER_ERR_UNSUPPORTED.
+ * ------------------------------------------------------------------------ */
+
+typedef enum gptner_way {
+    GPTNER_WAY_PARALLEL = 1, /* gptner_run() */
+    GPTNER_WAY_BATCH         /* gptner_job_run() */
+} gptner_way;
+
+/* What a run would be. Tokens are estimates; nothing is taken off for inputs
+ * that the server, or our own cache, may hold already. */
+typedef struct gptner_plan {
+    int64_t prompts;  /* read */
+    int64_t requests; /* they make */
+    int64_t bad;      /* make none, for they are wrong */
+    int64_t equal;    /* requests that share another's answer in parallel, if
+                         run.dedupe is set; batches send them all */
+    /* of all requests */
+    int64_t prompt_tokens;
+    int64_t completion_tokens;     /* as assumed or sampled */
+    int64_t completion_tokens_max; /* -1: some have no limit */
+    int64_t prompt_tokens_largest; /* of one request */
+    int64_t sampled; /* answers that the assumption comes from; 0: none */
+    double sample_usd;
+    /* US dollars; -1: not known. The max is what a budget sets aside: every
+     * prompt and answer as long as it can be. */
+    double parallel_usd;
+    double parallel_usd_max;
+    double batch_usd;
+    double batch_usd_max;
+    gptner_limits limits;       /* that were reckoned with; 0: not told */
+    int64_t parallel_ms;        /* about */
+    const char *parallel_bound; /* what it is that takes the time */
+    int64_t batches;
+    int64_t waves;    /* batches that run one after another, for the queue */
+    int64_t batch_ms; /* at most: 24 hours a wave; mostly it is much less */
+    char parallel_why[160]; /* why that way is not open; "": it is */
+    char batch_why[160];
+    gptner_way advice;
+    char why[320]; /* for a person */
+} gptner_plan;
+
+/* Told the plan before anything is begun; return false to leave it at that
+ * (GPTNER_ERR_CANCELLED). */
+typedef bool (*gptner_plan_fn)(const gptner_plan *plan, void *user);
+
+typedef struct gptner_plan_config {
+    /* The prompts, and how they go in parallel. */
+    gptner_run_config run;
+    /* How they go by batch. Its prompts, output_path and result_fn are not
+     * looked at: those of run are. Its max_cost_usd is, if run has none. */
+    gptner_job_config job;
+    /* What is assumed of an answer, never beyond its limit of tokens; 0: that
+     * it is a third longer than the text it answers (of messages: the last), as
+     * when the entities in a text are marked. Somebody who asks for a word or
+     * for a novel should say so, or take a sample. */
+    int64_t expected_completion_tokens;
+    /* Send so many prompts, spread evenly, and reckon by their answers: this
+     * costs what they cost. Measured are the tokens of prompts, the answers'
+     * length as it depends on the prompt's, and the latency. 0: none. */
+    int64_t sample;
+    int64_t expected_latency_ms; /* of a request; 0: the sample's, else 1 s and
+                                    20 ms for each token of its answer */
+    gptner_plan_fn plan_fn;      /* of gptner_auto_run() */
+    void *plan_user;
+} gptner_plan_config;
+
+/* What a run would cost, how long it would take, and which way is advised.
+ * Nothing is sent, but for a sample. The prompts are read to their end: an
+ * iterator or standard input is used up then, and no sample can be taken of it.
+ *
+ * Advised is the way that is open; else batch if only that fits into the
+ * budget, else parallel if batches had to take turns and it is done in half of
+ * their days, which are more than 7 or save less than ten dollars; else batch
+ * if parallel would take longer than the batches may, or costs ten dollars
+ * more, or if there are 10,000 requests or more; and parallel for all the rest.
+ * Custom_ids that occur twice are not looked for. Any thread. */
+GPTNER_API gptner_status gptner_plan_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_plan *out, gptner_error *err);
+
+typedef struct gptner_auto_summary {
+    gptner_way way;
+    bool resumed;           /* the way an earlier call had begun; no plan */
+    gptner_plan plan;       /* unless resumed */
+    gptner_run_summary run; /* in parallel */
+    gptner_job_summary job; /* by batch */
+} gptner_auto_summary;
+
+/* Do what the plan advises. Results look the same either way, and go to
+ * run.output_path and run.result_fn. What was begun goes on the same way: if
+ * the journal of a job (OUT.job) is there by batch, if run.journal_path is
+ * there in parallel. Prompts come from an array or a file, for they are read
+ * twice. A batch needs an output_path that is a file; results (the array) are
+ * given in parallel only. The cost of a sample is taken off the budget. summary
+ * may be NULL. */
+GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_auto_summary *summary,
+                                         gptner_error *err);
 
 #ifdef __cplusplus
 }
@@ -17234,7 +17403,6 @@ static gptner_status gpn_file_fail(gptner_error *err, const char *path,
                     gpn_os_text(oserr, why, sizeof why));
 }
 
-#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_COST)
 enum { GPN_WHOLE_MAX = 256 << 20 };
 
 /* The whole file; *text NULL: there is none. */
@@ -17269,6 +17437,20 @@ static gptner_status gpn_read_whole(const gpn_env *env, const char *path,
     *text = NULL;
     return size < 0 ? gpn_file_fail(err, path, "cannot be read", oserr)
                     : gpn_no_memory(err, path);
+}
+
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_COST)
+/* Is the file there? What cannot be looked at is not taken to be gone. */
+static gptner_status gpn_file_look(const gpn_env *env, const char *path,
+                                   bool *there, gptner_error *err)
+{
+    gpn_file file;
+    int oserr = 0;
+    *there = gpn_file_open_read(&file, env, path, &oserr);
+    if (!*there && oserr != GPN_E_ABSENT)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    gpn_file_close(&file, &oserr);
+    return GPTNER_OK;
 }
 #endif
 
@@ -17480,6 +17662,23 @@ static gptner_str gpn_model_base(gptner_str name)
     return name;
 }
 
+/* Without a date at its end. */
+static gptner_str gpn_model_undated(gptner_str name)
+{
+    static const char form[] = "-0000-00-00";
+    size_t len = sizeof form - 1;
+    size_t i;
+    if (name.len <= len)
+        return name;
+    for (i = 0; i < len; i++) {
+        char c = name.ptr[name.len - len + i];
+        if (gpn_is_digit(c) ? form[i] != '0' : c != form[i] || c != '-')
+            return name;
+    }
+    name.len -= len;
+    return name;
+}
+
 /* The flags of a model: those of the first prefix that fits, none for others,
  * which are chat models that take all. "ft:BASE:..." is as BASE. */
 static unsigned gpn_model_flags(const char *model)
@@ -17566,6 +17765,13 @@ static GPN_NOINLINE unsigned gpn_model_resolve(const gptner_options *o,
 
 /* --- the client --- */
 
+/* A row of a limits_file. */
+typedef struct gpn_limit_row {
+    const char *tier;  /* NULL: any, also none */
+    const char *model; /* how names begin; NULL: any */
+    int64_t values[5]; /* as gpn_limit_places has them; -1: not given */
+} gpn_limit_row;
+
 /* A server that requests go to: that of the base URL, or of a redirect. Lives
  * as long as the client, for connections are told apart by their peer. */
 typedef struct gpn_origin {
@@ -17611,6 +17817,8 @@ struct gptner_client { /* the large members last: short offsets */
                               those of the file follow */
     gpn_buf head;          /* the header fields that every JSON request has */
     gpn_origin home;
+    const gpn_limit_row *limit_rows; /* of limits_file */
+    size_t n_limit_rows;
     gpn_atomic ratios[GPN_LEARNT_MAX]; /* see gpn_weigh_place() */
     gpn_mutex lock;                    /* guards all below */
     gpn_learnt learnt[GPN_LEARNT_MAX];
@@ -17644,6 +17852,8 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, client_key_password),
     offsetof(gptner_config, proxy),
     offsetof(gptner_config, no_proxy),
+    offsetof(gptner_config, tier),
+    offsetof(gptner_config, limits_file),
     offsetof(gptner_config, prices_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
@@ -17822,6 +18032,301 @@ static gptner_status gpn_client_keep_headers(gptner_client *c,
     c->cfg.headers = all;
     c->cfg.n_headers = all != NULL ? n : 0;
     return GPTNER_OK;
+}
+
+/* --- the account's limits --- */
+
+/* Members of a row of a limits_file, the numbers first. */
+static const char *const gpn_limit_names[] = {"requests_per_minute",
+                                              "tokens_per_minute",
+                                              "requests_per_day",
+                                              "tokens_per_day",
+                                              "batch_queue_tokens",
+                                              "tier",
+                                              "model",
+                                              "note",
+                                              NULL};
+static const uint16_t gpn_limit_places[] = {
+    offsetof(gptner_limits, requests_per_minute),
+    offsetof(gptner_limits, tokens_per_minute),
+    offsetof(gptner_limits, requests_per_day),
+    offsetof(gptner_limits, tokens_per_day),
+    offsetof(gptner_limits, batch_queue_tokens)};
+
+typedef struct gpn_tier {
+    char tier;
+    char model[19];    /* "": not listed; one that ends in '-': what follows */
+    uint32_t requests; /* a minute */
+    uint32_t tokens;   /* a minute, in thousands */
+    uint32_t queue;    /* in thousands */
+} gpn_tier;
+
+/* openai-api.md 7.6, of 2026-08-23 (gpt-5.6-luna), 2026-03-28 (the others in
+ * tier 2) and 2024; what stands for the models not listed, see the interface.
+ * Those are the last of their tier. */
+/* clang-format off */
+static const gpn_tier gpn_tiers[] = {
+    {'f', "",                  3,      40,       0},
+    {'1', "gpt-5.6-luna",      500,    500,      5000},
+    {'1', "gpt-4o",            500,    30,       90},
+    {'1', "gpt-4o-mini",       500,    200,      2000},
+    {'1', "text-embedding-3-", 3000,   1000,     3000},
+    {'1', "",                  500,    30,       0},
+    {'2', "gpt-5.6-luna",      5000,   2000,     20000},
+    {'2', "gpt-4o",            5000,   450,      1350},
+    {'2', "gpt-4.1",           5000,   450,      1350},
+    {'2', "gpt-5",             5000,   1000,     3000},
+    {'2', "",                  5000,   450,      0},
+    {'3', "gpt-5.6-luna",      5000,   4000,     40000},
+    {'3', "",                  5000,   800,      0},
+    {'4', "gpt-5.6-luna",      10000,  10000,    1000000},
+    {'4', "",                  10000,  2000,     0},
+    {'5', "gpt-5.6-luna",      30000,  180000,   15000000},
+    {'5', "",                  10000,  30000,    0}};
+/* clang-format on */
+
+/* The table's row, or NULL: no such tier. */
+static const gpn_tier *gpn_tier_find(const char *tier, gptner_str model)
+{
+    size_t i;
+    char name =
+        tier[0] != '\0' && tier[1] == '\0' && tier[0] != 'f' ? *tier : 0;
+    if (strcmp(tier, "free") == 0)
+        name = 'f';
+    for (i = 0; i < GPN_COUNT(gpn_tiers); i++) {
+        const gpn_tier *t = &gpn_tiers[i];
+        size_t len = strlen(t->model);
+        if (t->tier != name)
+            continue;
+        if (len == 0 || gpn_str_eq_c(model, t->model) ||
+            (t->model[len - 1] == '-' && gpn_str_starts(model, t->model)))
+            return t;
+    }
+    return NULL;
+}
+
+/* The row of the file that fits best: by its tier rather than for any, then by
+ * the longest model. *known: some row has the tier. */
+static const gpn_limit_row *gpn_limit_row_find(const gptner_client *c,
+                                               const char *tier,
+                                               gptner_str model, bool *known)
+{
+    const gpn_limit_row *best = NULL;
+    size_t best_len = 0;
+    size_t i;
+    for (i = 0; i < c->n_limit_rows; i++) {
+        const gpn_limit_row *row = &c->limit_rows[i];
+        bool same = tier != NULL && row->tier != NULL;
+        size_t len;
+        if (row->tier != NULL && (!same || strcmp(row->tier, tier) != 0))
+            continue;
+        *known |= same;
+        if (row->model != NULL && !gpn_str_starts(model, row->model))
+            continue;
+        len = row->model != NULL ? strlen(row->model) : 0;
+        if (best == NULL || (best->tier == NULL && same) ||
+            ((best->tier != NULL) == same && best_len < len)) {
+            best = row;
+            best_len = len;
+        }
+    }
+    return best;
+}
+
+/* tier NULL: what the file says of every account. false: it is not known. */
+static bool gpn_limits_look(const gptner_client *c, const char *tier,
+                            const char *model, gptner_limits *out)
+{
+    gptner_str name = gpn_model_undated(gpn_model_base(gptner_str_from(model)));
+    const gpn_limit_row *row = NULL;
+    const gpn_tier *t = NULL;
+    bool known = tier == NULL;
+    size_t i;
+    memset(out, 0, sizeof *out);
+    if (c != NULL)
+        row = gpn_limit_row_find(c, tier, name, &known);
+    if (tier != NULL)
+        t = gpn_tier_find(tier, name);
+    if (t != NULL) {
+        out->requests_per_minute = t->requests;
+        out->tokens_per_minute = (int64_t)t->tokens * 1000;
+        out->batch_queue_tokens = (int64_t)t->queue * 1000;
+    }
+    for (i = 0; i < GPN_COUNT(gpn_limit_places) && row != NULL; i++)
+        if (row->values[i] >= 0)
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) = row->values[i];
+    return known || t != NULL;
+}
+
+/* What the account may use of a model: by hand, by the file, by the table. */
+static void gpn_client_limits(const gptner_client *c, const char *model,
+                              gptner_limits *out)
+{
+    gptner_limits hand = c->cfg.limits;
+    size_t i;
+    gpn_limits_look(c, c->cfg.tier, model, out);
+    for (i = 0; i < GPN_COUNT(gpn_limit_places); i++) {
+        int64_t value = *(int64_t *)gpn_at(&hand, gpn_limit_places[i]);
+        if (value != 0)
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) =
+                value > 0 ? value : 0;
+    }
+}
+
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_COST)
+/* Prompt tokens that may wait in batches, of the client's model; 0: not told.
+ */
+static int64_t gpn_client_queue(const gptner_client *c)
+{
+    gptner_limits limits;
+    gpn_client_limits(c, gpn_model_of(&c->cfg.options), &limits);
+    return limits.batch_queue_tokens;
+}
+#endif
+
+static gptner_status gpn_tier_unknown(const char *tier, gptner_error *err)
+{
+    return gpn_fail(err, GPTNER_ERR_NOT_FOUND,
+                    "tier \"%s\": is none of free and 1 to 5, nor of the "
+                    "limits_file",
+                    tier);
+}
+
+GPTNER_API gptner_status gptner_limits_find(const gptner_client *client,
+                                            const char *tier, const char *model,
+                                            gptner_limits *out,
+                                            gptner_error *err)
+{
+    gptner_options o = GPN_ZERO;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (out == NULL || tier == NULL)
+        return gpn_refuse(err, "limits: tier or out is NULL");
+    o.model = model;
+    if (gpn_limits_look(client, tier, gpn_model_of(&o), out))
+        return GPTNER_OK;
+    return gpn_tier_unknown(tier, err);
+}
+
+/* A member of a row, the reader being at its value. */
+static void gpn_limits_read_member(gptner_json_reader *r, size_t which,
+                                   gpn_limit_row *row)
+{
+    const char *at = r->pos;
+    gptner_str text;
+    if (which < GPN_COUNT(gpn_limit_places)) {
+        int64_t *value = &row->values[which];
+        if (!gptner_json_read_int64(r, value) || *value < 0)
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                          "a limit is not a whole number from 0 on");
+    } else if (gpn_limit_names[which] == NULL) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a member of a limit is not known: tier, model, "
+                      "requests_per_minute, tokens_per_minute, "
+                      "requests_per_day, tokens_per_day, batch_queue_tokens "
+                      "are");
+    } else if (!gptner_json_read_str(r, &text) || text.len == 0 ||
+               strlen(text.ptr) != text.len) {
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "a tier or model is not a name");
+    } else if (which == GPN_COUNT(gpn_limit_places)) {
+        row->tier = text.ptr;
+    } else {
+        row->model = text.ptr;
+    }
+}
+
+/* All rows of the text, which is decoded in place, go to rows. */
+static void gpn_limits_read(gptner_json_reader *r, gpn_buf *rows)
+{
+    static const char *const names[] = {"limits", NULL};
+    const char *at = r->pos;
+    bool found = false;
+    bool object = gptner_json_enter_object(r);
+    gptner_str key;
+    size_t which;
+    while (object && !found && gptner_json_next_member(r, names, &which))
+        found = gptner_json_enter_array(r);
+    if (!found)
+        gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
+                      "is not an object with an array called \"limits\"");
+    while (found && gptner_json_next_item(r)) {
+        gpn_limit_row row;
+        memset(&row, 0, sizeof row);
+        memset(row.values, 0xff, sizeof row.values); /* -1 */
+        at = r->pos;
+        if (!gptner_json_enter_object(r))
+            gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a limit is not an object");
+        while (gptner_json_next_key(r, &key)) {
+            size_t i = 0;
+            while (gpn_limit_names[i] != NULL &&
+                   !gpn_str_eq_c(key, gpn_limit_names[i]))
+                i++;
+            gpn_limits_read_member(r, i, &row);
+        }
+        gpn_buf_add(rows, (const char *)&row, sizeof row);
+    }
+}
+
+/* The rows of the file go to rows, with names that point into *text. */
+static gptner_status gpn_limits_load(gptner_client *c, char **text,
+                                     gpn_buf *rows, gptner_error *err)
+{
+    const char *path = c->cfg.limits_file;
+    gptner_json_reader r;
+    gptner_json_error why;
+    size_t len;
+    gptner_status status = gpn_read_whole(&c->env, path, text, &len, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (*text == NULL)
+        return gpn_file_fail(err, path, "cannot be read", GPN_E_ABSENT);
+    gptner_json_reader_init_in_place(&r, *text, len, NULL);
+    gpn_limits_read(&r, rows);
+    if (gptner_json_reader_finish(&r, &why) != GPTNER_OK)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "limits_file %s: line %d, column %d: %s", path,
+                        (int)why.line, (int)why.column, why.message);
+    return GPTNER_OK;
+}
+
+/* Keep the rows of the limits_file, if there is one. */
+static gptner_status gpn_client_keep_limits(gptner_client *c, gptner_error *err)
+{
+    gptner_status status;
+    gpn_limit_row *list;
+    char *text = NULL;
+    gpn_buf rows;
+    size_t i;
+    if (c->cfg.limits_file == NULL)
+        return GPTNER_OK;
+    gpn_buf_init(&rows, &c->env, (size_t)64 << 20);
+    status = gpn_limits_load(c, &text, &rows, err);
+    if (status == GPTNER_OK && rows.len > 0) {
+        list = (gpn_limit_row *)gpn_client_copy(c, rows.data, rows.len);
+        c->limit_rows = list;
+        c->n_limit_rows = list != NULL ? rows.len / sizeof *list : 0;
+        for (i = 0; i < c->n_limit_rows; i++) {
+            list[i].tier = gpn_client_keep(c, list[i].tier);
+            list[i].model = gpn_client_keep(c, list[i].model);
+        }
+    }
+    c->no_memory |= rows.status != GPTNER_OK;
+    gpn_buf_deinit(&rows);
+    gpn_mem_free(&c->env, text);
+    return status;
+}
+
+/* The account's limits are known, if they should be. */
+static gptner_status gpn_client_check_limits(gptner_client *c,
+                                             gptner_error *err)
+{
+    gptner_limits limits;
+    gptner_status status = gpn_client_keep_limits(c, err);
+    if (status != GPTNER_OK || c->no_memory || c->cfg.tier == NULL ||
+        gpn_limits_look(c, c->cfg.tier, gpn_model_of(&c->cfg.options), &limits))
+        return status;
+    return gpn_tier_unknown(c->cfg.tier, err);
 }
 
 /* --- where requests go --- */
@@ -18232,23 +18737,6 @@ static const gptner_price *gpn_price_among(const gptner_price *rows, size_t n,
             (best == NULL || strlen(rows[i].model) > strlen(best->model)))
             best = &rows[i];
     return best;
-}
-
-/* Without a date at its end. */
-static gptner_str gpn_model_undated(gptner_str name)
-{
-    static const char form[] = "-0000-00-00";
-    size_t len = sizeof form - 1;
-    size_t i;
-    if (name.len <= len)
-        return name;
-    for (i = 0; i < len; i++) {
-        char c = name.ptr[name.len - len + i];
-        if (gpn_is_digit(c) ? form[i] != '0' : c != form[i] || c != '-')
-            return name;
-    }
-    name.len -= len;
-    return name;
 }
 
 static bool gpn_price_table_find(gptner_str name, gptner_price *out)
@@ -18760,6 +19248,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         status = gpn_client_set_base(c, err);
     if (status == GPTNER_OK && !c->no_memory)
         status = gpn_client_set_head(c, err);
+    if (status == GPTNER_OK && !c->no_memory)
+        status = gpn_client_check_limits(c, err);
     if (status == GPTNER_OK && c->no_memory)
         status = gpn_no_memory(err, "client");
     if (status != GPTNER_OK)
@@ -18805,7 +19295,8 @@ GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
     status = gpn_client_init(c, cfg, err);
     if (status != GPTNER_OK) {
         gptner_client_free(c);
-        if (status == GPTNER_ERR_INVALID_ARGUMENT)
+        if (status == GPTNER_ERR_INVALID_ARGUMENT ||
+            status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_FILE)
             status = GPTNER_ERR_CONFIG;
         if (err != NULL)
             err->status = status;
@@ -24165,7 +24656,10 @@ static gptner_status gpn_lines_begin(gpn_lines *j, gptner_error *err)
         cfg->max_requests != 0 ? cfg->max_requests : GPTNER_BATCH_REQUESTS_MAX;
     j->max_bytes =
         cfg->max_bytes != 0 ? cfg->max_bytes : GPTNER_BATCH_BYTES_MAX;
-    j->max_tokens = cfg->max_tokens != 0 ? cfg->max_tokens : INT64_MAX / 2;
+    j->max_tokens =
+        cfg->max_tokens != 0 ? cfg->max_tokens : gpn_client_queue(j->client);
+    if (j->max_tokens == 0)
+        j->max_tokens = INT64_MAX / 2;
     if (j->max_requests < 0 || j->max_requests > GPTNER_BATCH_REQUESTS_MAX ||
         j->max_bytes < 0 || j->max_bytes > GPTNER_BATCH_BYTES_MAX ||
         j->max_tokens < 0 || j->max_tokens > INT64_MAX / 2)
@@ -28146,19 +28640,6 @@ gpn_journal_replay(gpn_journal *j, char *text, size_t len, size_t *good,
     return GPTNER_OK;
 }
 
-/* Is the file there? What cannot be looked at is not taken to be gone. */
-static gptner_status gpn_file_look(const gpn_env *env, const char *path,
-                                   bool *there, gptner_error *err)
-{
-    gpn_file file;
-    int oserr = 0;
-    *there = gpn_file_open_read(&file, env, path, &oserr);
-    if (!*there && oserr != GPN_E_ABSENT)
-        return gpn_file_fail(err, path, "cannot be read", oserr);
-    gpn_file_close(&file, &oserr);
-    return GPTNER_OK;
-}
-
 /* Write the journal anew, as text, and go on after it. */
 static gptner_status gpn_journal_restart(gpn_journal *j, gptner_str text,
                                          gptner_error *err)
@@ -28232,7 +28713,8 @@ typedef struct gpn_job {
     int64_t started_ms;
     int64_t deadline_ms;
     int64_t poll_ms;
-    int64_t prompts; /* all, those that make no request included */
+    int64_t queue_tokens; /* of running batches, at most; 0: not told */
+    int64_t prompts;      /* all, those that make no request included */
     int64_t batches;
     bool resumed;
     bool tight;             /* a batch was refused for the queue */
@@ -28558,7 +29040,7 @@ static gptner_status gpn_job_lines(gpn_job *job, char digest[65],
     gptner_status status;
     gpn_lines lines;
     gpn_buf path;
-    int64_t most = job->cfg->max_enqueued_tokens;
+    int64_t most = job->queue_tokens;
     if (most > 0 && (source.max_tokens <= 0 || source.max_tokens > most))
         source.max_tokens = most;
     gpn_buf_init(&path, &job->client->env, 1 << 16);
@@ -29780,8 +30262,8 @@ static bool gpn_job_has_room(const gpn_job *job, const gpn_shard *next)
         }
     if (running >= (job->cfg->max_batches > 0 ? job->cfg->max_batches : 20))
         return false;
-    return running == 0 || job->cfg->max_enqueued_tokens <= 0 ||
-           tokens + next->tokens <= job->cfg->max_enqueued_tokens;
+    return running == 0 || job->queue_tokens <= 0 ||
+           tokens + next->tokens <= job->queue_tokens;
 }
 
 /* One step of a shard, if one is due. */
@@ -30182,6 +30664,8 @@ static gptner_status gpn_job_init(gpn_job *job, gptner_client *client,
                            ? gpn_time_add(job->started_ms, cfg->max_wait_ms)
                            : INT64_MAX;
     job->poll_ms = cfg->poll_ms > 0 ? cfg->poll_ms : 60000;
+    job->queue_tokens = cfg->max_enqueued_tokens > 0 ? cfg->max_enqueued_tokens
+                                                     : gpn_client_queue(client);
     job->limit = gpn_job_budget(cfg);
     gpn_buf_init(&job->path, env, 1 << 16);
     gpn_buf_init(&job->lock_path, env, 1 << 16);
@@ -30363,6 +30847,893 @@ GPTNER_API void gptner_batches_free(gptner_batches *nothing)
 }
 
 #endif /* GPTNER_NO_BATCH */
+
+/* --- what it will cost, and which way to take --- */
+
+#ifdef GPTNER_NO_COST
+
+GPTNER_API gptner_status gptner_plan_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_plan *out, gptner_error *err)
+{
+    GPN_UNUSED(client);
+    GPN_UNUSED(cfg);
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "estimates were compiled out (GPTNER_NO_COST)");
+}
+
+GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_auto_summary *summary,
+                                         gptner_error *err)
+{
+    if (summary != NULL)
+        memset(summary, 0, sizeof *summary);
+    return gptner_plan_run(client, cfg, NULL, err);
+}
+
+#else
+
+enum {
+    GPN_PLAN_MANY = 10000,   /* requests: by batch, says the Python guide */
+    GPN_PLAN_SAVING = 10,    /* dollars for which a day is waited */
+    GPN_PLAN_TURNS = 7,      /* days that are never waited for that, if
+                                parallel is done in half the time */
+    GPN_PLAN_DAY = 86400000, /* the completion window of a batch, ms */
+    GPN_PLAN_SEEN = 65536,   /* different requests remembered, as a run */
+    GPN_PLAN_AUTO = 64,      /* workers that "auto" is taken for */
+    GPN_PLAN_CAP = 1 << 30   /* tokens of an answer, at most */
+};
+
+/* A straight line through points, by least squares. */
+typedef struct gpn_fit {
+    double n, x, y, xx, xy;
+} gpn_fit;
+
+static double gpn_fit_at(const gpn_fit *f, double x)
+{
+    double spread = f->n * f->xx - f->x * f->x;
+    double slope = 0.0;
+    if (f->n < 1.0)
+        return x;
+    if (f->n > 2.0 && spread > 1e-6 * f->n * f->xx)
+        slope = (f->n * f->xy - f->x * f->y) / spread;
+    return f->y / f->n + slope * (x - f->x / f->n);
+}
+
+/* Sums in pico-dollars; -1: not known. */
+typedef struct gpn_plan_sums {
+    int64_t expected;
+    int64_t most;
+} gpn_plan_sums;
+
+typedef struct gpn_planner {
+    gptner_client *client;
+    const gptner_plan_config *cfg;
+    gptner_plan *plan;
+    gptner_run_config source; /* the prompts, nothing else of run */
+    gpn_task task;
+    gpn_buf body;
+    uint64_t *seen; /* hashes of requests; NULL: equal ones are not told */
+    size_t n_seen;
+    uint64_t seed[2];
+    gpn_plan_sums parallel, batch;
+    /* of the sample */
+    double actual;  /* prompt tokens, as told */
+    double counted; /* the same, as we count them */
+    gpn_fit answers;
+    int64_t latency_ms; /* of all */
+    /* the batch that is being filled, and the wave it belongs to */
+    int64_t requests, bytes, tokens, inputs, cost;
+    int64_t wave_batches, wave_tokens;
+    int64_t queue, max_tokens, max_requests, max_bytes, max_cost;
+    char model[GPN_WEIGH_MODEL]; /* of the first request */
+    const char *url;
+} gpn_planner;
+
+/* The first reason stands. */
+GPN_PRINTF(2, 3)
+static void gpn_plan_close(char why[160], const char *fmt, ...)
+{
+    va_list args;
+    if (why[0] != '\0')
+        return;
+    va_start(args, fmt);
+    gpn_vformat_line(why, 160, fmt, args);
+    va_end(args);
+}
+
+/* The body of a request into pl->body; *inputs: texts to be embedded. Not OK:
+ * the prompt makes no request, or there is no memory. */
+static gptner_status gpn_planner_body(gpn_planner *pl, const gpn_item *it,
+                                      int64_t *inputs, const char **url,
+                                      gptner_error *why)
+{
+    gptner_status status;
+    gpn_ask ask;
+    gpn_buf_clear(&pl->body);
+    if (it->bad != NULL)
+        return gpn_refuse(why, it->bad);
+#ifndef GPTNER_NO_BATCH
+    {
+        gpn_lines lines; /* only what the making of a body looks at */
+        gpn_line line;
+        memset(&lines, 0, sizeof lines);
+        lines.client = pl->client;
+        lines.cfg = &pl->cfg->job.source;
+        lines.max_bytes = pl->max_bytes;
+        status = gpn_line_name(&line, it, why);
+        if (status == GPTNER_OK)
+            status = gpn_lines_body(&lines, &it->prompt, it->options, &pl->body,
+                                    &line, why);
+        if (status == GPTNER_OK) {
+            *inputs = line.inputs;
+            *url = line.url;
+            if (strcmp(*url, gpn_batch_urls[0]) != 0 &&
+                strcmp(*url, gpn_batch_urls[1]) != 0)
+                gpn_plan_close(pl->plan->parallel_why,
+                               "prompt %lld is for %s, which only batches send",
+                               (long long)it->index, *url);
+            return GPTNER_OK;
+        }
+        if (status == GPTNER_ERR_NO_MEMORY)
+            return status;
+        gpn_buf_clear(&pl->body);
+    }
+#endif
+    memset(&ask, 0, sizeof ask);
+    ask.client = pl->client;
+    ask.prompt = &it->prompt;
+    ask.options = it->options;
+    *inputs = 0;
+    status = gpn_body_write(&ask, &pl->body, NULL);
+    if (status == GPTNER_OK && ask.endpoint != GPTNER_ENDPOINT_EMBEDDINGS) {
+        *url = ask.endpoint == GPTNER_ENDPOINT_COMPLETIONS ? "completions"
+                                                           : "chat";
+#ifndef GPTNER_NO_BATCH
+        gpn_plan_close(pl->plan->batch_why, "prompt %lld: %s",
+                       (long long)it->index, why->message);
+#endif
+        return GPTNER_OK;
+    }
+    return status != GPTNER_OK ? status : GPTNER_ERR_INVALID_ARGUMENT;
+}
+
+/* Has this request been there before? */
+static bool gpn_planner_repeats(gpn_planner *pl, const char *url)
+{
+    size_t mask = 2 * GPN_PLAN_SEEN - 1;
+    size_t at;
+    uint64_t hash;
+    if (pl->seen == NULL)
+        return false;
+    hash = gpn_sip(pl->seed, gpn_str(pl->body.data, pl->body.len)) +
+           (uint64_t)strlen(url);
+    hash += hash == 0;
+    for (at = (size_t)hash & mask; pl->seen[at] != 0; at = (at + 1) & mask)
+        if (pl->seen[at] == hash)
+            return true;
+    if (pl->n_seen < GPN_PLAN_SEEN) {
+        pl->seen[at] = hash;
+        pl->n_seen++;
+    }
+    return false;
+}
+
+/* A batch is full: does it run beside those before it? */
+static void gpn_planner_end_batch(gpn_planner *pl)
+{
+    const gptner_job_config *job = &pl->cfg->job;
+    int64_t beside = job->max_batches > 0 ? job->max_batches : 20;
+    if (pl->requests == 0)
+        return;
+    if (pl->plan->waves == 0 || pl->wave_batches == beside ||
+        (pl->queue > 0 && pl->wave_tokens + pl->tokens > pl->queue)) {
+        pl->plan->waves++;
+        pl->wave_batches = pl->wave_tokens = 0;
+    }
+    pl->wave_batches++;
+    pl->wave_tokens += pl->tokens;
+    pl->plan->batches++;
+    pl->requests = pl->bytes = pl->tokens = pl->inputs = pl->cost = 0;
+}
+
+/* Put the request into a batch, as gptner_job_run() will. */
+static void gpn_planner_batch(gpn_planner *pl, const gpn_item *it,
+                              int64_t inputs, const char *url, int64_t most)
+{
+    static const char around[] = "{\"custom_id\":\"\",\"method\":\"POST\","
+                                 "\"url\":\"\",\"body\":}\n";
+    char number[24];
+    int64_t tokens = ((int64_t)pl->body.len + 2) / 3;
+    size_t id = it->prompt.custom_id.ptr != NULL
+                    ? it->prompt.custom_id.len
+                    : 8 + gpn_fmt_u64(it->index, number);
+    int64_t bytes =
+        (int64_t)(sizeof around - 1 + id + strlen(url) + pl->body.len);
+    if (bytes > pl->max_bytes || tokens > pl->max_tokens)
+        gpn_plan_close(pl->plan->batch_why,
+                       "prompt %lld alone is over the limits of a batch: %lld "
+                       "bytes, about %lld tokens",
+                       (long long)it->index, (long long)bytes,
+                       (long long)tokens);
+    if (pl->requests + 1 > pl->max_requests ||
+        pl->bytes + bytes > pl->max_bytes ||
+        pl->tokens + tokens > pl->max_tokens || pl->inputs + inputs > 50000 ||
+        (pl->max_cost > 0 && most > pl->max_cost - pl->cost))
+        gpn_planner_end_batch(pl);
+    pl->cost = gpn_money_add(pl->cost, most > 0 ? most : 0);
+    pl->requests++;
+    pl->bytes += bytes;
+    pl->tokens += tokens;
+    pl->inputs += inputs;
+}
+
+/* A batch has one model and one endpoint. */
+static void gpn_planner_same(gpn_planner *pl, const gpn_item *it,
+                             const char *url)
+{
+    char model[GPN_WEIGH_MODEL];
+    gpn_weigh_model(&it->prompt, it->options, model);
+    if (pl->url == NULL) {
+        pl->url = url;
+        memcpy(pl->model, model, sizeof model);
+    }
+    if (strcmp(pl->url, url) != 0 || strcmp(pl->model, model) != 0)
+        gpn_plan_close(pl->plan->batch_why,
+                       "prompt %lld is for another model or endpoint than the "
+                       "first, and a batch has one",
+                       (long long)it->index);
+}
+
+/* The text that an answer answers, in tokens. */
+static int64_t gpn_plan_basis(const gptner_client *c, const gpn_item *it,
+                              const gpn_weight *w)
+{
+    const gptner_prompt *p = &it->prompt;
+    char model[GPN_WEIGH_MODEL];
+    gptner_str text = p->text;
+    int64_t n = it->options->n > 1 ? it->options->n : 1;
+    int64_t tokens = w->counted;
+    if (p->n_messages > 0)
+        text = p->messages[p->n_messages - 1].content;
+    else if (p->messages_json.ptr != NULL)
+        text.ptr = NULL;
+    if (p->body_json.ptr == NULL && text.ptr != NULL) {
+        gpn_weigh_model(p, it->options, model);
+        tokens = gpn_count_tokens(c, text, model);
+    }
+    return tokens < GPN_PLAN_CAP / n ? tokens * n : (int64_t)GPN_PLAN_CAP;
+}
+
+/* What is expected of a request: prompt tokens, and tokens of its answer. */
+static int64_t gpn_planner_expect(const gpn_planner *pl, const gpn_item *it,
+                                  const gpn_weight *w, int64_t *prompt)
+{
+    int64_t answer = pl->cfg->expected_completion_tokens;
+    double basis, ratio = 1.0;
+    *prompt = w->prompt;
+    if (pl->counted > 0.0)
+        *prompt =
+            (int64_t)((double)w->counted * pl->actual / pl->counted + 0.5);
+    if (answer <= 0) {
+        basis = (double)gpn_plan_basis(pl->client, it, w);
+        if (pl->answers.n < 1.0 && w->counted > 0) /* see the interface */
+            ratio = (double)w->prompt / (double)w->counted * 4.0 / 3.0;
+        basis = gpn_fit_at(&pl->answers, basis * ratio) + 0.5;
+        answer = basis < 0.0            ? 0
+                 : basis > GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
+                                        : (int64_t)basis;
+    }
+    return w->completion_max >= 0 && answer > w->completion_max
+               ? w->completion_max
+               : answer;
+}
+
+static void gpn_plan_add(int64_t *sum, int64_t cost)
+{
+    if (*sum >= 0)
+        *sum = cost >= 0 ? gpn_money_add(*sum, cost) : -1;
+}
+
+/* What a request costs, by one way; returns the most, -1: not known. */
+static int64_t gpn_planner_cost(const gpn_planner *pl, const gpn_item *it,
+                                const gpn_weight *w, int64_t prompt,
+                                int64_t answer, bool batch, gpn_plan_sums *sums)
+{
+    gptner_price price;
+    gpn_rate rate;
+    bool known =
+        gpn_price_get(pl->client, gpn_prompt_model(&it->prompt, it->options),
+                      &price) &&
+        gpn_rate_of(&price, batch, &rate);
+    int64_t out = w->completion_max, most = -1;
+    gpn_plan_add(&sums->expected,
+                 known ? gpn_rate_cost(&rate, prompt, 0, answer) : -1);
+    if (known && out < 0 && rate.output <= 0)
+        out = 0;
+    if (known && out >= 0 && w->prompt_max >= 0)
+        most = gpn_rate_cost(&rate, w->prompt_max, 0, out);
+    gpn_plan_add(&sums->most, most);
+    return most;
+}
+
+/* Take a prompt in. */
+static gptner_status gpn_planner_take(gpn_planner *pl, const gpn_item *it,
+                                      gptner_error *err)
+{
+    gptner_plan *plan = pl->plan;
+    gptner_error why = GPN_ZERO;
+    const char *url = NULL;
+    int64_t inputs = 0, prompt, answer;
+    gpn_weight w;
+    gptner_status status = gpn_planner_body(pl, it, &inputs, &url, &why);
+    plan->prompts++;
+    if (status == GPTNER_ERR_NO_MEMORY)
+        return gpn_no_memory(err, "plan");
+    if (status != GPTNER_OK) {
+        plan->bad++;
+        return GPTNER_OK;
+    }
+    gpn_prompt_weigh(pl->client, &it->prompt, it->options, &w);
+    answer = gpn_planner_expect(pl, it, &w, &prompt);
+    plan->requests++;
+    plan->prompt_tokens += prompt;
+    plan->completion_tokens += answer;
+    gpn_plan_add(&plan->completion_tokens_max, w.completion_max);
+    if (prompt > plan->prompt_tokens_largest)
+        plan->prompt_tokens_largest = prompt;
+    gpn_planner_same(pl, it, url);
+    gpn_planner_batch(
+        pl, it, inputs, url,
+        gpn_planner_cost(pl, it, &w, prompt, answer, true, &pl->batch));
+    if (gpn_planner_repeats(pl, url))
+        plan->equal++;
+    else
+        gpn_planner_cost(pl, it, &w, prompt, answer, false, &pl->parallel);
+    return GPTNER_OK;
+}
+
+/* Read the prompts, to their end. */
+static gptner_status gpn_planner_read(gpn_planner *pl, gptner_error *err)
+{
+    gpn_item *it = NULL;
+    gptner_status status;
+    int got = 1;
+    memset(&pl->task, 0, sizeof pl->task);
+    pl->task.client = pl->client;
+    pl->task.cfg = &pl->source;
+    if (!gpn_mutex_init(&pl->task.lock))
+        return gpn_fail(err, GPTNER_ERR_THREAD, "plan: no mutex");
+    status = gpn_task_open(&pl->task, err);
+    while (status == GPTNER_OK && got > 0) {
+        if (gpn_atomic_get(&pl->client->pool->cancelled) != 0) {
+            status = gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled");
+            break;
+        }
+        got = gpn_task_read(&pl->task, &it, err);
+        if (got > 0) {
+            status = gpn_planner_take(pl, it, err);
+            gpn_task_put_item(&pl->task, it);
+        } else if (got < 0) {
+            status = err->status;
+        }
+    }
+    gpn_task_close(&pl->task);
+    return status;
+}
+
+/* Begin, or begin anew with what a sample has told. */
+static gptner_status gpn_planner_begin(gpn_planner *pl, gptner_error *err)
+{
+    size_t size = 2 * GPN_PLAN_SEEN * sizeof *pl->seen;
+    int64_t sampled = pl->plan->sampled;
+    double usd = pl->plan->sample_usd;
+    memset(pl->plan, 0, sizeof *pl->plan);
+    pl->plan->sampled = sampled;
+    pl->plan->sample_usd = usd;
+    memset(&pl->parallel, 0, sizeof pl->parallel);
+    memset(&pl->batch, 0, sizeof pl->batch);
+    pl->requests = pl->bytes = pl->tokens = pl->inputs = pl->cost = 0;
+    pl->n_seen = 0;
+    pl->url = NULL;
+    if (!pl->cfg->run.dedupe)
+        return GPTNER_OK;
+    if (pl->seen != NULL)
+        memset(pl->seen, 0, size);
+    else
+        pl->seen = (uint64_t *)gpn_mem_zalloc(&pl->client->env, size);
+    return pl->seen != NULL ? GPTNER_OK : gpn_no_memory(err, "plan");
+}
+
+/* --- a sample --- */
+
+typedef struct gpn_sample {
+    gpn_planner *pl;
+    gpn_task task;
+    gpn_item *held; /* the prompt handed out last */
+    int64_t want, total;
+    gpn_weight *weights; /* of those sent: counted, and the basis as prompt */
+    int64_t sent;
+} gpn_sample;
+
+static int gpn_sample_next(gptner_prompt *prompt, gptner_error *err, void *user)
+{
+    gpn_sample *s = (gpn_sample *)user;
+    gpn_weight *w;
+    int got;
+    for (;;) {
+        int64_t at = (int64_t)s->task.read;
+        if (s->held != NULL)
+            gpn_task_put_item(&s->task, s->held);
+        s->held = NULL;
+        if (s->sent == s->want)
+            return 0;
+        got = gpn_task_read(&s->task, &s->held, err);
+        if (got <= 0)
+            return got;
+        if (s->held->bad == NULL &&
+            (at + 1) * s->want / s->total > at * s->want / s->total)
+            break;
+    }
+    *prompt = s->held->prompt;
+    prompt->options = s->held->options;
+    w = &s->weights[s->sent++];
+    gpn_prompt_weigh(s->pl->client, prompt, prompt->options, w);
+    w->prompt = gpn_plan_basis(s->pl->client, s->held, w);
+    prompt->tag = w;
+    return 1;
+}
+
+static bool gpn_sample_result(const gptner_result *r, void *user)
+{
+    gpn_planner *pl = ((gpn_sample *)user)->pl;
+    const gpn_weight *w = (const gpn_weight *)r->tag;
+    double x, y;
+    if (r->usage.prompt_tokens <= 0 || r->usage.completion_tokens < 0)
+        return true;
+    x = (double)w->prompt;
+    y = (double)r->usage.completion_tokens;
+    pl->actual += (double)r->usage.prompt_tokens;
+    pl->counted += (double)w->counted;
+    pl->answers.n += 1.0;
+    pl->answers.x += x;
+    pl->answers.y += y;
+    pl->answers.xx += x * x;
+    pl->answers.xy += x * y;
+    pl->latency_ms += r->latency_ms;
+    return true;
+}
+
+/* Send a part of the prompts, and keep what they tell. */
+static gptner_status gpn_planner_sample(gpn_planner *pl, gptner_error *err)
+{
+    const gptner_run_config *cfg = &pl->cfg->run;
+    gptner_run_summary sum;
+    gptner_run_config run;
+    gptner_status status;
+    gpn_sample s;
+    memset(&s, 0, sizeof s);
+    memset(&run, 0, sizeof run);
+    s.pl = pl;
+    s.total = pl->plan->prompts;
+    s.want = pl->cfg->sample < s.total ? pl->cfg->sample : s.total;
+    s.task.client = pl->client;
+    s.task.cfg = &pl->source;
+    run.next_fn = gpn_sample_next;
+    run.next_user = &s;
+    run.result_fn = gpn_sample_result;
+    run.result_user = &s;
+    run.max_workers = cfg->max_workers;
+    run.timeout_ms = cfg->timeout_ms;
+    run.max_cost_usd = cfg->max_cost_usd;
+    if ((uint64_t)s.want > SIZE_MAX / sizeof *s.weights)
+        return gpn_no_memory(err, "sample");
+    s.weights = (gpn_weight *)gpn_mem_alloc(&pl->client->env,
+                                            (size_t)s.want * sizeof *s.weights);
+    if (s.weights == NULL)
+        return gpn_no_memory(err, "sample");
+    if (gpn_mutex_init(&s.task.lock)) {
+        status = gpn_task_open(&s.task, err);
+        if (status == GPTNER_OK) {
+            status = gpn_run_prompts(pl->client, &run, false, &sum, err);
+            pl->plan->sample_usd = sum.cost_usd;
+        }
+        if (s.held != NULL)
+            gpn_task_put_item(&s.task, s.held);
+        gpn_task_close(&s.task);
+    } else {
+        status = gpn_fail(err, GPTNER_ERR_THREAD, "sample: no mutex");
+    }
+    gpn_mem_free(&pl->client->env, s.weights);
+    pl->plan->sampled = (int64_t)pl->answers.n;
+    if (status == GPTNER_OK && pl->plan->sampled == 0)
+        status = gpn_fail(err, GPTNER_ERR_BAD_REPLY,
+                          "sample: none of %lld answers told its usage; state "
+                          "expected_completion_tokens instead",
+                          (long long)s.sent);
+    return status;
+}
+
+/* --- time and advice --- */
+
+/* n at so many in span_ms. */
+static int64_t gpn_plan_span(int64_t n, int64_t rate, int64_t span_ms)
+{
+    double ms = (double)n / (double)rate * (double)span_ms;
+    return n <= 0 ? 0 : ms < 9e15 ? (int64_t)ms : INT64_C(9000000000000000);
+}
+
+static void gpn_plan_longer(gptner_plan *plan, int64_t ms, const char *what)
+{
+    if (ms > plan->parallel_ms || plan->parallel_bound == NULL) {
+        plan->parallel_ms = ms;
+        plan->parallel_bound = what;
+    }
+}
+
+/* How long it takes in parallel. The first day's share of a limit of a day is
+ * there at once. */
+static void gpn_planner_time(gpn_planner *pl)
+{
+    gptner_plan *plan = pl->plan;
+    const gptner_limits *l = &plan->limits;
+    int64_t all = plan->requests, n = all - plan->equal;
+    int64_t workers = pl->cfg->run.max_workers;
+    int64_t ms = pl->cfg->expected_latency_ms;
+    int64_t tokens = plan->prompt_tokens + plan->completion_tokens;
+    if (all > 0 && plan->equal > 0)
+        tokens = (int64_t)((double)tokens * (double)n / (double)all);
+    if (workers == 0)
+        workers = pl->client->cfg.max_workers;
+    if (ms <= 0 && plan->sampled > 0)
+        ms = pl->latency_ms / plan->sampled;
+    else if (ms <= 0)
+        ms = 1000 + (all > 0 ? 20 * plan->completion_tokens / all : 0);
+    if (workers < 0)
+        gpn_plan_longer(plan,
+                        gpn_plan_span(n + GPN_PLAN_AUTO - 1, GPN_PLAN_AUTO, ms),
+                        "the latency (of 64 workers)");
+    else
+        gpn_plan_longer(plan, gpn_plan_span(n, workers > 0 ? workers : 10, ms),
+                        "max_workers");
+    if (l->requests_per_minute > 0)
+        gpn_plan_longer(plan, gpn_plan_span(n, l->requests_per_minute, 60000),
+                        "the requests a minute");
+    if (l->tokens_per_minute > 0)
+        gpn_plan_longer(plan,
+                        gpn_plan_span(tokens, l->tokens_per_minute, 60000),
+                        "the tokens a minute");
+    if (l->requests_per_day > 0)
+        gpn_plan_longer(plan,
+                        gpn_plan_span(n - l->requests_per_day,
+                                      l->requests_per_day, GPN_PLAN_DAY),
+                        "the requests a day");
+    if (l->tokens_per_day > 0)
+        gpn_plan_longer(plan,
+                        gpn_plan_span(tokens - l->tokens_per_day,
+                                      l->tokens_per_day, GPN_PLAN_DAY),
+                        "the tokens a day");
+    if (l->tokens_per_minute > 0 &&
+        plan->prompt_tokens_largest > l->tokens_per_minute)
+        gpn_plan_close(plan->parallel_why,
+                       "a prompt of about %lld tokens is beyond the limit of "
+                       "%lld tokens a minute",
+                       (long long)plan->prompt_tokens_largest,
+                       (long long)l->tokens_per_minute);
+}
+
+/* A time for a person. */
+static const char *gpn_plan_duration(char out[32], int64_t ms)
+{
+    int64_t s = (ms + 999) / 1000;
+    if (s < 120)
+        gpn_format(out, 32, "%lld s", (long long)s);
+    else if (s < 7200)
+        gpn_format(out, 32, "%lld min", (long long)((s + 30) / 60));
+    else if (s < 172800)
+        gpn_format(out, 32, "%lld hours", (long long)((s + 1800) / 3600));
+    else
+        gpn_format(out, 32, "%lld days", (long long)((s + 43200) / 86400));
+    return out;
+}
+
+static const char *gpn_plan_dollars(char out[32], double usd)
+{
+    int64_t cent = INT64_C(10000000000);
+    int64_t money = gpn_money_from(usd > 0.0 ? usd : 0.0, 1e12);
+    if (money > 100 * cent && money < GPN_MONEY_MAX)
+        money = (money + cent / 2) / cent * cent;
+    if (usd < 0.0)
+        gpn_format(out, 32, "an unknown sum");
+    else
+        gpn_money_text(out, 32, money);
+    return out;
+}
+
+/* Set advice and why, by the figures that the plan has already. budget 0: there
+ * is none. The rules stand at gptner_plan_run(). */
+static void gpn_plan_advise(gptner_plan *plan, double budget)
+{
+    char one[32], two[32], three[32];
+    bool fits = plan->parallel_usd <= budget;
+    bool batch_fits = plan->batch_usd >= 0.0 && plan->batch_usd <= budget;
+    bool batch = true;
+    double saves =
+        plan->batch_usd >= 0.0 ? plan->parallel_usd - plan->batch_usd : -1.0;
+    gpn_plan_duration(one, plan->parallel_ms);
+    gpn_plan_duration(two, plan->batch_ms);
+    gpn_plan_dollars(three, saves);
+    plan->why[0] = '\0';
+    if (plan->parallel_why[0] != '\0' && plan->batch_why[0] == '\0') {
+        gpn_format(plan->why, sizeof plan->why, "%s", plan->parallel_why);
+    } else if (plan->batch_why[0] != '\0') {
+        batch = false;
+        gpn_format(plan->why, sizeof plan->why, "batches are not possible: %s",
+                   plan->batch_why);
+    } else if (budget > 0.0 && batch_fits && !fits) {
+        gpn_format(plan->why, sizeof plan->why,
+                   "only a batch fits into the budget of %s: about %s, in "
+                   "parallel %s",
+                   gpn_plan_dollars(one, budget),
+                   gpn_plan_dollars(two, plan->batch_usd),
+                   gpn_plan_dollars(three, plan->parallel_usd));
+    } else if (plan->waves > 1 && plan->parallel_ms < plan->batch_ms / 2 &&
+               (plan->waves > GPN_PLAN_TURNS || saves < GPN_PLAN_SAVING)) {
+        batch = false;
+        gpn_format(
+            plan->why, sizeof plan->why,
+            "the %lld batches would have to run in %lld turns, up to %s; "
+            "in parallel it takes about %s",
+            (long long)plan->batches, (long long)plan->waves, two, one);
+    } else if (plan->batches > 0 && plan->parallel_ms > plan->batch_ms) {
+        gpn_format(plan->why, sizeof plan->why,
+                   "in parallel it would take about %s, by batch at most %s",
+                   one, two);
+    } else if (plan->requests >= GPN_PLAN_MANY) {
+        gpn_format(plan->why, sizeof plan->why,
+                   "%lld requests are 10,000 or more, and a batch costs half: "
+                   "%s less",
+                   (long long)plan->requests, three);
+    } else if (saves >= GPN_PLAN_SAVING) {
+        gpn_format(plan->why, sizeof plan->why,
+                   "a batch costs half: %s less, for an answer within a day",
+                   three);
+    } else {
+        batch = false;
+        gpn_format(plan->why, sizeof plan->why,
+                   "%lld requests are fewer than 10,000, and take about %s; a "
+                   "batch would save %s",
+                   (long long)plan->requests, one, three);
+    }
+    plan->advice = batch ? GPTNER_WAY_BATCH : GPTNER_WAY_PARALLEL;
+}
+
+/* What the way by batch needs beside requests that a batch may hold. */
+static void gpn_plan_output(gptner_plan *plan, const gptner_run_config *run)
+{
+#ifdef GPTNER_NO_BATCH
+    GPN_UNUSED(run);
+    gpn_plan_close(plan->batch_why,
+                   "the Batch API was compiled out (GPTNER_NO_BATCH)");
+#else
+    if (run->output_path == NULL || strcmp(run->output_path, "-") == 0)
+        gpn_plan_close(plan->batch_why, "they need an output file");
+    if (run->results != NULL)
+        gpn_plan_close(plan->batch_why,
+                       "their results go to a file, not to an array");
+#endif
+    if (plan->requests == 0)
+        gpn_plan_close(plan->batch_why, "there is no request");
+}
+
+static double gpn_plan_usd(int64_t money)
+{
+    return money < 0 ? -1.0 : gpn_money_usd(money);
+}
+
+static double gpn_plan_budget(const gptner_plan_config *cfg)
+{
+    return cfg->run.max_cost_usd > 0.0 ? cfg->run.max_cost_usd
+                                       : cfg->job.max_cost_usd;
+}
+
+/* All is read: what it means. */
+static void gpn_planner_end(gpn_planner *pl)
+{
+    gptner_plan *plan = pl->plan;
+    gpn_planner_end_batch(pl);
+    plan->parallel_usd = gpn_plan_usd(pl->parallel.expected);
+    plan->parallel_usd_max = gpn_plan_usd(pl->parallel.most);
+    plan->batch_usd = gpn_plan_usd(pl->batch.expected);
+    plan->batch_usd_max = gpn_plan_usd(pl->batch.most);
+    plan->batch_ms = plan->waves * GPN_PLAN_DAY;
+    gpn_client_limits(pl->client,
+                      pl->url != NULL ? pl->model
+                                      : gpn_model_of(&pl->client->cfg.options),
+                      &plan->limits);
+    gpn_planner_time(pl);
+    gpn_plan_output(plan, &pl->cfg->run);
+    gpn_plan_advise(plan, gpn_plan_budget(pl->cfg));
+}
+
+static gptner_status gpn_plan_check(const gptner_plan_config *cfg,
+                                    gptner_error *err)
+{
+    const gptner_run_config *run = &cfg->run;
+    bool array = run->prompts != NULL || run->texts != NULL;
+    bool twice =
+        array || (run->input_path != NULL && strcmp(run->input_path, "-") != 0);
+    if (cfg->sample < 0 || cfg->expected_completion_tokens < 0 ||
+        cfg->expected_completion_tokens > GPN_PLAN_CAP ||
+        cfg->expected_latency_ms < 0 || cfg->job.max_batches < 0 ||
+        cfg->job.max_enqueued_tokens < 0)
+        return gpn_refuse(err, "plan: a number is out of range");
+    if (cfg->sample > 0 && !twice)
+        return gpn_refuse(err, "plan: a sample needs an array or a file, for "
+                               "the prompts are read twice");
+    return GPTNER_OK;
+}
+
+static void gpn_planner_init(gpn_planner *pl, gptner_client *client,
+                             const gptner_plan_config *cfg, gptner_plan *plan)
+{
+    const gptner_job_config *job = &cfg->job;
+    memset(pl, 0, sizeof *pl);
+    pl->client = client;
+    pl->cfg = cfg;
+    pl->plan = plan;
+    pl->source.prompts = cfg->run.prompts;
+    pl->source.texts = cfg->run.texts;
+    pl->source.n_prompts = cfg->run.n_prompts;
+    pl->source.input_path = cfg->run.input_path;
+    pl->source.next_fn = cfg->run.next_fn;
+    pl->source.next_user = cfg->run.next_user;
+    pl->seed[0] = gpn_random_u64(&client->env);
+    pl->seed[1] = gpn_random_u64(&client->env);
+    pl->queue = job->max_enqueued_tokens > 0 ? job->max_enqueued_tokens
+                                             : gpn_client_queue(client);
+    pl->max_requests = job->source.max_requests > 0 ? job->source.max_requests
+                                                    : GPTNER_BATCH_REQUESTS_MAX;
+    pl->max_bytes = job->source.max_bytes > 0 ? job->source.max_bytes
+                                              : GPTNER_BATCH_BYTES_MAX;
+    pl->max_tokens =
+        job->source.max_tokens > 0 ? job->source.max_tokens : INT64_MAX / 2;
+    if (pl->queue > 0 && pl->queue < pl->max_tokens)
+        pl->max_tokens = pl->queue;
+#ifndef GPTNER_NO_BATCH
+    if (gpn_plan_budget(cfg) > 0.0)
+        pl->max_cost =
+            gpn_money_from(gpn_plan_budget(cfg), 1e12) / GPN_JOB_PARTS + 1;
+#endif
+    gpn_buf_init(&pl->body, &client->env,
+                 client->cfg.max_body_bytes + (size_t)GPN_LINE_READ);
+}
+
+GPTNER_API gptner_status gptner_plan_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_plan *out, gptner_error *err)
+{
+    gptner_error own = GPN_ZERO;
+    gptner_status status;
+    gpn_planner pl;
+    if (out != NULL)
+        memset(out, 0, sizeof *out);
+    if (client == NULL || cfg == NULL || out == NULL)
+        return gpn_refuse(err, "plan: client, configuration or out is NULL");
+    status = gpn_plan_check(cfg, err);
+    if (status != GPTNER_OK)
+        return status;
+    gpn_planner_init(&pl, client, cfg, out);
+    status = gpn_planner_begin(&pl, &own);
+    if (status == GPTNER_OK)
+        status = gpn_planner_read(&pl, &own);
+    if (status == GPTNER_OK && cfg->sample > 0 && out->requests > 0) {
+        status = gpn_planner_sample(&pl, &own);
+        if (status == GPTNER_OK)
+            status = gpn_planner_begin(&pl, &own);
+        if (status == GPTNER_OK)
+            status = gpn_planner_read(&pl, &own);
+    }
+    if (status == GPTNER_OK)
+        gpn_planner_end(&pl);
+    gpn_buf_deinit(&pl.body);
+    gpn_mem_free(&client->env, pl.seen);
+    if (status != GPTNER_OK) {
+        memset(out, 0, sizeof *out);
+        if (err != NULL)
+            *err = own;
+    }
+    return status;
+}
+
+/* Was a way begun by an earlier call? 0: none. */
+static gptner_status gpn_auto_begun(const gptner_client *client,
+                                    const gptner_run_config *run,
+                                    gptner_way *way, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    bool there = false;
+#ifndef GPTNER_NO_BATCH
+    gpn_buf path;
+    if (run->output_path != NULL && strcmp(run->output_path, "-") != 0) {
+        gpn_buf_init(&path, &client->env, 1 << 16);
+        gpn_buf_add_s(&path, run->output_path);
+        gpn_buf_add(&path, ".job", 5);
+        status = path.status == GPTNER_OK
+                     ? gpn_file_look(&client->env, path.data, &there, err)
+                     : gpn_no_memory(err, "job");
+        gpn_buf_deinit(&path);
+        *way = there ? GPTNER_WAY_BATCH : *way;
+    }
+#endif
+    if (status == GPTNER_OK && !there && run->journal_path != NULL) {
+        status = gpn_file_look(&client->env, run->journal_path, &there, err);
+        *way = there ? GPTNER_WAY_PARALLEL : *way;
+    }
+    return status;
+}
+
+/* Go the way, with what a sample has left of the budget. */
+static gptner_status gpn_auto_go(gptner_client *client,
+                                 const gptner_plan_config *cfg,
+                                 gptner_auto_summary *sum, gptner_error *err)
+{
+    gptner_run_config run = cfg->run;
+    gptner_job_config job = cfg->job;
+    double budget = gpn_plan_budget(cfg);
+    if (budget > 0.0 && sum->plan.sampled > 0)
+        budget -= sum->plan.sample_usd > 0.0 ? sum->plan.sample_usd : 0.0;
+    if (budget <= 0.0 && gpn_plan_budget(cfg) > 0.0)
+        return gpn_fail(err, GPTNER_ERR_BUDGET,
+                        "max_cost_usd: the sample has used it up");
+    run.max_cost_usd = job.max_cost_usd = budget;
+    job.source.prompts = run.prompts;
+    job.source.texts = run.texts;
+    job.source.n_prompts = run.n_prompts;
+    job.source.input_path = run.input_path;
+    job.source.next_fn = NULL;
+    job.output_path = run.output_path;
+    job.result_fn = run.result_fn;
+    job.result_user = run.result_user;
+    return sum->way == GPTNER_WAY_BATCH
+               ? gptner_job_run(client, &job, &sum->job, err)
+               : gptner_run(client, &run, &sum->run, err);
+}
+
+GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
+                                         const gptner_plan_config *cfg,
+                                         gptner_auto_summary *summary,
+                                         gptner_error *err)
+{
+    gptner_auto_summary own;
+    gptner_status status = GPTNER_OK;
+    if (summary == NULL)
+        summary = &own;
+    memset(summary, 0, sizeof *summary);
+    if (client == NULL || cfg == NULL)
+        return gpn_refuse(err, "auto: client or configuration is NULL");
+    if (cfg->run.prompts == NULL && cfg->run.texts == NULL &&
+        (cfg->run.input_path == NULL || strcmp(cfg->run.input_path, "-") == 0))
+        return gpn_refuse(err, "auto: needs an array or a file, for the "
+                               "prompts are read twice");
+    status = gpn_auto_begun(client, &cfg->run, &summary->way, err);
+    summary->resumed = status == GPTNER_OK && summary->way != 0;
+    if (status == GPTNER_OK && !summary->resumed) {
+        status = gptner_plan_run(client, cfg, &summary->plan, err);
+        summary->way = summary->plan.advice;
+        if (status == GPTNER_OK && cfg->plan_fn != NULL &&
+            !cfg->plan_fn(&summary->plan, cfg->plan_user))
+            status =
+                gpn_fail(err, GPTNER_ERR_CANCELLED, "cancelled by plan_fn");
+    }
+    return status == GPTNER_OK ? gpn_auto_go(client, cfg, summary, err)
+                               : status;
+}
+
+#endif /* GPTNER_NO_COST */
 
 #endif /* GPTNER_IMPLEMENTATION_DONE */
 #endif /* GPTNER_IMPLEMENTATION */

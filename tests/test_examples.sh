@@ -242,6 +242,56 @@ batch() {
     run "$want" $cli --base-url "$batches" "$@"
 }
 
+# ---- estimate and auto ----
+
+serve plan --reply echo --batch-seconds 0
+plan=$url
+awk 'BEGIN { for (i = 1; i <= 60; i++) print "sentence number " i " of " i }' \
+    >"$dir/plan.txt"
+echo '{"limits":[{"tier":"tiny","requests_per_minute":10}]}' >"$dir/limits.json"
+estimate() {
+    (
+        unset OPENAI_API_KEY
+        run 0 $cli --base-url "$plan" --mode estimate --tier 1 \
+            --input "$dir/plan.txt" || return 1
+    ) && says "^requests  *60" && says "500 requests a minute" &&
+        says 'in parallel  *about \$0\.' && says 'by batch  *about \$0\.' &&
+        says "advice .*in parallel: 60 requests" &&
+        [ "$(stat_of "$plan" connections)" = 0 ]
+}
+check estimate_sends_nothing_and_needs_no_key estimate
+estimate_json() {
+    run 0 $cli --base-url "$plan" --mode estimate --input "$dir/plan.txt" \
+        --tier tiny --limits-file "$dir/limits.json" --json --sample 10 &&
+        [ ! -s "$dir/err" ] && says '"advice":"parallel"' &&
+        says '"sampled":10' && says '"bound":"the requests a minute"' &&
+        says '"seconds":360'
+}
+check estimate_prints_json_and_samples estimate_json
+auto() {
+    run 0 $cli --base-url "$plan" --mode auto --input "$dir/plan.txt" \
+        --output "$dir/auto.txt" && says "in parallel: 60 requests" &&
+        says 'cost \$0\.' && [ "$(wc -l <"$dir/auto.txt")" -eq 60 ] &&
+        echo '{"limits":[{"requests_per_day":1}]}' >"$dir/slow.json" &&
+        run 0 $cli --base-url "$plan" --mode auto --input "$dir/plan.txt" \
+            --output "$dir/auto2.txt" --limits-file "$dir/slow.json" \
+            --poll-interval 0.05 && says "by batch: in parallel it would take" &&
+        cmp "$dir/auto.txt" "$dir/auto2.txt"
+}
+check auto_goes_either_way auto
+check usage_resume_needs_an_output usage "needs --output" --input x --resume
+check usage_max_cost_of_a_batch usage "max-cost is not for" --mode submit \
+    --batch-file x --max-cost 1
+check usage_sample_elsewhere usage "sample is not for" --input x --sample 3
+check usage_workers usage "nor auto" --input x --max-workers many
+check usage_tier_is_refused run 3 $cli --input x --tier 9
+limits_are_checked() {
+    echo '{"limits":[{"rpm":1}]}' >"$dir/limits.json"
+    run 3 $cli --input x --limits-file "$dir/limits.json" &&
+        says "limits.json: line 1"
+}
+check a_bad_limits_file_is_named limits_are_checked
+
 serve batches --tls --ca-out "$dir/ca.pem" --reply echo --batch-seconds 2 \
     --fault lost@upload,times=1 --fault lost@create,times=1 \
     --fault 503@status@every=4 --fault reset@status@every=7 \
