@@ -5739,16 +5739,20 @@ static void gpn_sha256_block(uint32_t h[8], const unsigned char *p)
         w[i] = w[i - 16] + a + w[i - 7] + b;
     }
     memcpy(v, h, sizeof v);
-    for (i = 0; i < 64; i++) {
-        a = gpn_sha256_turn(v[4], 6) ^ gpn_sha256_turn(v[4], 11) ^
-            gpn_sha256_turn(v[4], 25);
-        a += v[7] + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-        b = gpn_sha256_turn(v[0], 2) ^ gpn_sha256_turn(v[0], 13) ^
-            gpn_sha256_turn(v[0], 22);
-        b += (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        memmove(v + 1, v, 7 * sizeof v[0]);
-        v[4] += a;
-        v[0] = a + b;
+    for (i = 0; i < 64; i++) { /* what is v[j] moves on, not the values */
+        uint32_t *last = &v[(7 - i) & 7];
+        uint32_t v0 = v[-i & 7], v1 = v[(1 - i) & 7], v2 = v[(2 - i) & 7];
+        uint32_t v4 = v[(4 - i) & 7];
+
+        a = gpn_sha256_turn(v4, 6) ^ gpn_sha256_turn(v4, 11) ^
+            gpn_sha256_turn(v4, 25);
+        a += *last + ((v4 & v[(5 - i) & 7]) ^ (~v4 & v[(6 - i) & 7])) + k[i] +
+             w[i];
+        b = gpn_sha256_turn(v0, 2) ^ gpn_sha256_turn(v0, 13) ^
+            gpn_sha256_turn(v0, 22);
+        b += (v0 & v1) ^ (v0 & v2) ^ (v1 & v2);
+        v[(3 - i) & 7] += a;
+        *last = a + b;
     }
     for (i = 0; i < 8; i++) {
         h[i] += v[i];
