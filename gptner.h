@@ -149,6 +149,15 @@ ERRORS
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
 
+ANSWERS KEPT ON DISK
+
+- gptner_run() with journal_path may be killed at any instant. Called again with
+  the same prompts and options it sends only what is missing or failed. At most
+  the requests in flight at that moment are paid again; after a power cut also
+  those answered in the last two seconds. The answers are written out in plain.
+- cache_dir keeps whole answers for later runs: the same request costs nothing
+  again, also at a temperature where the server would answer otherwise.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -959,8 +968,9 @@ typedef struct gptner_client gptner_client;
  * is made yet. On success *out is the caller's; end it with
  * gptner_client_free(). On failure *out is NULL and err, if given, holds the
  * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
- * none, a header with a line break, options that are not JSON), or
- * GPTNER_ERR_NO_MEMORY. Any thread. */
+ * none, a header with a line break, options that are not JSON),
+ * GPTNER_ERR_FILE if cache_dir cannot be made, or GPTNER_ERR_NO_MEMORY. Any
+ * thread. */
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
                                            gptner_client **out,
                                            gptner_error *err);
