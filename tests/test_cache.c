@@ -11,6 +11,7 @@
 
 #include "test_common.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 
 typedef struct env {
@@ -446,12 +447,17 @@ static void several_processes_share_it(void **state)
                 bad = gptner_ask(client, text, &r, NULL) != GPTNER_OK;
                 gptner_result_free(r);
             }
-            _exit(bad);
+            gptner_client_free(client);
+            if (!bad) {
+                raise(SIGKILL); /* valgrind would call what it has of its
+                                   parent a leak */
+            }
+            _exit(1);
         }
     }
     for (i = 0; i < 4; i++) {
         assert_int_equal(waitpid(pids[i], &how, 0), pids[i]);
-        assert_int_equal(how, 0);
+        assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
     }
     assert_int_equal(count_files(&e), 60); /* and no part of one */
     for (k = 0; k < 60; k++) {
