@@ -178,6 +178,15 @@ COSTS AND BUDGETS
   priority and regional processing, fine-tuned models without a row of their
   own, tools that are billed by use, and the requests in flight at a crash.
 
+ANSWERS KEPT ON DISK
+
+- gptner_run() with journal_path may be killed at any instant. Called again with
+  the same prompts and options it sends only what is missing or failed. At most
+  the requests in flight at that moment are paid again; after a power cut also
+  those answered in the last two seconds. The answers are written out in plain.
+- cache_dir keeps whole answers for later runs: the same request costs nothing
+  again, also at a temperature where the server would answer otherwise.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -1022,7 +1031,13 @@ typedef struct gptner_config {
      * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
      * "batch_factor":0.5,"long_context":false}]} */
     const char *prices_file;
-    /* answers kept on disk: the same request is not sent again; NULL: none */
+    /* A folder (made, if its parent is there) where the answers of gptner_ask,
+     * _chat and _run are kept, so that the same request is not sent again: one
+     * to the same server, account, headers and endpoint, with the same body,
+     * whatever the key. Only whole answers (GPTNER_OK) enter it, streams and
+     * embeddings do not. Several processes may use it; remove it to empty it,
+     * it is not bounded. It holds answers, readable by this user alone. NULL:
+     * none. */
     const char *cache_dir;
     /* parts that the user supplies */
     gptner_count_fn count_fn; /* NULL: gptner_tokens_estimate() */
@@ -1048,8 +1063,8 @@ typedef struct gptner_client gptner_client;
  * gptner_client_free(). On failure *out is NULL and err, if given, holds the
  * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
  * none, a header with a line break, options that are not JSON, a line of a
- * prices_file), GPTNER_ERR_FILE for a file that cannot be read, or
- * GPTNER_ERR_NO_MEMORY. Any thread. */
+ * prices_file), GPTNER_ERR_FILE for a file that cannot be read or a cache_dir
+ * that cannot be made, or GPTNER_ERR_NO_MEMORY. Any thread. */
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
                                            gptner_client **out,
                                            gptner_error *err);
@@ -1308,9 +1323,17 @@ typedef struct gptner_run_config {
      * client's options lack them the run is refused (GPTNER_ERR_CONFIG), and a
      * prompt that does by options or a body of its own is not sent. */
     double max_cost_usd;
-    /* A journal of the answers: a run that was killed, called again with the
-     * same prompts and options, sends only what is missing or failed. It is
-     * removed when every prompt has its answer. NULL: none. */
+    /* A journal of the answers, NULL: none. A run that was killed, called again
+     * with the same prompts and options, sends only what is missing or failed:
+     * at most the requests in flight at the time are paid again (and after a
+     * power cut those of the last two seconds). Answers belong to the text of
+     * their request, so prompts may be added, changed or moved in between;
+     * refused, filtered and truncated ones are answers, too. It is removed
+     * when every prompt has its answer and the output is there; one that is
+     * left makes the next run take the answers from it. Beside it stands
+     * journal_path.lock: GPTNER_ERR_BUSY, if another run uses it. If it
+     * cannot be written any more (a full disk), nothing more is sent:
+     * GPTNER_ERR_FILE. Costs 16 bytes a record that is there at the start. */
     const char *journal_path;
     gptner_progress_fn progress_fn;
     void *progress_user;
@@ -2022,6 +2045,11 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
  * the results are the same. */
 #if defined(__OPTIMIZE_SIZE__) && !defined(GPN_SMALL)
 #define GPN_SMALL
+#endif
+
+/* Batches and kept answers share the means to be durable. */
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_STORE)
+#define GPN_DURABLE
 #endif
 
 /* Checks our own invariants only: never arguments, memory or input. */
@@ -3657,8 +3685,9 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
                                 reads                     ? GENERIC_READ
                                 : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
                                                           : GENERIC_WRITE,
-                                FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how,
-                                FILE_ATTRIBUTE_NORMAL, NULL);
+                                FILE_SHARE_READ | FILE_SHARE_DELETE |
+                                    (reads ? FILE_SHARE_WRITE : 0),
+                                NULL, how, FILE_ATTRIBUTE_NORMAL, NULL);
         f->is_open = f->handle != INVALID_HANDLE_VALUE;
     }
 #else
@@ -3743,7 +3772,7 @@ static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
     return -1;
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* Reads from any place of a file that is no pipe, until cap bytes are there or
  * the file ends. The number of bytes read, -1: failed. Do not mix with
  * gpn_file_read(): on Windows this moves its place. */
@@ -3945,7 +3974,7 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* A file that one process at a time can hold, made if it is not there. false
  * with *busy: another has it. It ends with the process that holds it; a file
  * that was removed meanwhile holds nobody off, so its name is looked at. */
@@ -4025,7 +4054,8 @@ typedef struct gpn_whole {
     char *part; /* what is written to, renamed to path; NULL: path itself */
     char *buffer;
     size_t len;
-    int oserr; /* the first failure */
+    int oserr;  /* the first failure */
+    bool hasty; /* not synced: it may be torn, or gone, after a power cut */
 } gpn_whole;
 
 /* What stands at path decides how it is replaced: a symbolic link's target is
@@ -4300,7 +4330,8 @@ static bool gpn_whole_finish(gpn_whole *w)
 {
     return w->oserr == 0 &&
            (!w->file.is_open ||
-            (gpn_whole_flush(w) && gpn_file_sync(&w->file, &w->oserr) &&
+            (gpn_whole_flush(w) &&
+             (w->hasty || gpn_file_sync(&w->file, &w->oserr)) &&
              gpn_file_close(&w->file, &w->oserr)));
 }
 
@@ -4336,13 +4367,65 @@ static bool gpn_whole_commit(gpn_whole *w, int *oserr)
             int ignored; /* the file is in its place */
 
             w->part = NULL;
-            gpn_folder_flush(w->path, &ignored);
+            if (!w->hasty) {
+                gpn_folder_flush(w->path, &ignored);
+            }
         }
     }
     *oserr = w->oserr;
     gpn_whole_abort(w);
     return ok;
 }
+
+#ifndef GPTNER_NO_STORE
+/* Begun for the eyes of this user alone, and in haste: it holds nothing yet. */
+static void gpn_whole_hide(gpn_whole *w)
+{
+    w->hasty = true;
+#ifndef _WIN32
+    if (w->part != NULL && fchmod(w->file.fd, 0600) != 0) {
+        w->oserr = errno;
+    }
+#endif
+}
+
+/* A folder that this user alone may enter, unless it is there already. */
+static bool gpn_folder_make(const char *path, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide[GPN_PATH_MAX];
+        DWORD kind;
+
+        if (!gpn_path_wide(path, wide)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        if (CreateDirectoryW(wide, NULL)) {
+            return true;
+        }
+        *oserr = gpn_file_error();
+        kind = GetFileAttributesW(wide);
+        return kind != INVALID_FILE_ATTRIBUTES &&
+               (kind & FILE_ATTRIBUTE_DIRECTORY) != 0;
+    }
+#else
+    {
+        struct stat st;
+
+        if (mkdir(path, 0700) == 0) {
+            return true;
+        }
+        *oserr = errno;
+        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    }
+#endif
+}
+#endif
 
 /* ---- process ---- */
 
@@ -6271,7 +6354,7 @@ static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* ---- SHA-256 (FIPS 180-4) ---- */
 
 typedef struct gpn_sha256_state {
@@ -6326,16 +6409,20 @@ static void gpn_sha256_block(uint32_t h[8], const unsigned char *p)
         w[i] = w[i - 16] + a + w[i - 7] + b;
     }
     memcpy(v, h, sizeof v);
-    for (i = 0; i < 64; i++) {
-        a = gpn_sha256_turn(v[4], 6) ^ gpn_sha256_turn(v[4], 11) ^
-            gpn_sha256_turn(v[4], 25);
-        a += v[7] + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-        b = gpn_sha256_turn(v[0], 2) ^ gpn_sha256_turn(v[0], 13) ^
-            gpn_sha256_turn(v[0], 22);
-        b += (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        memmove(v + 1, v, 7 * sizeof v[0]);
-        v[4] += a;
-        v[0] = a + b;
+    for (i = 0; i < 64; i++) { /* what is v[j] moves on, not the values */
+        uint32_t *last = &v[(7 - i) & 7];
+        uint32_t v0 = v[-i & 7], v1 = v[(1 - i) & 7], v2 = v[(2 - i) & 7];
+        uint32_t v4 = v[(4 - i) & 7];
+
+        a = gpn_sha256_turn(v4, 6) ^ gpn_sha256_turn(v4, 11) ^
+            gpn_sha256_turn(v4, 25);
+        a += *last + ((v4 & v[(5 - i) & 7]) ^ (~v4 & v[(6 - i) & 7])) + k[i] +
+             w[i];
+        b = gpn_sha256_turn(v0, 2) ^ gpn_sha256_turn(v0, 13) ^
+            gpn_sha256_turn(v0, 22);
+        b += (v0 & v1) ^ (v0 & v2) ^ (v1 & v2);
+        v[(3 - i) & 7] += a;
+        *last = a + b;
     }
     for (i = 0; i < 8; i++) {
         h[i] += v[i];
@@ -6377,6 +6464,17 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
     for (i = 0; i < 32; i++) {
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
     }
+}
+
+/* Two digits for each of n bytes, and a NUL. */
+static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (; n > 0; n--, bytes++) {
+        *out++ = digits[*bytes >> 4];
+        *out++ = digits[*bytes & 15];
+    }
+    *out = '\0';
 }
 #endif
 
@@ -15549,6 +15647,7 @@ typedef struct gpn_work {
     gpn_bill bill;
 #endif
     bool ok;
+    bool ready; /* came with its result: nothing is sent */
 } gpn_work;
 
 typedef struct gpn_work_ops {
@@ -15632,7 +15731,8 @@ enum {
     GPN_DRIVERS_MAX = 64,
     GPN_DRIVER_SLOTS = 4,   /* fewer are not worth a thread */
     GPN_AUTO_BLOCKING = 16, /* the most threads, where a transport blocks */
-    GPN_GATE_PART = 8       /* of an item's own back-off, for all the others */
+    GPN_GATE_PART = 8,      /* of an item's own back-off, for all the others */
+    GPN_READY_MAX = 64 /* works in a row before sockets are looked at again */
 };
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
@@ -16692,6 +16792,7 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
     gpn_run *run = d->run;
     int64_t again = INT64_MAX;
     size_t i = 0;
+    int ready = 0;
     size_t quota = gpn_driver_quota(d);
     if (quota > d->used) {
         gpn_driver_resize(d, quota); /* or with fewer, where memory is short */
@@ -16708,6 +16809,13 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
         work = gpn_run_take(run, now, &again, &stop);
         if (work == NULL) {
             break;
+        }
+        if (work->ready) {
+            gpn_run_finish(run, work);
+            if (++ready == GPN_READY_MAX) {
+                return now;
+            }
+            continue;
         }
         if (gpn_driver_check(d, now, stop) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
@@ -17808,7 +17916,8 @@ struct gptner_client { /* the large members last: short offsets */
     bool official;  /* the server is OpenAI's own */
     bool no_memory; /* latched while the strings are copied */
     gpn_atomic has_learnt;
-    gptner_config cfg; /* its strings are in the arena */
+    gpn_atomic cache_failed; /* it was said that answers cannot be kept */
+    gptner_config cfg;       /* its strings are in the arena */
     gpn_arena arena;
     gptner_str path;       /* of the base URL, without '/' at its end */
     gptner_str query;      /* of the base URL and api_version, without '?' */
@@ -17855,6 +17964,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, tier),
     offsetof(gptner_config, limits_file),
     offsetof(gptner_config, prices_file),
+    offsetof(gptner_config, cache_dir),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -19226,6 +19336,24 @@ static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
     return gpn_options_check(&k->options, err);
 }
 
+/* The folder of the cache is there from the start: a wrong name shows now. */
+static gptner_status gpn_client_open_cache(const gptner_config *k,
+                                           gptner_error *err)
+{
+#ifdef GPTNER_NO_STORE
+    return k->cache_dir == NULL
+               ? GPTNER_OK
+               : gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "cache_dir: built without (GPTNER_NO_STORE)");
+#else
+    int oserr = 0;
+    return k->cache_dir == NULL || gpn_folder_make(k->cache_dir, &oserr)
+               ? GPTNER_OK
+               : gpn_file_fail(err, k->cache_dir,
+                               "the folder of the cache cannot be made", oserr);
+#endif
+}
+
 static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
                                      gptner_error *err)
 {
@@ -19260,6 +19388,9 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         gpn_log(&c->env, GPTNER_LOG_WARN,
                 "base_url: http:// sends the key to %s unencrypted",
                 c->home.url.host);
+    status = gpn_client_open_cache(&c->cfg, err);
+    if (status != GPTNER_OK)
+        return status;
     gpn_client_pool_config(&c->cfg, &pool);
     return gpn_pool_new(&c->env, &pool, &c->pool, err);
 }
@@ -21483,6 +21614,9 @@ typedef struct gpn_item {
     uint64_t line;         /* of the input; 0: not from a file */
     const char *bad;       /* why the line is no prompt; NULL: it is one */
     char spare_text[128];
+#ifndef GPTNER_NO_STORE
+    char key[65]; /* of the request; "": not kept */
+#endif
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
     /* texts follow */
@@ -21660,6 +21794,708 @@ static void gpn_load_set(gpn_load *load, const gptner_prompt *p,
     load->answer = w->completion_max;
 }
 
+/* Whether others may have this answer: also a refusal is one. */
+static bool gpn_result_shares(const gptner_result *r)
+{
+    return r->status == GPTNER_OK || r->status == GPTNER_ERR_REFUSED ||
+           r->status == GPTNER_ERR_FILTERED ||
+           r->status == GPTNER_ERR_TRUNCATED;
+}
+
+/* --- answers kept on disk ---
+ *
+ * A record is a line: 16 hex digits, a space, and a JSON object: the key of a
+ * request, and the reply as it came, from which the result is made again on
+ * the way of a live one. The digits are a hash of the object: a line that was
+ * torn is passed over. The key is the SHA-256 of all that makes an answer:
+ * server, account, headers, endpoint and body, but not the API key.
+ *
+ * The journal of a run has a head and records, each appended by one write
+ * before its result is delivered: a kill loses none. At the next start they
+ * are listed in a table of 16 bytes each, and read when their prompt turns up.
+ * One serves one prompt: that of its index, else another with the same
+ * request, as an input that was edited has it at another place.
+ *
+ * The cache has a file for each record, which appears whole. It is not synced:
+ * what a power cut spoils is no record any more, and replaced. */
+
+#ifdef GPTNER_NO_STORE
+
+typedef struct gpn_store {
+    bool on;
+} gpn_store;
+
+static gptner_status gpn_store_open(gpn_store *s, gptner_client *c,
+                                    const char *path, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(c);
+    return path == NULL ? GPTNER_OK
+                        : gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                                   "run: journal_path: built without "
+                                   "(GPTNER_NO_STORE)");
+}
+
+static gptner_status gpn_store_put(gpn_store *s, const gpn_item *it,
+                                   const gptner_result *r, gptner_str body,
+                                   int64_t now, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(it);
+    GPN_UNUSED(r);
+    GPN_UNUSED(body);
+    GPN_UNUSED(now);
+    GPN_UNUSED(err);
+    return GPTNER_OK;
+}
+
+static void gpn_store_saw(gpn_store *s, const gptner_result *r)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(r);
+}
+
+static gptner_status gpn_store_end(gpn_store *s, gptner_status status,
+                                   gptner_run_summary *sum, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(sum);
+    GPN_UNUSED(err);
+    return status;
+}
+
+#else
+
+#define GPN_JOURNAL_HEAD "gptner journal 1\n"
+
+enum {
+    GPN_KEY_TEXT = 64,       /* hex digits */
+    GPN_STORE_READ = 65536,  /* bytes of a journal read at once */
+    GPN_STORE_SYNC_MS = 2000 /* what a power cut may take */
+};
+
+/* Where a record is. Sorted by tag and the low bits of its index. */
+typedef struct gpn_spot {
+    uint64_t tag; /* hash of the key */
+    uint64_t at;  /* 1 bit: used; 19: of the index; 44: offset, or, if it is
+                     used, where to look for one that is not */
+} gpn_spot;
+
+#define GPN_SPOT_USED   (UINT64_C(1) << 63)
+#define GPN_SPOT_INDEX  UINT64_C(0x7ffff)
+#define GPN_SPOT_SHIFT  44
+#define GPN_SPOT_OFFSET ((UINT64_C(1) << GPN_SPOT_SHIFT) - 1)
+
+typedef struct gpn_store {
+    gptner_client *client;
+    bool on;                /* there is a journal, or a cache */
+    gpn_sha256_state start; /* of every key: server, account, headers */
+    gpn_buf piece;          /* a record that is read */
+    int64_t resumed;
+    int64_t cached;
+    int64_t open_ends; /* results that are no answers */
+    /* the journal; path NULL: none */
+    const char *path;
+    gpn_buf lock_path;
+    gpn_file lock;
+    gpn_file in;
+    gpn_spot *spots;
+    size_t n_spots;
+    size_t room; /* of spots */
+    uint64_t seed[2];
+    bool torn;      /* its last line has no end */
+    bool has_mutex; /* which guards all below */
+    gpn_mutex mutex;
+    gpn_file out;
+    int64_t synced_ms;
+    bool broken; /* a write or sync failed: nothing is added any more */
+} gpn_store;
+
+/* A record, as read. */
+typedef struct gpn_kept {
+    gptner_str key;
+    gptner_str request_id;
+    gptner_str cost;
+    gptner_str body;
+    int64_t index;
+    int64_t http_status;
+    int64_t attempts;
+    int64_t latency_ms;
+    int64_t total_ms;
+} gpn_kept;
+
+static const gpn_member gpn_kept_members[] = {
+    {"key", GPN_KIND_TEXT, offsetof(gpn_kept, key)},
+    {"request_id", GPN_KIND_TEXT, offsetof(gpn_kept, request_id)},
+    {"cost_usd", GPN_KIND_TEXT, offsetof(gpn_kept, cost)},
+    {"body", GPN_KIND_TEXT, offsetof(gpn_kept, body)},
+    {"index", GPN_KIND_COUNT, offsetof(gpn_kept, index)},
+    {"http_status", GPN_KIND_COUNT, offsetof(gpn_kept, http_status)},
+    {"attempts", GPN_KIND_COUNT, offsetof(gpn_kept, attempts)},
+    {"latency_ms", GPN_KIND_COUNT, offsetof(gpn_kept, latency_ms)},
+    {"total_ms", GPN_KIND_COUNT, offsetof(gpn_kept, total_ms)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static void gpn_kept_sum(gptner_str json, char out[17])
+{
+    static const uint64_t seed[2] = {0, 0};
+    uint64_t hash = gpn_sip(seed, json);
+    gpn_hex_write((const unsigned char *)&hash, sizeof hash, out);
+}
+
+/* Write a record as a line to out, which is empty. */
+static void gpn_kept_write(gpn_buf *out, const char *key,
+                           const gptner_result *r, gptner_str body)
+{
+    gptner_json_writer w;
+    char sum[17];
+    gpn_buf_add_s(out, "0123456789abcdef ");
+    gpn_json_writer_init(&w, out);
+    gptner_json_write_object(&w);
+    gptner_json_put_string(&w, "key", key); /* these two first */
+    gptner_json_put_uint64(&w, "index", r->index);
+    gptner_json_put_int64(&w, "http_status", r->http_status);
+    gptner_json_put_int64(&w, "attempts", r->attempts);
+    gptner_json_put_int64(&w, "latency_ms", r->latency_ms);
+    gptner_json_put_int64(&w, "total_ms", r->total_ms);
+    if (r->cost_usd >= 0.0)
+        gptner_json_put_double(&w, "cost_usd", r->cost_usd);
+    if (r->request_id.ptr != NULL)
+        gptner_json_put_str(&w, "request_id", r->request_id);
+    gptner_json_put_str(&w, "body", body);
+    gptner_json_write_end(&w);
+    gptner_json_writer_finish(&w, NULL);
+    if (out->status == GPTNER_OK) {
+        gpn_kept_sum(gpn_str(out->data + 17, out->len - 17), sum);
+        memcpy(out->data, sum, 16);
+    }
+    gpn_buf_add_c(out, '\n');
+}
+
+static bool gpn_kept_sound(gptner_str line)
+{
+    char sum[17];
+    if (line.len < 19 || line.ptr[16] != ' ')
+        return false;
+    gpn_kept_sum(gpn_str(line.ptr + 17, line.len - 17), sum);
+    return memcmp(sum, line.ptr, 16) == 0;
+}
+
+/* Take a line apart where it lies. false: it is no record. */
+static bool gpn_kept_read(char *line, size_t len, gpn_kept *k)
+{
+    gptner_json_reader r;
+    memset(k, 0, sizeof *k);
+    if (!gpn_kept_sound(gpn_str(line, len)))
+        return false;
+    gptner_json_reader_init_in_place(&r, line + 17, len - 17, NULL);
+    return gpn_read_object(NULL, &r, gpn_kept_members, k) &&
+           gptner_json_reader_finish(&r, NULL) == GPTNER_OK &&
+           k->key.len == GPN_KEY_TEXT && k->body.ptr != NULL;
+}
+
+/* The most that a record can take: a byte of the body becomes six. */
+static size_t gpn_kept_most(const gptner_client *c)
+{
+    size_t most = c->cfg.max_body_bytes;
+    return most < SIZE_MAX / 8 ? 6 * most + GPN_STORE_READ : SIZE_MAX / 2;
+}
+
+/* --- keys --- */
+
+static void gpn_key_add(gpn_sha256_state *sha, const char *text)
+{
+    if (text != NULL)
+        gpn_sha256_update(sha, text, strlen(text));
+    gpn_sha256_update(sha, "", 1); /* a NUL */
+}
+
+/* What all requests of a client have in common, secrets excepted. */
+static void gpn_key_begin(gpn_sha256_state *sha, const gptner_client *c)
+{
+    const gptner_config *cfg = &c->cfg;
+    size_t i;
+    gpn_sha256_init(sha);
+    gpn_key_add(sha, c->home.url.scheme);
+    gpn_key_add(sha, c->home.host);
+    gpn_key_add(sha, c->home.url.target);
+    gpn_key_add(sha, cfg->api_version);
+    gpn_key_add(sha, cfg->organization);
+    gpn_key_add(sha, cfg->project);
+    for (i = 0; i < cfg->n_headers; i++) {
+        const char *name = cfg->headers[i].name;
+        if (gpn_text_ends(name, "authorization") ||
+            gpn_text_ends(name, "key") || gpn_text_ends(name, "cookie"))
+            continue;
+        gpn_key_add(sha, name);
+        gpn_key_add(sha, cfg->headers[i].value);
+    }
+}
+
+/* The key of a request with this body, endpoint included. */
+static void gpn_key_write(const gpn_store *s, const gpn_buf *body, char *key)
+{
+    gpn_sha256_state sha = s->start;
+    unsigned char hash[32];
+    gpn_sha256_update(&sha, body->data, body->len);
+    gpn_sha256_final(&sha, hash);
+    gpn_hex_write(hash, sizeof hash, key);
+}
+
+/* --- the table of a journal --- */
+
+static uint64_t gpn_spot_index(const gpn_spot *p)
+{
+    return p->at >> GPN_SPOT_SHIFT & GPN_SPOT_INDEX;
+}
+
+static bool gpn_spot_before(const gpn_spot *a, const gpn_spot *b)
+{
+    return a->tag != b->tag ? a->tag < b->tag
+                            : gpn_spot_index(a) < gpn_spot_index(b);
+}
+
+/* Let the spot at i sink to its place in the heap of n. */
+static void gpn_spots_sink(gpn_spot *spots, size_t n, size_t i)
+{
+    gpn_spot top = spots[i];
+    size_t child = 2 * i + 1;
+    while (child < n) {
+        if (child + 1 < n && gpn_spot_before(&spots[child], &spots[child + 1]))
+            child++;
+        if (!gpn_spot_before(&top, &spots[child]))
+            break;
+        spots[i] = spots[child];
+        i = child;
+        child = 2 * i + 1;
+    }
+    spots[i] = top;
+}
+
+/* In place: the table of a long run is large. */
+static void gpn_spots_sort(gpn_spot *spots, size_t n)
+{
+    size_t i;
+    for (i = n / 2; i > 0; i--)
+        gpn_spots_sink(spots, n, i - 1);
+    for (i = n; i > 1; i--) {
+        gpn_spot last = spots[i - 1];
+        spots[i - 1] = spots[0];
+        spots[0] = last;
+        gpn_spots_sink(spots, i - 1, 0);
+    }
+}
+
+/* The first spot that is not before tag and index. */
+static size_t gpn_spots_find(const gpn_store *s, uint64_t tag, uint64_t index)
+{
+    gpn_spot wanted;
+    size_t low = 0;
+    size_t high = s->n_spots;
+    wanted.tag = tag;
+    wanted.at = index << GPN_SPOT_SHIFT;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (gpn_spot_before(&s->spots[mid], &wanted))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static bool gpn_spot_has(const gpn_store *s, size_t i, uint64_t tag)
+{
+    return i < s->n_spots && s->spots[i].tag == tag;
+}
+
+static bool gpn_spot_used(const gpn_store *s, size_t i)
+{
+    return (s->spots[i].at & GPN_SPOT_USED) != 0;
+}
+
+static void gpn_spot_lead(gpn_store *s, size_t i, size_t next)
+{
+    s->spots[i].at = (s->spots[i].at & ~GPN_SPOT_OFFSET) | GPN_SPOT_USED | next;
+}
+
+/* The first spot from i on that is not used, or is of another tag. The way is
+ * shorter the next time, however many equal requests there are. */
+static size_t gpn_spot_unused(gpn_store *s, size_t i, uint64_t tag)
+{
+    size_t from = i;
+    while (gpn_spot_has(s, i, tag) && gpn_spot_used(s, i))
+        i = (size_t)(s->spots[i].at & GPN_SPOT_OFFSET);
+    while (from < i) {
+        size_t next = (size_t)(s->spots[from].at & GPN_SPOT_OFFSET);
+        gpn_spot_lead(s, from, i);
+        from = next;
+    }
+    return i;
+}
+
+/* --- the journal --- */
+
+/* A line of the journal, at its offset: into the table, if it is a record. */
+static void gpn_journal_enter(gpn_store *s, gptner_str line, int64_t at)
+{
+    static const char before[] = "{\"key\":\"";
+    static const char behind[] = "\",\"index\":";
+    const char *key = line.ptr + 17 + sizeof before - 1;
+    const char *index = key + GPN_KEY_TEXT + sizeof behind - 1;
+    const char *end = line.ptr + line.len;
+    const char *p = index;
+    uint64_t number;
+    if (end <= index || s->n_spots == s->room || !gpn_kept_sound(line) ||
+        memcmp(line.ptr + 17, before, sizeof before - 1) != 0 ||
+        memcmp(key + GPN_KEY_TEXT, behind, sizeof behind - 1) != 0)
+        return;
+    while (p < end && *p >= '0' && *p <= '9')
+        p++;
+    if (!gpn_parse_u64(gpn_str(index, (size_t)(p - index)), &number) ||
+        (uint64_t)at > GPN_SPOT_OFFSET)
+        return;
+    s->spots[s->n_spots].tag = gpn_sip(s->seed, gpn_str(key, GPN_KEY_TEXT));
+    s->spots[s->n_spots].at =
+        (number & GPN_SPOT_INDEX) << GPN_SPOT_SHIFT | (uint64_t)at;
+    s->n_spots++;
+}
+
+static gptner_status gpn_journal_unread(const gpn_store *s, int oserr,
+                                        gptner_error *err)
+{
+    return s->piece.status != GPTNER_OK
+               ? gpn_no_memory(err, s->path)
+               : gpn_file_fail(err, s->path, "cannot be read", oserr);
+}
+
+/* Go through the lines: count them (in room), or enter them. What is longer
+ * than any record is passed over. */
+static gptner_status gpn_journal_scan(gpn_store *s, bool enter,
+                                      gptner_error *err)
+{
+    gpn_buf *b = &s->piece;
+    int64_t at = 0;  /* of b's first byte in the file */
+    size_t from = 0; /* in b: the line's begin */
+    bool skip = false;
+    gpn_buf_clear(b);
+    for (;;) {
+        const char *p, *lf;
+        int64_t got;
+        int oserr = 0;
+        gpn_buf_drop(b, from);
+        at += (int64_t)from;
+        from = 0;
+        if (b->len > gpn_kept_most(s->client)) {
+            skip = true;
+            at += (int64_t)b->len;
+            gpn_buf_clear(b);
+        }
+        if (!gpn_buf_reserve(b, GPN_STORE_READ))
+            return gpn_journal_unread(s, 0, err);
+        p = b->data + b->len;
+        got = gpn_file_read_at(&s->in, b->data + b->len, GPN_STORE_READ,
+                               at + (int64_t)b->len, &oserr);
+        if (got < 0)
+            return gpn_journal_unread(s, oserr, err);
+        if (got == 0)
+            break;
+        b->len += (size_t)got;
+        while ((lf = (const char *)memchr(
+                    p, '\n', (size_t)(b->data + b->len - p))) != NULL) {
+            const char *line = b->data + from;
+            if (enter && !skip)
+                gpn_journal_enter(s, gpn_str(line, (size_t)(lf - line)),
+                                  at + (int64_t)from);
+            s->room += !enter;
+            skip = false;
+            p = lf + 1;
+            from = (size_t)(p - b->data);
+        }
+    }
+    s->torn = b->len > 0 || skip;
+    return GPTNER_OK;
+}
+
+/* List what an earlier run left. */
+static gptner_status gpn_journal_load(gpn_store *s, gptner_error *err)
+{
+    const gpn_env *env = &s->client->env;
+    gptner_status status = gpn_journal_scan(s, false, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (s->room <= SIZE_MAX / sizeof *s->spots)
+        s->spots = (gpn_spot *)gpn_mem_alloc(env, s->room * sizeof *s->spots);
+    if (s->spots == NULL)
+        return gpn_no_memory(err, s->path);
+    s->seed[0] = gpn_random_u64(env);
+    s->seed[1] = gpn_random_u64(env);
+    status = gpn_journal_scan(s, true, err);
+    gpn_spots_sort(s->spots, s->n_spots);
+    return status;
+}
+
+/* Begin a journal, or read one. A file that is none is left as it is. */
+static gptner_status gpn_journal_begin_or_load(gpn_store *s, gptner_error *err)
+{
+    static const char head[] = GPN_JOURNAL_HEAD;
+    const size_t len = sizeof head - 1;
+    char found[sizeof head];
+    int64_t got = 0;
+    int oserr = 0;
+    gpn_whole w;
+    bool ok;
+    if (gpn_file_open_read(&s->in, &s->client->env, s->path, &oserr))
+        got = gpn_file_read_at(&s->in, found, len, 0, &oserr);
+    else if (oserr != GPN_E_ABSENT)
+        got = -1;
+    if (got < 0)
+        return gpn_journal_unread(s, oserr, err);
+    if ((size_t)got == len && memcmp(found, head, len) == 0)
+        return gpn_journal_load(s, err);
+    if (got > 0)
+        return gpn_fail(err, GPTNER_ERR_CHANGED,
+                        "%s: is not a journal of this version; name another "
+                        "file, or remove it",
+                        s->path);
+    gpn_file_close(&s->in, &oserr); /* is empty */
+    ok = gpn_whole_begin(&w, &s->client->env, s->path, &oserr);
+    if (ok) {
+        gpn_whole_write(&w, head, len, &oserr);
+        ok = gpn_whole_commit(&w, &oserr);
+    }
+    return ok ? GPTNER_OK
+              : gpn_file_fail(err, s->path, "cannot be written", oserr);
+}
+
+static gptner_status gpn_journal_lock(gpn_store *s, gptner_error *err)
+{
+    bool busy = false;
+    int oserr = 0;
+    gpn_buf_add_s(&s->lock_path, s->path);
+    gpn_buf_add(&s->lock_path, ".lock", 6);
+    if (s->lock_path.status != GPTNER_OK)
+        return gpn_no_memory(err, s->path);
+    if (gpn_lock_take(&s->lock, s->lock_path.data, &busy, &oserr))
+        return GPTNER_OK;
+    if (!busy)
+        return gpn_file_fail(err, s->lock_path.data, "cannot be locked", oserr);
+    return gpn_fail(err, GPTNER_ERR_BUSY,
+                    "%s: another run uses this journal; wait for it, or end it",
+                    s->path);
+}
+
+static gptner_status gpn_journal_open(gpn_store *s, gptner_error *err)
+{
+    gptner_status status;
+    int oserr = 0;
+    s->has_mutex = gpn_mutex_init(&s->mutex);
+    if (!s->has_mutex)
+        return gpn_fail(err, GPTNER_ERR_THREAD, "journal: no mutex");
+    status = gpn_journal_lock(s, err);
+    if (status == GPTNER_OK)
+        status = gpn_journal_begin_or_load(s, err);
+    if (status != GPTNER_OK)
+        return status;
+    s->synced_ms = gpn_clock_ms(&s->client->env);
+    if (!gpn_file_open(&s->out, s->path, GPN_FILE_APPEND, &oserr) ||
+        (s->torn && !gpn_file_write(&s->out, "\n", 1, &oserr)))
+        return gpn_file_fail(err, s->path, "cannot be written", oserr);
+    return GPTNER_OK;
+}
+
+/* Append a record, and sync those of the last seconds. After a failure nothing
+ * is added: the run is stopping. */
+static gptner_status gpn_journal_put(gpn_store *s, const gpn_buf *line,
+                                     int64_t now, gptner_error *err)
+{
+    bool sync = false;
+    bool ok = true;
+    int oserr = 0;
+    gpn_mutex_lock(&s->mutex);
+    if (s->broken) {
+        gpn_mutex_unlock(&s->mutex);
+        return GPTNER_OK;
+    }
+    ok = line->status == GPTNER_OK &&
+         gpn_file_write(&s->out, line->data, line->len, &oserr);
+    sync = ok && now - s->synced_ms >= GPN_STORE_SYNC_MS;
+    if (sync)
+        s->synced_ms = now;
+    s->broken = !ok;
+    gpn_mutex_unlock(&s->mutex);
+    if (sync && !gpn_file_sync(&s->out, &oserr)) {
+        ok = false;
+        gpn_mutex_lock(&s->mutex);
+        s->broken = true;
+        gpn_mutex_unlock(&s->mutex);
+    }
+    if (ok)
+        return GPTNER_OK;
+    return line->status != GPTNER_OK
+               ? gpn_no_memory(err, s->path)
+               : gpn_file_fail(err, s->path, "writing the journal failed",
+                               oserr);
+}
+
+/* --- the cache --- */
+
+/* DIR/ab/cd...json; *slash: behind ab. */
+static bool gpn_cache_path(const gpn_store *s, const char *key, gpn_buf *path,
+                           size_t *slash)
+{
+    gpn_buf_init(path, &s->client->env, 1 << 16);
+    gpn_buf_add_s(path, s->client->cfg.cache_dir);
+    gpn_buf_add_c(path, '/');
+    gpn_buf_add(path, key, 2);
+    *slash = path->len;
+    gpn_buf_add_c(path, '/');
+    gpn_buf_add_s(path, key + 2);
+    gpn_buf_add(path, ".json", 6);
+    return path->status == GPTNER_OK;
+}
+
+static bool gpn_cache_begin(gpn_whole *w, const gpn_env *env, gpn_buf *path,
+                            size_t slash, int *oserr)
+{
+    bool ok = gpn_whole_begin(w, env, path->data, oserr);
+    if (!ok) { /* it is the first of its folder */
+        path->data[slash] = '\0';
+        ok = gpn_folder_make(path->data, oserr);
+        path->data[slash] = '/';
+        ok = ok && gpn_whole_begin(w, env, path->data, oserr);
+    }
+    if (ok)
+        gpn_whole_hide(w);
+    return ok;
+}
+
+/* A failure costs money, but no answer: it is told once. */
+static void gpn_cache_put(gpn_store *s, const char *key, const gpn_buf *line)
+{
+    gptner_client *c = s->client;
+    int oserr = GPN_E_MEMORY;
+    char why[64];
+    gpn_whole w;
+    gpn_buf path;
+    size_t slash;
+    bool ok = gpn_cache_path(s, key, &path, &slash) &&
+              line->status == GPTNER_OK &&
+              gpn_cache_begin(&w, &c->env, &path, slash, &oserr);
+    if (ok) {
+        gpn_whole_write(&w, line->data, line->len, &oserr);
+        ok = gpn_whole_commit(&w, &oserr);
+    }
+    gpn_buf_deinit(&path);
+    if (!ok && gpn_atomic_get(&c->cache_failed) == 0) {
+        gpn_atomic_set(&c->cache_failed, 1);
+        gpn_log(&c->env, GPTNER_LOG_WARN,
+                "%s: answers cannot be kept: %s; going on without",
+                c->cfg.cache_dir, gpn_os_text(oserr, why, sizeof why));
+    }
+}
+
+/* The record of a key, in piece, without its line's end; 0: there is none. */
+static size_t gpn_cache_get(gpn_store *s, const char *key)
+{
+    gpn_buf *b = &s->piece;
+    gpn_buf path;
+    gpn_file file;
+    int64_t got = 0;
+    size_t slash;
+    int oserr;
+    gpn_buf_clear(b);
+    if (gpn_cache_path(s, key, &path, &slash) &&
+        gpn_file_open_read(&file, &s->client->env, path.data, &oserr)) {
+        int64_t size = gpn_file_size(&file);
+        if (size > 0 && (uint64_t)size <= gpn_kept_most(s->client) &&
+            gpn_buf_reserve(b, (size_t)size))
+            got = gpn_file_read_at(&file, b->data, (size_t)size, 0, &oserr);
+        gpn_file_close(&file, &oserr); /* was only read */
+    }
+    gpn_buf_deinit(&path);
+    return got > 0 && b->data[got - 1] == '\n' ? (size_t)got - 1 : 0;
+}
+
+/* --- both --- */
+
+/* gpn_store_end() follows in any case. */
+static gptner_status gpn_store_open(gpn_store *s, gptner_client *c,
+                                    const char *path, gptner_error *err)
+{
+    if (path == NULL && c->cfg.cache_dir == NULL)
+        return GPTNER_OK;
+    s->client = c;
+    s->on = true;
+    s->path = path;
+    gpn_buf_init(&s->piece, &c->env, SIZE_MAX / 2);
+    gpn_buf_init(&s->lock_path, &c->env, 1 << 16);
+    gpn_key_begin(&s->start, c);
+    return path != NULL ? gpn_journal_open(s, err) : GPTNER_OK;
+}
+
+/* An answer arrived: keep it, before it is delivered. */
+static gptner_status gpn_store_put(gpn_store *s, const gpn_item *it,
+                                   const gptner_result *r, gptner_str body,
+                                   int64_t now, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gpn_buf line;
+    if (it->key[0] == '\0' || !gpn_result_shares(r))
+        return GPTNER_OK;
+    gpn_buf_init(&line, &s->client->env, SIZE_MAX / 2);
+    if (body.ptr == NULL)
+        line.status = GPTNER_ERR_NO_MEMORY;
+    gpn_kept_write(&line, it->key, r, body);
+    if (s->path != NULL)
+        status = gpn_journal_put(s, &line, now, err);
+    if (s->client->cfg.cache_dir != NULL && r->status == GPTNER_OK)
+        gpn_cache_put(s, it->key, &line);
+    gpn_buf_deinit(&line);
+    return status;
+}
+
+/* A result is delivered. Serial. */
+static void gpn_store_saw(gpn_store *s, const gptner_result *r)
+{
+    s->open_ends += !gpn_result_shares(r);
+}
+
+/* The run ended with status, its results are where they belong. The journal
+ * goes when there is nothing left to do. */
+static gptner_status gpn_store_end(gpn_store *s, gptner_status status,
+                                   gptner_run_summary *sum, gptner_error *err)
+{
+    int oserr = 0;
+    if (!s->on)
+        return status;
+    if (sum != NULL) {
+        sum->resumed = s->resumed;
+        sum->cached = s->cached;
+    }
+    gpn_file_close(&s->in, &oserr); /* was only read */
+    if (s->out.is_open) {
+        bool keep = status != GPTNER_OK || s->open_ends > 0 || s->broken;
+        bool ok = !keep || gpn_file_sync(&s->out, &oserr);
+        ok = gpn_file_close(&s->out, &oserr) && ok;
+        if (!keep)
+            gpn_file_remove(s->path);
+        else if (!ok && status == GPTNER_OK)
+            status = gpn_file_fail(err, s->path, "writing the journal failed",
+                                   oserr);
+    }
+    if (s->lock_path.data != NULL)
+        gpn_lock_give(&s->lock, s->lock_path.data);
+    if (s->has_mutex)
+        gpn_mutex_deinit(&s->mutex);
+    gpn_mem_free(&s->client->env, s->spots);
+    gpn_buf_deinit(&s->piece);
+    gpn_buf_deinit(&s->lock_path);
+    return status;
+}
+
+#endif
+
 /* --- a task: prompts from a source, results to their places --- */
 
 typedef struct gpn_out {
@@ -21729,7 +22565,8 @@ typedef struct gpn_task { /* what is used most is within a short offset */
     int64_t shared; /* followers read */
     int64_t shared_ok;
     int64_t shared_failed;
-    gpn_buf body;
+    gpn_buf body; /* of the item being read; its endpoint behind it */
+    gpn_store store;
     gpn_out out;
     gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
@@ -21990,7 +22827,8 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_class cls;
     char *raw = NULL;
     size_t raw_len = reply->body_len;
-    if ((t->keep_raw || t->client->cfg.keep_raw) && raw_len > 0) {
+    bool keep_raw = t->keep_raw || t->client->cfg.keep_raw;
+    if ((keep_raw || t->store.on) && raw_len > 0) {
         raw = gpn_str_dup(env, gpn_str(reply->body, raw_len));
         if (raw != NULL && reply->http_status / 100 != 2)
             gpn_secret_mask(t->client, raw, raw_len);
@@ -22005,7 +22843,8 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     view->http_status = reply->http_status;
     if (reply->http_status != 0)
         view->request_id = gpn_http_find(reply->http, "x-request-id");
-    view->raw = gpn_str(raw, raw != NULL ? raw_len : 0);
+    if (keep_raw)
+        view->raw = gpn_str(raw, raw != NULL ? raw_len : 0);
     if (cls != GPN_CLASS_OK)
         gpn_result_fail(view, err);
     if (!gpn_item_keep(env, it, view)) {
@@ -22018,6 +22857,9 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
         view->usage.prompt_tokens > 0 ? view->usage.prompt_tokens : 0;
     work->completion_tokens =
         view->usage.completion_tokens > 0 ? view->usage.completion_tokens : 0;
+    if (t->store.on && gpn_store_put(&t->store, it, view, gpn_str(raw, raw_len),
+                                     reply->now_ms, err) != GPTNER_OK)
+        cls = GPN_CLASS_FATAL; /* it counts, but nothing more is sent */
     gpn_fields_deinit(&f);
     gpn_mem_free(env, raw);
     return cls;
@@ -22052,6 +22894,162 @@ static bool gpn_item_load(void *ctx, gpn_work *work, gpn_load *load)
     gpn_load_set(load, &it->prompt, it->options, gpn_item_weigh(t->client, it));
     return true;
 }
+
+/* --- answers taken from disk --- */
+
+#ifdef GPTNER_NO_STORE
+
+static void gpn_task_recall(gpn_task *t, gpn_item *it)
+{
+    GPN_UNUSED(t);
+    GPN_UNUSED(it);
+}
+
+#else
+
+/* Give the item the result that a reply made, once; body is mutable, with a
+ * byte behind it. false: that was no answer. */
+static bool gpn_item_recall(gpn_task *t, gpn_item *it, const gpn_kept *k,
+                            char *body, bool cached)
+{
+    const gpn_env *env = &t->client->env;
+    bool keep_raw = t->keep_raw || t->client->cfg.keep_raw;
+    char *raw = keep_raw ? gpn_str_dup(env, k->body) : NULL;
+    gptner_error err = GPN_ZERO;
+    gpn_reply reply;
+    gpn_http http;
+    gpn_fields f;
+    gptner_result *view = &f.r;
+    int64_t delay = -1;
+    gpn_class cls;
+    bool ok;
+    memset(&reply, 0, sizeof reply);
+    memset(&http, 0, sizeof http); /* no fields */
+    reply.http = &http;
+    reply.http_status = (int)k->http_status;
+    reply.body = body;
+    reply.body_len = k->body.len;
+    body[k->body.len] = '\0';
+    gpn_fields_init(&f, env, body);
+    cls = gpn_item_decide(t, it, &reply, &f, &delay, &err);
+    if (cls != GPN_CLASS_OK)
+        gpn_result_fail(view, &err);
+    ok = cached ? view->status == GPTNER_OK : gpn_result_shares(view);
+    if (ok) {
+        gpn_item_describe(it, 0, view);
+        view->choices = f.choices;
+        view->n_choices = f.n_choices;
+        view->http_status = reply.http_status;
+        view->request_id = k->request_id;
+        view->raw = gpn_str(raw, raw != NULL ? k->body.len : 0);
+        view->cached = cached;
+        view->resumed = !cached;
+        view->cost_usd = 0.0;
+        if (!cached) {
+            view->attempts = (int)k->attempts;
+            view->latency_ms = k->latency_ms;
+            view->total_ms = k->total_ms;
+            if (!gpn_parse_double(k->cost, &view->cost_usd))
+                view->cost_usd = -1.0;
+        }
+        it->work.ok = gpn_item_keep(env, it, view) && view->status == GPTNER_OK;
+        it->work.ready = true;
+        *(cached ? &t->store.cached : &t->store.resumed) += 1;
+    }
+    gpn_fields_deinit(&f);
+    gpn_mem_free(env, raw);
+    return ok;
+}
+
+/* Read the record of a spot. *len 0: it is not there any more. */
+static gptner_status gpn_spot_read(gpn_store *s, size_t i, size_t *len,
+                                   gptner_error *err)
+{
+    gpn_buf *b = &s->piece;
+    int64_t at = (int64_t)(s->spots[i].at & GPN_SPOT_OFFSET);
+    size_t part = 4096;
+    *len = 0;
+    gpn_buf_clear(b);
+    for (;;) {
+        const char *lf;
+        int64_t got;
+        int oserr = 0;
+        if (!gpn_buf_reserve(b, part))
+            return gpn_journal_unread(s, 0, err);
+        got = gpn_file_read_at(&s->in, b->data + b->len, part,
+                               at + (int64_t)b->len, &oserr);
+        if (got < 0)
+            return gpn_journal_unread(s, oserr, err);
+        lf = (const char *)memchr(b->data + b->len, '\n', (size_t)got);
+        b->len += (size_t)got;
+        if (lf != NULL)
+            *len = (size_t)(lf - b->data);
+        if (lf != NULL || (size_t)got < part)
+            return GPTNER_OK;
+        part = b->len;
+    }
+}
+
+/* Take the record of a spot for the item. An answer that is there, but cannot
+ * be read now, is not paid for again: the item fails. */
+static bool gpn_spot_recall(gpn_task *t, gpn_item *it, size_t i, bool exact)
+{
+    gpn_store *s = &t->store;
+    gptner_error err;
+    gpn_kept k;
+    size_t len;
+    char *data;
+    if (gpn_spot_read(s, i, &len, &err) != GPTNER_OK) {
+        gpn_item_settle(t, &it->work, &err);
+        it->work.ready = true;
+        return true;
+    }
+    data = s->piece.data;
+    if (!gpn_kept_read(data, len, &k) || !gpn_str_eq_c(k.key, it->key) ||
+        (exact && (uint64_t)k.index != it->index))
+        return false;
+    gpn_spot_lead(s, i, i + 1);
+    return gpn_item_recall(t, it, &k, data + (k.body.ptr - data), false);
+}
+
+static bool gpn_journal_recall(gpn_task *t, gpn_item *it)
+{
+    gpn_store *s = &t->store;
+    uint64_t tag = gpn_sip(s->seed, gpn_str(it->key, GPN_KEY_TEXT));
+    uint64_t index = it->index & GPN_SPOT_INDEX;
+    size_t i = gpn_spots_find(s, tag, index);
+    for (; gpn_spot_has(s, i, tag) && gpn_spot_index(&s->spots[i]) == index;
+         i++)
+        if (!gpn_spot_used(s, i) && gpn_spot_recall(t, it, i, true))
+            return true;
+    i = gpn_spot_unused(s, gpn_spots_find(s, tag, 0), tag);
+    while (gpn_spot_has(s, i, tag)) {
+        if (gpn_spot_recall(t, it, i, false))
+            return true;
+        i = gpn_spot_unused(s, i + 1, tag);
+    }
+    return false;
+}
+
+/* An item was read, its body is in t->body: is its answer there? */
+static void gpn_task_recall(gpn_task *t, gpn_item *it)
+{
+    gpn_store *s = &t->store;
+    gpn_kept k;
+    size_t len;
+    char *data;
+    gpn_key_write(s, &t->body, it->key);
+    if (s->n_spots > 0 && gpn_journal_recall(t, it))
+        return;
+    if (t->client->cfg.cache_dir == NULL)
+        return;
+    len = gpn_cache_get(s, it->key);
+    data = s->piece.data;
+    if (len > 0 && gpn_kept_read(data, len, &k) && gpn_str_eq_c(k.key, it->key))
+        gpn_item_recall(t, it, &k, data + (k.body.ptr - data), true);
+}
+
+#endif
 
 /* --- sources --- */
 
@@ -22343,6 +23341,8 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
         gptner_json_put_string(&w, "message", r->message);
     if (r->shared)
         gptner_json_put_bool(&w, "shared", true);
+    if (r->cached)
+        gptner_json_put_bool(&w, "cached", true);
     gpn_out_put(&w, gpn_out_members, r);
     gptner_json_write_end(&w);
     gptner_json_writer_finish(&w, NULL);
@@ -22399,6 +23399,7 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 {
     const gptner_run_config *cfg = t->cfg;
     t->delivered++;
+    gpn_store_saw(&t->store, r);
     if (cfg == NULL)
         return true;
     if (t->out.open && t->failure.status == GPTNER_OK) {
@@ -22455,25 +23456,14 @@ static gpn_twin *gpn_twin_find_locked(gpn_task *t, const uint64_t key[2],
     return place;
 }
 
-/* Is the item's request the same as an earlier one's? Then it waits in the
- * queue of followers, and true is returned. */
+/* Is the item's request, in t->body, the same as an earlier one's? Then it
+ * waits in the queue of followers, and true is returned. */
 static bool gpn_task_follow(gpn_task *t, gpn_item *it)
 {
     uint64_t key[2];
-    gptner_str body;
+    gptner_str body = gpn_str(t->body.data, t->body.len);
     gpn_twin *twin;
     bool follows = false;
-    gpn_ask ask;
-    if (it->bad != NULL)
-        return false;
-    gpn_item_ask(t, it, &ask);
-    gpn_buf_clear(&t->body);
-    if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
-        return false; /* its own request fails the same way, and says why */
-    gpn_buf_add_c(&t->body, (char)ask.endpoint);
-    if (t->body.status != GPTNER_OK)
-        return false; /* it is sent, though it may be a twin */
-    body = gpn_str(t->body.data, t->body.len);
     key[0] = gpn_sip(t->seed, body);
     key[1] = gpn_sip(t->seed + 2, body);
     gpn_mutex_lock(&t->lock);
@@ -22495,14 +23485,6 @@ static bool gpn_task_follow(gpn_task *t, gpn_item *it)
     }
     gpn_mutex_unlock(&t->lock);
     return follows;
-}
-
-/* Whether followers may have this answer: also a refusal is one. */
-static bool gpn_result_shares(const gptner_result *r)
-{
-    return r->status == GPTNER_OK || r->status == GPTNER_ERR_REFUSED ||
-           r->status == GPTNER_ERR_FILTERED ||
-           r->status == GPTNER_ERR_TRUNCATED;
 }
 
 /* A result was shown: it goes to its twin, to the array, or away. */
@@ -22612,7 +23594,6 @@ static gptner_status gpn_task_open_twins(gpn_task *t, gptner_error *err)
                                           : 16384;
     while (n < GPN_TWINS_MAX && (int64_t)n < total)
         n *= 2;
-    gpn_buf_init(&t->body, &t->client->env, SIZE_MAX / 2);
     t->twins =
         (gpn_twin *)gpn_mem_zalloc(&t->client->env, n * sizeof *t->twins);
     t->n_twins = n;
@@ -22631,10 +23612,37 @@ static void gpn_task_close_twins(gpn_task *t)
     for (i = 0; i < t->n_twins; i++)
         gpn_twin_drop(t, &t->twins[i]);
     gpn_mem_free(&t->client->env, t->twins);
-    gpn_buf_deinit(&t->body);
 }
 
 /* --- what the pool asks --- */
+
+/* Write the item's request to t->body, its endpoint behind it. false: it is
+ * not compared with others; its own request fails the same way, or is sent. */
+static bool gpn_task_compose(gpn_task *t, gpn_item *it)
+{
+    gpn_ask ask;
+    if (it->bad != NULL)
+        return false;
+    gpn_item_ask(t, it, &ask);
+    gpn_buf_clear(&t->body);
+    if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
+        return false;
+    it->endpoint = ask.endpoint;
+    gpn_buf_add_c(&t->body, (char)ask.endpoint);
+    return t->body.status == GPTNER_OK;
+}
+
+/* true: the item waits for the answer to another. */
+static bool gpn_task_compare(gpn_task *t, gpn_item *it)
+{
+    if (!gpn_task_compose(t, it))
+        return false;
+    if (t->twins != NULL && gpn_task_follow(t, it))
+        return true;
+    if (t->store.on)
+        gpn_task_recall(t, it);
+    return false;
+}
 
 static int gpn_task_next(void *ctx, gpn_work **work, gptner_error *err)
 {
@@ -22643,7 +23651,8 @@ static int gpn_task_next(void *ctx, gpn_work **work, gptner_error *err)
     int got;
     do {
         got = gpn_task_read(t, &it, err);
-    } while (got > 0 && t->twins != NULL && gpn_task_follow(t, it));
+    } while (got > 0 && (t->twins != NULL || t->store.on) &&
+             gpn_task_compare(t, it));
     if (got > 0)
         *work = &it->work;
     return got;
@@ -22719,8 +23728,13 @@ static gptner_status gpn_task_single(gptner_client *client,
     t.client = client;
     t.one = prompt;
     t.live = live;
+    gpn_buf_init(&t.body, &client->env, SIZE_MAX / 2);
+    if (live == NULL)
+        gpn_store_open(&t.store, client, NULL, NULL); /* cannot fail */
     status = gpn_run_single(
         client, live != NULL ? &gpn_live_ops : &gpn_task_ops, &t, 0, &why);
+    gpn_store_end(&t.store, GPTNER_OK, NULL, NULL);
+    gpn_buf_deinit(&t.body);
     if (t.single == NULL) { /* nothing was begun */
         gptner_result view;
         gpn_result_blank(&view);
@@ -22807,6 +23821,11 @@ static gptner_status gpn_budget_check(const gptner_client *c, double usd,
 #endif
 }
 
+static bool gpn_path_same(const char *a, const char *b)
+{
+    return a != NULL && b != NULL && strcmp(a, b) == 0;
+}
+
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
@@ -22818,6 +23837,9 @@ static gptner_status gpn_task_check(const gptner_run_config *cfg,
         return gpn_refuse(err,
                           "run: as_completed needs an output_path that ends in "
                           ".jsonl, for lines of text have no index");
+    if (gpn_path_same(cfg->journal_path, cfg->output_path) ||
+        gpn_path_same(cfg->journal_path, cfg->input_path))
+        return gpn_refuse(err, "run: journal_path: is the input or the output");
     return GPTNER_OK;
 }
 
@@ -22825,8 +23847,12 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
 {
     const gptner_run_config *cfg = t->cfg;
     const gpn_env *env = &t->client->env;
-    gptner_status status = GPTNER_OK;
+    gptner_status status;
     int oserr = 0;
+    gpn_buf_init(&t->body, env, SIZE_MAX / 2);
+    status = gpn_store_open(&t->store, t->client, cfg->journal_path, err);
+    if (status != GPTNER_OK)
+        return status;
     if (cfg->prompts == NULL && cfg->texts == NULL && cfg->input_path != NULL) {
         t->jsonl = gpn_path_is_jsonl(cfg->input_path);
         if (strcmp(cfg->input_path, "-") == 0)
@@ -22855,6 +23881,7 @@ static GPN_NOINLINE void gpn_task_close(gpn_task *t)
     if (t->input.is_open)
         gpn_file_close(&t->input, &oserr); /* was only read */
     gpn_buf_deinit(&t->lines);
+    gpn_buf_deinit(&t->body);
     gpn_mutex_deinit(&t->lock);
 }
 
@@ -22994,6 +24021,7 @@ static gptner_status gpn_run_prompts(gptner_client *client,
     } else {
         gpn_out_close(&t.out, false);
     }
+    status = gpn_store_end(&t.store, status, summary, err);
     gpn_task_close(&t);
     return status;
 }
@@ -28496,14 +29524,6 @@ static const gpn_member gpn_record_members[] = {
 
 /* The first of the members that are of sum. */
 #define GPN_RECORD_SUM 18
-
-/* Two digits for each of n bytes, and a NUL. */
-static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
-{
-    size_t i;
-    for (i = 0; i < n; i++)
-        gpn_format(out + 2 * i, 3, "%02x", (unsigned)bytes[i]);
-}
 
 /* The checksum of a record that follows the one with the checksum before. */
 static void gpn_journal_sum(const char *before, gptner_str json, char out[17])
