@@ -263,7 +263,7 @@ static bool work_deliver(void *ctx, gpn_work *work)
 
 static const gpn_work_ops work_ops = {work_next,    work_build, NULL,
                                       NULL,         work_judge, work_settle,
-                                      work_deliver, NULL};
+                                      work_deliver, NULL,       NULL};
 
 /* ---- virtual time -------------------------------------------------------- */
 
