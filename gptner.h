@@ -29468,9 +29468,9 @@ static int64_t gpn_planner_expect(const gpn_planner *pl, const gpn_item *it,
         if (pl->answers.n < 1.0 && w->counted > 0) /* see the interface */
             ratio = (double)w->prompt / (double)w->counted * 4.0 / 3.0;
         basis = gpn_fit_at(&pl->answers, basis * ratio) + 0.5;
-        answer = basis < 0.0            ? 0
-                 : basis > GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
-                                        : (int64_t)basis;
+        answer = basis < 0.0                    ? 0
+                 : basis > (double)GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
+                                                : (int64_t)basis;
     }
     return w->completion_max >= 0 && answer > w->completion_max
                ? w->completion_max
@@ -29826,7 +29826,8 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    gpn_plan_dollars(two, plan->batch_usd),
                    gpn_plan_dollars(three, plan->parallel_usd));
     } else if (plan->waves > 1 && plan->parallel_ms < plan->batch_ms / 2 &&
-               (plan->waves > GPN_PLAN_TURNS || saves < GPN_PLAN_SAVING)) {
+               (plan->waves > GPN_PLAN_TURNS ||
+                saves < (double)GPN_PLAN_SAVING)) {
         batch = false;
         gpn_format(
             plan->why, sizeof plan->why,
@@ -29842,7 +29843,7 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    "%lld requests are 10,000 or more, and a batch costs half: "
                    "%s less",
                    (long long)plan->requests, three);
-    } else if (saves >= GPN_PLAN_SAVING) {
+    } else if (saves >= (double)GPN_PLAN_SAVING) {
         gpn_format(plan->why, sizeof plan->why,
                    "a batch costs half: %s less, for an answer within a day",
                    three);
