@@ -178,6 +178,15 @@ COSTS AND BUDGETS
   priority and regional processing, fine-tuned models without a row of their
   own, tools that are billed by use, and the requests in flight at a crash.
 
+ANSWERS KEPT ON DISK
+
+- gptner_run() with journal_path may be killed at any instant. Called again with
+  the same prompts and options it sends only what is missing or failed. At most
+  the requests in flight at that moment are paid again; after a power cut also
+  those answered in the last two seconds. The answers are written out in plain.
+- cache_dir keeps whole answers for later runs: the same request costs nothing
+  again, also at a temperature where the server would answer otherwise.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -414,14 +423,14 @@ GPTNER_API gptner_str gptner_str_from(const char *text);
 /* How many tokens a text has, about, in the vocabulary o200k (GPT-4o and
  * later), without a vocabulary: the text is cut as that tokenizer cuts it, and
  * the pieces are priced by their letters and length. Measured on 232 texts of
- * 30 to 300 tokens (tests/data/tokens.tsv), the mean error of a text of 50 and
+ * 36 to 244 tokens (tests/data/tokens.tsv), the mean error of a text of 50 and
  * more, and the error of all texts of a kind together:
- *     English 2.4% and +1%      Chinese 7.7% and +4%    German 4.8% and -2%
- *     C 2.3% and +2%            Thai 6.8% and 0%        French 2.8% and -1%
- *     Python 3.2% and +2%       Japanese 7.5% and -1%   Spanish 3.3% and -1%
- *     JSON 6.6% and +5%         Korean 8.0% and -1%     Russian 8.2% and +4%
- *     mixed, tables 3.6%, 0%    Hindi 8.1% and -3%      Arabic 4.6% and +1%
- *     NER prompts 5.7%, -4%
+ *     English 2.3% and +1%      Chinese 7.7% and +4%    German 5.1% and -2%
+ *     C 2.2% and +2%            Thai 6.8% and 0%        French 3.5% and -2%
+ *     Python 3.2% and +2%       Japanese 7.3% and -1%   Spanish 3.8% and -1%
+ *     JSON 6.4% and +5%         Korean 8.0% and -1%     Russian 8.2% and +4%
+ *     mixed, tables 3.6%, 0%    Hindi 8.4% and -2%      Arabic 4.6% and +1%
+ *     NER prompts 5.5%, -4%
  * The errors of single texts cancel out; one of 50 tokens may be off by 40%
  * (Chinese). Languages that had little or no part in the fit come out too low:
  * Italian, Swedish and Finnish by about 10%, Serbian, Bulgarian and Marathi by
@@ -935,7 +944,11 @@ typedef struct gptner_price {
 typedef int64_t (*gptner_count_fn)(gptner_str text, const char *model,
                                    void *user);
 
-/* For max_workers: as many as latency and limits need, found while running. */
+/* For max_workers: as many as latency and limits need, found while running: 8
+ * at first, more while that brings answers sooner, fewer when the server is
+ * overloaded; at most 256, or half of the files that the process may have open.
+ * With a transport of the user's, which takes a thread a request: at most 16.
+ */
 #define GPTNER_WORKERS_AUTO (-1)
 
 /* All zero is the recommended set-up. Everything is copied by
@@ -1012,12 +1025,19 @@ typedef struct gptner_config {
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
-    /* Before the table of prices; JSON, dollars a million tokens, all but model
-     * and input may be left out: {"as_of":"2026-11-24","prices":[{"model":
+    /* Before the table of prices; JSON, dollars a million tokens, where the
+     * last two and cached may be left out:
+     * {"as_of":"2026-11-24","prices":[{"model":
      * "gpt-4o-mini","input":0.15,"cached":0.075,"output":0.6,
      * "batch_factor":0.5,"long_context":false}]} */
     const char *prices_file;
-    /* answers kept on disk: the same request is not sent again; NULL: none */
+    /* A folder (made, if its parent is there) where the answers of gptner_ask,
+     * _chat and _run are kept, so that the same request is not sent again: one
+     * to the same server, account, headers and endpoint, with the same body,
+     * whatever the key. Only whole answers (GPTNER_OK) enter it, streams and
+     * embeddings do not. Several processes may use it; remove it to empty it,
+     * it is not bounded. It holds answers, readable by this user alone. NULL:
+     * none. */
     const char *cache_dir;
     /* parts that the user supplies */
     gptner_count_fn count_fn; /* NULL: gptner_tokens_estimate() */
@@ -1043,8 +1063,8 @@ typedef struct gptner_client gptner_client;
  * gptner_client_free(). On failure *out is NULL and err, if given, holds the
  * reason: GPTNER_ERR_CONFIG for a setting that is wrong (no key, a URL that is
  * none, a header with a line break, options that are not JSON, a line of a
- * prices_file), GPTNER_ERR_FILE for a file that cannot be read, or
- * GPTNER_ERR_NO_MEMORY. Any thread. */
+ * prices_file), GPTNER_ERR_FILE for a file that cannot be read or a cache_dir
+ * that cannot be made, or GPTNER_ERR_NO_MEMORY. Any thread. */
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
                                            gptner_client **out,
                                            gptner_error *err);
@@ -1223,7 +1243,8 @@ typedef struct gptner_progress {
     int64_t failed;
     int64_t retries;
     int64_t in_flight;
-    int64_t waiting; /* for a retry or for the server's pause */
+    int64_t waiting; /* for a retry, for the server's pause, or for the limits
+                        of the account */
     int64_t prompt_tokens;
     int64_t completion_tokens;
     int64_t elapsed_ms;
@@ -1302,9 +1323,17 @@ typedef struct gptner_run_config {
      * client's options lack them the run is refused (GPTNER_ERR_CONFIG), and a
      * prompt that does by options or a body of its own is not sent. */
     double max_cost_usd;
-    /* A journal of the answers: a run that was killed, called again with the
-     * same prompts and options, sends only what is missing or failed. It is
-     * removed when every prompt has its answer. NULL: none. */
+    /* A journal of the answers, NULL: none. A run that was killed, called again
+     * with the same prompts and options, sends only what is missing or failed:
+     * at most the requests in flight at the time are paid again (and after a
+     * power cut those of the last two seconds). Answers belong to the text of
+     * their request, so prompts may be added, changed or moved in between;
+     * refused, filtered and truncated ones are answers, too. It is removed
+     * when every prompt has its answer and the output is there; one that is
+     * left makes the next run take the answers from it. Beside it stands
+     * journal_path.lock: GPTNER_ERR_BUSY, if another run uses it. If it
+     * cannot be written any more (a full disk), nothing more is sent:
+     * GPTNER_ERR_FILE. Costs 16 bytes a record that is there at the start. */
     const char *journal_path;
     gptner_progress_fn progress_fn;
     void *progress_user;
@@ -1528,7 +1557,7 @@ typedef struct gptner_batch_file {
     /* Of the prompts: bytes of the bodies / 3, rounded up. Meant to be too
      * many, for the server refuses a batch beyond its limit: about 1.3 times
      * the tokens in code, 2 in English, 1.5 in Chinese, 2.5 in Thai; less than
-     * the tokens only in dense data (0.8 for rows of numbers). */
+     * the tokens only in dense data (0.8 for hashes, 0.9 for numbers). */
     int64_t tokens;
 } gptner_batch_file;
 
@@ -2018,6 +2047,11 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 #define GPN_SMALL
 #endif
 
+/* Batches and kept answers share the means to be durable. */
+#if !defined(GPTNER_NO_BATCH) || !defined(GPTNER_NO_STORE)
+#define GPN_DURABLE
+#endif
+
 /* Checks our own invariants only: never arguments, memory or input. */
 #ifndef GPTNER_ASSERT
 #define GPTNER_ASSERT(condition) ((void)0)
@@ -2132,6 +2166,7 @@ GPTNER_API const char *gptner_status_name(gptner_status status)
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -2688,6 +2723,19 @@ static int gpn_cpu_count(void)
     }
 #endif
     return n > 0 ? n : 1;
+}
+
+/* How many files and sockets this process may have open at a time. */
+static int gpn_open_max(void)
+{
+#ifndef _WIN32
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 100000) {
+        return (int)limit.rlim_cur;
+    }
+#endif
+    return 100000;
 }
 
 /* ---- error texts ---- */
@@ -3637,8 +3685,9 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
                                 reads                     ? GENERIC_READ
                                 : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
                                                           : GENERIC_WRITE,
-                                FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how,
-                                FILE_ATTRIBUTE_NORMAL, NULL);
+                                FILE_SHARE_READ | FILE_SHARE_DELETE |
+                                    (reads ? FILE_SHARE_WRITE : 0),
+                                NULL, how, FILE_ATTRIBUTE_NORMAL, NULL);
         f->is_open = f->handle != INVALID_HANDLE_VALUE;
     }
 #else
@@ -3723,7 +3772,7 @@ static int64_t gpn_file_read(gpn_file *f, char *data, size_t cap, int *oserr)
     return -1;
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* Reads from any place of a file that is no pipe, until cap bytes are there or
  * the file ends. The number of bytes read, -1: failed. Do not mix with
  * gpn_file_read(): on Windows this moves its place. */
@@ -3925,7 +3974,7 @@ static void gpn_file_remove(const char *path)
 #endif
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* A file that one process at a time can hold, made if it is not there. false
  * with *busy: another has it. It ends with the process that holds it; a file
  * that was removed meanwhile holds nobody off, so its name is looked at. */
@@ -4005,7 +4054,8 @@ typedef struct gpn_whole {
     char *part; /* what is written to, renamed to path; NULL: path itself */
     char *buffer;
     size_t len;
-    int oserr; /* the first failure */
+    int oserr;  /* the first failure */
+    bool hasty; /* not synced: it may be torn, or gone, after a power cut */
 } gpn_whole;
 
 /* What stands at path decides how it is replaced: a symbolic link's target is
@@ -4280,7 +4330,8 @@ static bool gpn_whole_finish(gpn_whole *w)
 {
     return w->oserr == 0 &&
            (!w->file.is_open ||
-            (gpn_whole_flush(w) && gpn_file_sync(&w->file, &w->oserr) &&
+            (gpn_whole_flush(w) &&
+             (w->hasty || gpn_file_sync(&w->file, &w->oserr)) &&
              gpn_file_close(&w->file, &w->oserr)));
 }
 
@@ -4316,13 +4367,65 @@ static bool gpn_whole_commit(gpn_whole *w, int *oserr)
             int ignored; /* the file is in its place */
 
             w->part = NULL;
-            gpn_folder_flush(w->path, &ignored);
+            if (!w->hasty) {
+                gpn_folder_flush(w->path, &ignored);
+            }
         }
     }
     *oserr = w->oserr;
     gpn_whole_abort(w);
     return ok;
 }
+
+#ifndef GPTNER_NO_STORE
+/* Begun for the eyes of this user alone, and in haste: it holds nothing yet. */
+static void gpn_whole_hide(gpn_whole *w)
+{
+    w->hasty = true;
+#ifndef _WIN32
+    if (w->part != NULL && fchmod(w->file.fd, 0600) != 0) {
+        w->oserr = errno;
+    }
+#endif
+}
+
+/* A folder that this user alone may enter, unless it is there already. */
+static bool gpn_folder_make(const char *path, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+#ifdef _WIN32
+    {
+        WCHAR wide[GPN_PATH_MAX];
+        DWORD kind;
+
+        if (!gpn_path_wide(path, wide)) {
+            *oserr = GPN_E_NAME;
+            return false;
+        }
+        if (CreateDirectoryW(wide, NULL)) {
+            return true;
+        }
+        *oserr = gpn_file_error();
+        kind = GetFileAttributesW(wide);
+        return kind != INVALID_FILE_ATTRIBUTES &&
+               (kind & FILE_ATTRIBUTE_DIRECTORY) != 0;
+    }
+#else
+    {
+        struct stat st;
+
+        if (mkdir(path, 0700) == 0) {
+            return true;
+        }
+        *oserr = errno;
+        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    }
+#endif
+}
+#endif
 
 /* ---- process ---- */
 
@@ -5874,37 +5977,37 @@ enum {
  * token: '1' is 0. */
 /* clang-format off */
 static const char gpn_tok_pairs[][28] = {
-    "=54):<+9<87)3.I1J,/'>:;/&=B",
-    "9BB</IB@@0H$@@:NU/189D6H1SH",
-    ";H@B,LJ0=B1-H.9BV-@';HHX1BK",
-    "HQM7:QENL=I@9JIGLA:HLSCD<NW",
-    "<E:0=69CKGF6=6G<G427KC::9IQ",
-    "<FK=561N@[B4@3:RU1E)EZKF2JJ",
-    "IMVL5GA8H[J5D9AS[6=<FGTP;BT",
-    "@HG14NAFDG;4@.=SX1C.I9=[<ON",
-    "0,(#+)%:=62%0&')=+$#@3;2,-;",
-    ">=N<3E=QFU#JU7:@NG/DEG-R2@G",
-    "DA@26>3@JYG:J6MKFC75L[;GFKP",
-    "B@H69;AHG[E8FDFFWD;;EH@Z.[R",
-    ":6I7+PDOAWE76D=3NI4@AZFU;PK",
-    "BT8-780<JG:7=9DCXJ1,H>HZ9FL",
-    "833)6+)@C-/*0+81I'1.89+:%BE",
-    ";KA30C@0ESH,9I8<Q*:+>IHF2BO",
-    "#B>9>NEN9P@/LERAF9@;(J[JPVB",
-    "AG<37<6=GJ==;6CCS:77JF4N.QM",
-    "ISD57DE<IVCCEDG<IC56GN0U.NO",
-    "CQG@9DI7D[D<BBD@[59>HO2E,EM",
-    "430&,3'B:@8#.(<)U#*$M9;0'@A",
-    "8JE=(J:J;EB>/A9FH:D@ER-F;TE",
-    "CIN=7FR4H[B7:0CI[=7G[J<NJWY",
-    "AF=@<KI#;[CK6NI9PIH2M>Q9.QM",
-    "PPMII[N[R[OCLILJP9<=[[@[HQV",
-    "7@=50Q>1EM@<I6><DGB3=K2H0@F",
-    "582.3*119A2+7+0:H,0.;<9,1@9",
-    ":<8,3844B382:3@8H413CA)F(CK",
-    "@C@28=::KGD;><H>L778FC<H1N[",
-    "PPK=FHGFPNIALEWKTE@AYMES:W[",
-    "W;KRORZP[R[33K[[;7E2Z<Z;Q;V",
+    "=54)<<*9=97)3.I/J,/'=;:0&=B",
+    "8@B</HB>@1H%>=9LV.259A@H1SG",
+    ";H@D-KH0>F2,G59AY.@(<HGX2AK",
+    "HQM79QCSK@I@;JHEGA:GMQAF;LV",
+    "<F:0=78CLGF5=6G;E327LD::9HQ",
+    "=HL>770Q@XB6@4;RZ0F'F[MF2HL",
+    "JKUL6DB4I[P4E:BS[6==GGOP=EU",
+    ">BP54OFEEF;2</>S[1D0H6<Y>LO",
+    "1-(#,($;@82%0'(&<+$#@3:2-,;",
+    ">;L:1H;PEW#LK79BPE0JEE,J4=E",
+    "DC=36@1>JYH;J8OCFC76M[8FEIQ",
+    "BCH89=BGG[E8GDGFXD;;FG@Z.[R",
+    ";9I9+HDOBZD66A=2OK5@B[GS<LK",
+    "BQ8.79/=JG:6<8DAXG1,H@F[9DK",
+    "752*9+)>C/.*0*80I'1.99*9&AD",
+    "=LB41E@0GQK,;K9=Q+9,@LLG3CO",
+    "#C>:@PEA8OB,MGOA6>A<)H[IRS;",
+    "AI<47<5@GL==;6CBQ988KG3N.PN",
+    "ISD57CB=IWCCEDG<MC66GO/T.MO",
+    "CRIA9DH7D[D=BAE=[49>IP3E.CM",
+    "32/',1&A;B7#/(:(M#)$L:;1'@@",
+    "8NC@'J7K:@B@0A8FI:D=ET-K:SE",
+    "DHN<7DP6I[B6G1CJ[@7B[M=LIZ[",
+    "AG=@<JH#9[AN6LI9RFG2LEQ8/QK",
+    "PPOLIYN[V[MDLJLHX;==[[@[HSV",
+    "9>=92P<)FNE>J6@;EFC6@M2P0@G",
+    "582.3(109>2+7+/9I,0.<>8-1@9",
+    "9<8-3744B46292@7G313CB)G'CK",
+    "@D@28<::KGD;>;H=N868GC:H2L[",
+    "PRJ=FGFEPLIAKEWHVE@AXMDS9U[",
+    "WKMPPU[K[[[33K[[K8D2Z<[KQKV",
 };
 /* clang-format on */
 
@@ -5912,22 +6015,22 @@ static const char gpn_tok_pairs[][28] = {
  * each further one; from GPN_TOK_BAD on. */
 static const uint8_t gpn_tok_costs[][4] = {
     {64, 64, 64, 64},    /* BAD */
-    {41, 28, 28, 28},    /* PUNCT */
+    {41, 27, 27, 27},    /* PUNCT */
     {115, 23, 23, 23},   /* SYMBOL */
-    {92, 146, 146, 146}, /* EMOJI */
+    {93, 145, 145, 145}, /* EMOJI */
     {51, 12, 14, 10},    /* CYRILLIC */
     {54, 12, 32, 17},    /* GREEK */
     {52, 23, 28, 26},    /* HEBREW */
-    {45, 18, 17, 24},    /* ARABIC */
-    {49, 13, 23, 26},    /* NAGARI */
+    {45, 18, 17, 25},    /* ARABIC */
+    {49, 13, 24, 25},    /* NAGARI */
     {43, 32, 25, 14},    /* INDIC */
-    {66, 22, 25, 27},    /* THAI */
-    {65, 43, 51, 62},    /* HANGUL */
-    {49, 37, 43, 38},    /* KANA */
-    {79, 58, 58, 58},    /* HANJA */
+    {68, 21, 26, 27},    /* THAI */
+    {65, 43, 51, 65},    /* HANGUL */
+    {48, 37, 44, 39},    /* KANA */
+    {80, 58, 58, 58},    /* HANJA */
     {55, 55, 55, 55},    /* HAN */
     {65, 65, 65, 65},    /* OLDHAN */
-    {21, 21, 21, 21},    /* FARCYR */
+    {22, 22, 22, 22},    /* FARCYR */
     {52, 22, 19, 17},    /* OTHER */
 };
 
@@ -6058,7 +6161,7 @@ static void gpn_tok_word(gpn_tok *t)
     t->p = p;
     cost = 2 * (cost - len * '1');
     cost += capitals == 1 ? 13 : capitals > 1 ? 6 * (capitals - 1) : 0;
-    cost += len > 9 ? 3 * (len - 9) : 0;
+    cost += len > 9 ? 2 * (len - 9) : 0;
     cost = (cost > least ? cost : least) - least;
     t->cost += least + cost - 1 + t->strange * 10 / 1024;
     cost = cost < 8 * GPN_TOK_ONE ? cost : 8 * GPN_TOK_ONE;
@@ -6098,7 +6201,7 @@ static void gpn_tok_digits(gpn_tok *t)
  * word. */
 static int gpn_tok_marks(gpn_tok *t)
 {
-    static const uint8_t costs[] = {0, 4, 16, 39}; /* of the next sign */
+    static const uint8_t costs[] = {0, 4, 16, 38}; /* of the next sign */
     const char *from = t->p++;
     int64_t cost = GPN_TOK_ONE;
     ptrdiff_t len;
@@ -6251,7 +6354,7 @@ static uint64_t gpn_sip(const uint64_t seed[2], gptner_str s)
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-#ifndef GPTNER_NO_BATCH
+#ifdef GPN_DURABLE
 /* ---- SHA-256 (FIPS 180-4) ---- */
 
 typedef struct gpn_sha256_state {
@@ -6306,16 +6409,20 @@ static void gpn_sha256_block(uint32_t h[8], const unsigned char *p)
         w[i] = w[i - 16] + a + w[i - 7] + b;
     }
     memcpy(v, h, sizeof v);
-    for (i = 0; i < 64; i++) {
-        a = gpn_sha256_turn(v[4], 6) ^ gpn_sha256_turn(v[4], 11) ^
-            gpn_sha256_turn(v[4], 25);
-        a += v[7] + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-        b = gpn_sha256_turn(v[0], 2) ^ gpn_sha256_turn(v[0], 13) ^
-            gpn_sha256_turn(v[0], 22);
-        b += (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        memmove(v + 1, v, 7 * sizeof v[0]);
-        v[4] += a;
-        v[0] = a + b;
+    for (i = 0; i < 64; i++) { /* what is v[j] moves on, not the values */
+        uint32_t *last = &v[(7 - i) & 7];
+        uint32_t v0 = v[-i & 7], v1 = v[(1 - i) & 7], v2 = v[(2 - i) & 7];
+        uint32_t v4 = v[(4 - i) & 7];
+
+        a = gpn_sha256_turn(v4, 6) ^ gpn_sha256_turn(v4, 11) ^
+            gpn_sha256_turn(v4, 25);
+        a += *last + ((v4 & v[(5 - i) & 7]) ^ (~v4 & v[(6 - i) & 7])) + k[i] +
+             w[i];
+        b = gpn_sha256_turn(v0, 2) ^ gpn_sha256_turn(v0, 13) ^
+            gpn_sha256_turn(v0, 22);
+        b += (v0 & v1) ^ (v0 & v2) ^ (v1 & v2);
+        v[(3 - i) & 7] += a;
+        *last = a + b;
     }
     for (i = 0; i < 8; i++) {
         h[i] += v[i];
@@ -6357,6 +6464,17 @@ static void gpn_sha256_final(gpn_sha256_state *s, unsigned char out[32])
     for (i = 0; i < 32; i++) {
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
     }
+}
+
+/* Two digits for each of n bytes, and a NUL. */
+static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (; n > 0; n--, bytes++) {
+        *out++ = digits[*bytes >> 4];
+        *out++ = digits[*bytes & 15];
+    }
+    *out = '\0';
 }
 #endif
 
@@ -14004,7 +14122,9 @@ static gpn_verdict gpn_purse_take(gpn_purse *p, gpn_bill *bill, bool *wake)
     gpn_verdict verdict = GPN_PURSE_WAIT;
     int64_t need = bill->worst;
     gpn_mutex_lock(&p->mutex);
-    p->least = need < p->least ? need : p->least;
+    if (need > 0 && need < p->least) {
+        p->least = need;
+    }
     if (need > p->limit - p->spent) {
         verdict = gpn_purse_refuse_locked(p);
     } else if (need <= p->limit - p->spent - p->held &&
@@ -14142,6 +14262,16 @@ static bool gpn_gate_open(gpn_gate *gate, int64_t now)
     return open;
 }
 
+/* 0: no pause now, else when it is over. For one who has had its place. */
+static int64_t gpn_gate_next(gpn_gate *gate, int64_t now)
+{
+    int64_t next;
+    gpn_mutex_lock(&gate->mutex);
+    next = gate->step_ms == 0 || now >= gate->next_ms ? 0 : gate->next_ms;
+    gpn_mutex_unlock(&gate->mutex);
+    return next;
+}
+
 /* The server asked for a pause of delay_ms: nobody starts before it is over. */
 static GPN_NOINLINE void gpn_gate_throttled(gpn_gate *gate, int64_t now,
                                             int64_t delay_ms)
@@ -14175,20 +14305,1327 @@ static void gpn_gate_succeeded(gpn_gate *gate)
     gpn_mutex_unlock(&gate->mutex);
 }
 
+/* ---- the crew: how many requests at a time -------------------------------
+ *
+ * For GPTNER_WORKERS_AUTO. The number is sought on a ladder, rung by rung. A
+ * window is the time in which so many requests end on a rung; it gives the
+ * rung's latency by Little's law, requests under way times time over requests
+ * ended, which no mixture of long and short ones bends. What a rung is worth
+ * is n^(3/4) / latency: more at a time pay as long as a tenth more of them
+ * bring at least a fortieth more answers a second. With a server that has a
+ * hard limit that is the lowest rung which reaches it; one that only slows
+ * down gradually is used to about three quarters of what it can give.
+ *
+ * At first two rungs at a time, until one is worth less than the one before.
+ * Then a better neighbour is moved to, and one that has not been seen lately
+ * is looked at now and then, more and more seldom if in vain. A window that
+ * did not keep its rung busy (the source, the gate or a limit of rate was the
+ * narrow place) says nothing, so such a run goes no higher.
+ *
+ * Failures that speak of too much at a time: above a share of 3% the crew
+ * goes down, and up again past that rung only after a while that doubles each
+ * time. If the share stays as it was, the number was not the reason: it goes
+ * back, and that share counts as this server's habit.
+ */
+
+enum {
+    GPN_CREW_RUNGS = 16,
+    GPN_CREW_FIRST = 5,         /* the rung to begin with */
+    GPN_CREW_WINDOW_MS = 50,    /* a window lasts at least; clocks are coarse */
+    GPN_CREW_WINDOW_MIN = 24,   /* requests ended in one, at least; */
+    GPN_CREW_WINDOW_RISE = 8,   /* the same while it rises */
+    GPN_CREW_FRESH = 16,        /* windows that a latency counts as known */
+    GPN_CREW_PATIENCE_MIN = 2,  /* windows before a look at a neighbour */
+    GPN_CREW_PATIENCE_MAX = 64, /* the same after looks in vain */
+    GPN_CREW_LID = 8,           /* windows below a rung with failures, */
+    GPN_CREW_LID_MAX = 256,     /* and at most */
+    GPN_CREW_STRAIN = 30,       /* failures among 1000 that are too many */
+    GPN_CREW_HABIT_MAX = 300    /* a larger share is never a habit */
+};
+
+/* n, and n^(3/4) times 1024 */
+static const struct {
+    int n;
+    int worth;
+} gpn_crew_ladder[GPN_CREW_RUNGS] = {
+    {1, 1024},   {2, 1722},    {3, 2334},    {4, 2896},
+    {6, 3926},   {8, 4871},    {12, 6602},   {16, 8192},
+    {24, 11103}, {32, 13777},  {48, 18674},  {64, 23170},
+    {96, 31405}, {128, 38968}, {192, 52817}, {256, 65536}};
+
+typedef enum gpn_crew_end_kind {
+    GPN_CREW_DONE,     /* the server has dealt with the request */
+    GPN_CREW_STRAINED, /* too much at a time, as far as one can see */
+    GPN_CREW_SILENT    /* says nothing about the server's load */
+} gpn_crew_end_kind;
+
+typedef struct gpn_rung {
+    int64_t us;   /* latency; 0: not known */
+    int64_t seen; /* the window it comes from */
+} gpn_rung;
+
+typedef struct gpn_crew {
+    int running; /* requests under way, whether the number is sought or not */
+    int most;    /* of them at a time, so far */
+    int top;     /* rung; negative: the number is fixed */
+    int at;
+    int from; /* the rung before a look at another; negative: no look */
+    bool rising;
+    bool down; /* the next look is at the rung below */
+    int patience;
+    int rest; /* windows until the next look */
+    /* failures */
+    int lid;      /* no rung above, */
+    int lid_rest; /* for so many windows */
+    int lid_next;
+    int left;          /* the rung left because of failures; negative: none */
+    int share;         /* of failures then, of 1000 */
+    int habit;         /* share that has nothing to do with the number */
+    int dead;          /* windows in a row without a success */
+    int64_t retreated; /* the window in which it went down last */
+    /* the window */
+    int64_t n_windows;
+    int64_t since_ms;
+    int64_t moved_ms; /* running changed last */
+    int64_t busy;     /* requests under way times ms */
+    int64_t setup;    /* of these until a connection stood */
+    int done;
+    int strained;
+    gpn_rung rungs[GPN_CREW_RUNGS];
+} gpn_crew;
+
+static int gpn_crew_allowed(const gpn_crew *crew)
+{
+    return gpn_crew_ladder[crew->at].n;
+}
+
+/* Seek the number up to most; most 0: it is fixed, only count. */
+static void gpn_crew_init(gpn_crew *crew, int most, int64_t now)
+{
+    memset(crew, 0, sizeof *crew);
+    crew->top = -1;
+    while (crew->top + 1 < GPN_CREW_RUNGS &&
+           gpn_crew_ladder[crew->top + 1].n <= most) {
+        crew->top++;
+    }
+    crew->at = (int)gpn_clamp(crew->top, 0, GPN_CREW_FIRST);
+    crew->from = crew->left = -1;
+    crew->rising = true;
+    crew->patience = GPN_CREW_PATIENCE_MIN;
+    crew->lid = crew->top;
+    crew->lid_next = GPN_CREW_LID;
+    crew->since_ms = crew->moved_ms = now;
+    crew->n_windows = 1;
+}
+
+static void gpn_crew_count(gpn_crew *crew, int64_t now, int change)
+{
+    if (now > crew->moved_ms) {
+        crew->busy += (now - crew->moved_ms) * crew->running;
+        crew->moved_ms = now;
+    }
+    crew->running += change;
+    if (crew->running > crew->most) {
+        crew->most = crew->running;
+    }
+}
+
+/* An exchange begins. Returns the window, for gpn_crew_end(). */
+static int64_t gpn_crew_begin(gpn_crew *crew, int64_t now)
+{
+    gpn_crew_count(crew, now, 1);
+    return crew->n_windows;
+}
+
+static void gpn_crew_window(gpn_crew *crew, int64_t now)
+{
+    crew->n_windows++; /* the first is 1 */
+    crew->since_ms = now;
+    crew->busy = crew->setup = 0;
+    crew->done = crew->strained = 0;
+}
+
+static int gpn_crew_limit(const gpn_crew *crew)
+{
+    return crew->lid_rest > 0 ? crew->lid : crew->top;
+}
+
+/* Is one rung worth more than another, by what is known of them? */
+static bool gpn_crew_better(const gpn_crew *crew, int one, int other)
+{
+    return gpn_crew_ladder[one].worth * crew->rungs[other].us >
+           gpn_crew_ladder[other].worth * crew->rungs[one].us;
+}
+
+/* Known, if not for sure any more. */
+static bool gpn_crew_lures(const gpn_crew *crew, int rung)
+{
+    return rung >= 0 && rung <= gpn_crew_limit(crew) &&
+           crew->rungs[rung].us > 0 && gpn_crew_better(crew, rung, crew->at);
+}
+
+static void gpn_crew_look(gpn_crew *crew, int rung)
+{
+    crew->from = crew->at;
+    crew->at = rung;
+}
+
+/* What the window tells of its rung's latency. */
+static void gpn_crew_measure(gpn_crew *crew)
+{
+    gpn_rung *rung = &crew->rungs[crew->at];
+    int64_t us = gpn_clamp(crew->busy - crew->setup, 0, GPN_WAIT_MAX) * 1000 /
+                 crew->done;
+    us = gpn_clamp(us, 1, GPN_WAIT_MAX / 10);
+    if (rung->us > 0 && crew->n_windows - rung->seen < GPN_CREW_FRESH) {
+        us = (us + rung->us + 1) / 2;
+    }
+    rung->us = us;
+    rung->seen = crew->n_windows;
+}
+
+/* No rung has been worth less yet. */
+static void gpn_crew_rise(gpn_crew *crew)
+{
+    int limit = gpn_crew_limit(crew);
+    int from = crew->from;
+    if (from >= 0 && gpn_crew_better(crew, from, crew->at)) {
+        crew->rising = false;
+        crew->at = crew->at - from > 1 ? crew->at - 1 : from;
+        crew->from = -1;
+    } else if (crew->at >= limit) {
+        crew->rising = false;
+        crew->from = -1;
+    } else {
+        gpn_crew_look(crew, crew->at + 2 < limit ? crew->at + 2 : limit);
+    }
+}
+
+/* A neighbour was looked at: stay there or go back. */
+static void gpn_crew_compare(gpn_crew *crew)
+{
+    if (gpn_crew_better(crew, crew->at, crew->from)) {
+        crew->down = crew->at < crew->from;
+        crew->patience = GPN_CREW_PATIENCE_MIN;
+        crew->rest = 0;
+    } else {
+        crew->down = crew->at > crew->from;
+        crew->at = crew->from;
+        crew->rest = crew->patience;
+        if (crew->patience < GPN_CREW_PATIENCE_MAX) {
+            crew->patience *= 2;
+        }
+    }
+    crew->from = -1;
+}
+
+static void gpn_crew_settle(gpn_crew *crew)
+{
+    if (gpn_crew_lures(crew, crew->at - 1)) {
+        gpn_crew_look(crew, crew->at - 1);
+    } else if (gpn_crew_lures(crew, crew->at + 1)) {
+        gpn_crew_look(crew, crew->at + 1);
+    } else if (crew->rest > 0) {
+        crew->rest--;
+    } else if (crew->at > 0 &&
+               (crew->down || crew->at >= gpn_crew_limit(crew))) {
+        gpn_crew_look(crew, crew->at - 1);
+    } else if (crew->at < gpn_crew_limit(crew)) {
+        gpn_crew_look(crew, crew->at + 1);
+    }
+}
+
+/* Too many failures: down, and not up again soon. */
+static void gpn_crew_retreat(gpn_crew *crew, int share)
+{
+    int step = crew->rising || share >= GPN_CREW_HABIT_MAX ? 2 : 1;
+    crew->dead = crew->done == 0 ? crew->dead + 1 : 0;
+    /* an outage: afterwards as at first */
+    crew->rising = crew->dead > 2 || crew->at == 0;
+    crew->retreated = crew->n_windows;
+    crew->left = crew->at;
+    crew->share = share;
+    crew->from = -1;
+    if (crew->rising) {
+        crew->lid_rest = 0;
+    } else if (crew->dead < 2) {
+        crew->lid = crew->at > 0 ? crew->at - 1 : 0;
+        crew->lid_rest = crew->lid_next;
+        if (crew->lid_next < GPN_CREW_LID_MAX) {
+            crew->lid_next *= 2;
+        }
+    }
+    crew->at = crew->at > step ? crew->at - step : 0;
+}
+
+/* Failures of 1000 that ended in this window. */
+static int gpn_crew_share(const gpn_crew *crew)
+{
+    return (int)((int64_t)crew->strained * 1000 /
+                 (crew->strained + crew->done));
+}
+
+/* Look at the window's failures. true: they have decided. */
+static bool gpn_crew_strained(gpn_crew *crew)
+{
+    int share = gpn_crew_share(crew);
+    int left = crew->left;
+    crew->left = -1;
+    if (left >= 0 && left != crew->at && share * 2 > crew->share &&
+        share <= GPN_CREW_HABIT_MAX) {
+        crew->habit = share; /* fewer at a time did not help */
+        crew->lid_rest = 0;
+        crew->at = left;
+        return true;
+    }
+    if (crew->strained > 2 && share > GPN_CREW_STRAIN + 2 * crew->habit) {
+        gpn_crew_retreat(crew, share);
+        return true;
+    }
+    crew->dead = 0;
+    crew->habit = share < crew->habit ? (crew->habit + share) / 2 : crew->habit;
+    return false;
+}
+
+static void gpn_crew_decide(gpn_crew *crew, int64_t now)
+{
+    bool saturated =
+        crew->busy * 4 >= (now - crew->since_ms) * gpn_crew_allowed(crew) * 3;
+    crew->lid_rest -= crew->lid_rest > 0;
+    if (gpn_crew_strained(crew) || !saturated) {
+        return;
+    }
+    gpn_crew_measure(crew);
+    if (crew->rising) {
+        gpn_crew_rise(crew);
+    } else if (crew->from >= 0) {
+        gpn_crew_compare(crew);
+    } else {
+        gpn_crew_settle(crew);
+    }
+}
+
+/* Is the window over? Failures in numbers are not waited for to the end. */
+static bool gpn_crew_over(const gpn_crew *crew, int64_t now)
+{
+    int allowed = gpn_crew_allowed(crew);
+    int goal = crew->rising ? allowed : 2 * allowed;
+    int least = crew->rising ? GPN_CREW_WINDOW_RISE : GPN_CREW_WINDOW_MIN;
+    if (crew->strained > 4 + allowed / 8 &&
+        gpn_crew_share(crew) > GPN_CREW_HABIT_MAX) {
+        return true;
+    }
+    return crew->done + crew->strained >= (goal > least ? goal : least) &&
+           now - crew->since_ms >= GPN_CREW_WINDOW_MS;
+}
+
+/* An exchange that began at begun_ms in that window ends; latency_ms is the
+ * server's part of it. true: another number is allowed from now on. */
+static bool gpn_crew_end(gpn_crew *crew, int64_t window, int64_t begun_ms,
+                         int64_t latency_ms, int64_t now,
+                         gpn_crew_end_kind kind)
+{
+    int allowed = gpn_crew_allowed(crew);
+    gpn_crew_count(crew, now, -1);
+    if (crew->top < 0 || kind == GPN_CREW_SILENT) {
+        return false;
+    }
+    if (kind == GPN_CREW_DONE) {
+        int64_t ready = now - latency_ms; /* its connection stood */
+        int64_t start = begun_ms > crew->since_ms ? begun_ms : crew->since_ms;
+        crew->setup += ready > start ? ready - start : 0;
+        crew->done++;
+    } else if (window > crew->retreated) { /* one before led to that */
+        crew->strained++;
+    }
+    if (!gpn_crew_over(crew, now)) {
+        return false;
+    }
+    gpn_crew_decide(crew, now);
+    gpn_crew_window(crew, now);
+    return gpn_crew_allowed(crew) != allowed;
+}
+
+/* Does this failure say that the server has too much to do at a time? A limit
+ * of rate does not: the limiter and the gate see to that. */
+static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
+{
+    static const char *const rates[] = {"rate limit reached",
+                                        "rate limit exceeded",
+                                        "rate limit of",
+                                        "per min",
+                                        "per day",
+                                        "per second"};
+    gptner_str text = gptner_str_from(err->message);
+    size_t i;
+    if (what == GPN_CLASS_THROTTLED) {
+        for (i = 0; i < GPN_COUNT(rates); i++) {
+            if (gpn_str_ifind(text, rates[i]) != SIZE_MAX) {
+                return false;
+            }
+        }
+        return true;
+    }
+    return what == GPN_CLASS_TRANSIENT &&
+           (err->status == GPTNER_ERR_TIMEOUT ||
+            err->status == GPTNER_ERR_CONNECT ||
+            err->status == GPTNER_ERR_CONNECTION_LOST ||
+            (err->http_status >= 502 && err->http_status <= 504));
+}
+
+/* --- the account's limits -------------------------------------------------
+ *
+ * A limiter a model, as limits and headers are a model's. For requests and for
+ * tokens it has up to three clocks and meters, and all must let a request go:
+ *
+ * - A pacer for each limit that was told, by the minute and by the day. It
+ *   counts in time: a request of c tokens puts the next start off by c / rate.
+ *   By the minute the rate is a little below the limit with hardly a burst, so
+ *   that no 60 seconds see more than the limit.
+ * - A meter that follows what the server tells in each reply: limit, what was
+ *   left, time until full. A reply to a request that was admitted at time t
+ *   when the sum of all charges was S says that now there is
+ *       left + rate * (now - t) - scale * (sum now - S).
+ *   That needs no list of what is in flight; and where the server counts at
+ *   the reply instead of at the start, the error has no lasting part: while we
+ *   send at the rate of the refill, what came in and what went out since t are
+ *   the same. A request goes when there is its charge and a twentieth of the
+ *   limit. So the flow settles at the refill, whatever the server counts.
+ *
+ * What a server counts as tokens is one of GPN_UNITS, times a scale; both are
+ * learnt from how the rest shrinks between replies. Another user of the same
+ * account shows in the scale.
+ *
+ * A server that refuses although there was room enforces its limits in short
+ * slices, or does not tell them: then the starts are spread evenly for some
+ * minutes, and more slowly if that does not do.
+ *
+ * Who has to wait stands in a queue. Only its head is measured, and all others
+ * wait for it: a large request gets its turn. ----------------------------- */
+
+enum { GPN_REQUESTS, GPN_TOKENS, GPN_RESOURCES };
+enum { GPN_MINUTE, GPN_DAY, GPN_PERIODS };
+
+/* What a server may count for a request. */
+enum {
+    GPN_UNIT_USAGE, /* prompt and answer, as they turn out */
+    GPN_UNIT_MORE,  /* the larger of prompt and longest answer, at the start */
+    GPN_UNIT_BOTH,  /* prompt and longest answer, at the start */
+    GPN_UNITS
+};
+
+enum {
+    GPN_LIMITERS_MAX = 8,      /* models; further ones share the last limiter */
+    GPN_UNTOLD_REQUESTS = 50,  /* in flight before the first reply: what an */
+    GPN_UNTOLD_TOKENS = 25000, /* account of the smallest paid tier has */
+    GPN_TRUST_MS = 900000,     /* a meter that forbids is not believed longer */
+    GPN_EVEN_MS = 300000,      /* even starts after a refusal without reason */
+    GPN_VOTE_MS = 2000,        /* between two looks for a fixed window */
+    GPN_ANSWER_GUESS = 512,    /* tokens, where no limit is sent */
+    GPN_RECENT_MS = 250,       /* requests so close may change places */
+    GPN_ANSWERS = 15,          /* in the average of their lengths */
+    GPN_CUT_MS = 20000,        /* between two cuts of the rate */
+    GPN_DAY_MS = 86400000
+};
+
+/* What one reply tells of one resource. */
+typedef struct gpn_quota {
+    int64_t limit; /* 0: nothing is told */
+    int64_t left;
+    int64_t reset_ms; /* until full, or until the window ends; -1: not told */
+} gpn_quota;
+
+/* What a request weighs. */
+typedef struct gpn_load {
+    uint64_t model; /* hash of its name */
+    int64_t prompt; /* tokens, about */
+    int64_t answer; /* tokens of all choices, at most; negative: not known */
+} gpn_load;
+
+/* Part of a limit that is left for what we do not know; more if others use the
+ * account. It costs nothing: the refill is used up all the same. */
+#define GPN_SPARE 0.05
+
+/* One attempt that has passed, or waits to pass. */
+typedef struct gpn_ticket {
+    struct gpn_limiter *limiter; /* NULL: neither */
+    struct gpn_ticket *next;     /* in the queue */
+    struct gpn_ticket *prev;
+    void *owner; /* whom to call when it is at the head */
+    bool queued; /* changed by the owner's thread alone */
+    double cost[GPN_RESOURCES][GPN_UNITS];
+    double sum[GPN_RESOURCES][GPN_UNITS]; /* of all charges, with this one */
+    double recent[GPN_RESOURCES]; /* of these, what may overtake it, or be
+                                     overtaken; in GPN_UNIT_MORE */
+    int64_t at_ms;                /* admitted */
+    uint64_t number;
+    int64_t most; /* tokens that a request can have, if it has more */
+} gpn_ticket;
+
+typedef struct gpn_meter {
+    double limit; /* 0: the server told none */
+    double level; /* what is left at at_ms */
+    double rate;  /* of the refill, a ms */
+    int64_t at_ms;
+    int64_t heard_ms;      /* when it was last told */
+    int64_t heard;         /* how often this limit was told */
+    uint64_t number;       /* of the latest request that was told of */
+    double spare;          /* part of the limit that is left alone */
+    uint64_t spare_number; /* the newest request when that was last raised */
+    /* a fixed window */
+    int64_t votes; /* for one; 2 are enough */
+    int64_t end_ms;
+    int64_t window_ms;
+    int64_t vote_ms;
+    int64_t vote_end_ms;
+    /* what the server counts */
+    int64_t unit;
+    double scale[GPN_UNITS]; /* its charge by ours */
+    double spent;            /* these three fade */
+    double charged[GPN_UNITS];
+    double miss[GPN_UNITS]; /* how far the unit was off */
+    double past_left;       /* a reply some time ago, to compare with */
+    double past_recent;
+    double past_sum[GPN_UNITS];
+    int64_t past_ms; /* 0: none */
+} gpn_meter;
+
+/* All that a limiter knows, without pointers. Times are of gpn_clock_ms(). */
+typedef struct gpn_account {
+    gpn_meter meters[GPN_RESOURCES];
+    double told[GPN_RESOURCES][GPN_PERIODS];    /* limits; 0: none */
+    double next_ms[GPN_RESOURCES][GPN_PERIODS]; /* of the pacers */
+    double sum[GPN_RESOURCES][GPN_UNITS];       /* of all charges */
+    double recent[GPN_RESOURCES];               /* those of GPN_RECENT_MS */
+    int64_t recent_ms;
+    uint64_t number; /* of requests admitted */
+    double answer;   /* part of the longest answer */
+    int64_t answers;
+    double slow;     /* part of the rate that is used, at most 1 */
+    int64_t slow_ms; /* it grows from then on */
+    int64_t cut_ms;
+    uint64_t even_number; /* the newest request when that was last changed */
+    int64_t even_until_ms;
+    int evens;  /* how often that was so */
+    bool known; /* a reply has come */
+} gpn_account;
+
+typedef struct gpn_limiter {
+    uint64_t model;
+    gpn_account account;
+    gpn_ticket *head;
+    gpn_ticket *tail;
+    int64_t head_ms;            /* when the head was told to ask again */
+    double open[GPN_RESOURCES]; /* charges in flight, in GPN_UNIT_MORE */
+} gpn_limiter;
+
+typedef struct gpn_pace {
+    gpn_mutex mutex; /* guards n and limiters */
+    gpn_atomic idle; /* nothing limits: no lock is taken */
+    double told[GPN_RESOURCES][GPN_PERIODS];
+    size_t n;
+    gpn_limiter limiters[GPN_LIMITERS_MAX];
+} gpn_pace;
+
+/* --- what the server tells --- */
+
+/* "2026-03-01T12:00:00Z", also with a fraction; no other time zone. */
+static bool gpn_rfc3339_parse(gptner_str text, int64_t *unix_s)
+{
+    int f[GPN_DATE_FIELDS] = GPN_ZERO, month;
+    if (text.len < 20 || text.ptr[text.len - 1] != 'Z' ||
+        !gpn_date_match(gpn_str(text.ptr, 8), "Y-d-", f)) {
+        return false;
+    }
+    month = f[GPN_DATE_DAY];
+    if (month < 1 || month > 12 ||
+        !gpn_date_match(gpn_str(text.ptr + 8, 11), "dTh:i:s", f)) {
+        return false;
+    }
+    *unix_s =
+        (gpn_date_days(f[GPN_DATE_YEAR], month - 1, f[GPN_DATE_DAY]) * 24 +
+         f[GPN_DATE_HOUR]) *
+            3600 +
+        f[GPN_DATE_MINUTE] * 60 + f[GPN_DATE_SECOND];
+    return true;
+}
+
+/* The time until a limit is full again, in any form that is met: a duration of
+ * Go, seconds, a unix time in seconds or milliseconds, a date. -1: none. */
+static int64_t gpn_quota_reset(gptner_str text, int64_t unix_ms)
+{
+    int64_t ms, s;
+    text = gpn_str_trim(text);
+    if (gpn_reset_parse(text, &ms)) {
+        return ms;
+    }
+    if (gpn_decimal_ms(text, 1, &s)) {
+        if (s < 1000000000) {
+            gpn_decimal_ms(text, 1000, &ms);
+            return ms;
+        }
+        ms = s < INT64_C(100000000000) ? s * 1000 : s;
+    } else if (gpn_rfc3339_parse(text, &s) || gpn_http_date(text, &s)) {
+        ms = s * 1000;
+    } else {
+        return -1;
+    }
+    return ms > unix_ms ? ms - unix_ms : 0;
+}
+
+/* "500", "500.0" or "500, 500;w=60"; -1: not a number. */
+static int64_t gpn_quota_count(gptner_str text)
+{
+    int64_t n = -1;
+    size_t i = 0;
+    while (i < text.len && text.ptr[i] != ',' && text.ptr[i] != ';') {
+        i++;
+    }
+    return gpn_decimal_ms(gpn_str_trim(gpn_str(text.ptr, i)), 1, &n) ? n : -1;
+}
+
+/* x-ratelimit-{limit,remaining,reset}-{requests,tokens}. What makes no sense
+ * is not there. false: nothing is. */
+static bool gpn_quota_read(const gpn_http *http, int64_t unix_ms,
+                           gpn_quota quota[GPN_RESOURCES])
+{
+    static const char prefix[] = "x-ratelimit-";
+    static const char names[][20] = {"limit-requests",     "limit-tokens",
+                                     "remaining-requests", "remaining-tokens",
+                                     "reset-requests",     "reset-tokens"};
+    int64_t found[] = {-1, -1, -1, -1, -1, -1};
+    size_t i, k;
+    int r;
+    for (i = 0; i < http->n_headers; i++) {
+        gptner_str name = gpn_http_name(http, i);
+        if (name.len < sizeof prefix || (*name.ptr | 32) != 'x' ||
+            !gpn_str_istarts(name, prefix)) {
+            continue;
+        }
+        name.ptr += sizeof prefix - 1;
+        name.len -= sizeof prefix - 1;
+        for (k = 0; k < GPN_COUNT(names); k++) {
+            if (gpn_str_ieq_c(name, names[k])) {
+                gptner_str value = gpn_http_value(http, i);
+                found[k] = k < 4 ? gpn_quota_count(value)
+                                 : gpn_quota_reset(value, unix_ms);
+            }
+        }
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_quota *q = &quota[r];
+        q->limit = found[2 + r] >= 0 && found[r] > 0 ? found[r] : 0;
+        q->left = found[2 + r] < q->limit ? found[2 + r] : q->limit;
+        q->reset_ms = found[4 + r];
+    }
+    return quota[GPN_REQUESTS].limit > 0 || quota[GPN_TOKENS].limit > 0;
+}
+
+/* --- a meter --- */
+
+static GPN_NOINLINE double gpn_bound(double value, double low, double high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static bool gpn_meter_windowed(const gpn_meter *m)
+{
+    return m->votes >= 2;
+}
+
+/* Bring the level up to now. */
+static void gpn_meter_fill(gpn_meter *m, int64_t now)
+{
+    if (now <= m->at_ms) {
+        return;
+    }
+    if (!gpn_meter_windowed(m)) {
+        m->level += m->rate * (double)(now - m->at_ms);
+    } else if (now >= m->end_ms) {
+        m->level = m->limit;
+        m->end_ms = gpn_time_add(now, m->window_ms);
+    }
+    m->level = gpn_bound(m->level, -m->limit, m->limit);
+    m->at_ms = now;
+}
+
+static double gpn_meter_charge(const gpn_meter *m, const double *cost)
+{
+    return m->scale[m->unit] * cost[m->unit];
+}
+
+/* When there will be room for cost. */
+static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
+{
+    double need = gpn_meter_charge(m, cost);
+    double spare = m->limit * (gpn_meter_windowed(m) ? 0.01 : m->spare);
+    int64_t when;
+    if (m->limit <= 0) {
+        return now;
+    }
+    gpn_meter_fill(m, now);
+    need += gpn_bound(m->limit * 0.98 - need, 0, spare);
+    need = gpn_bound(need, 0, m->limit);
+    if (m->level >= need) {
+        return now;
+    }
+    when = m->end_ms;
+    if (!gpn_meter_windowed(m)) {
+        double wait = (need - m->level) / m->rate + 1;
+        when = now + (int64_t)gpn_bound(wait, 1, (double)GPN_TRUST_MS);
+    }
+    return gpn_time_min(when, m->heard_ms + GPN_TRUST_MS);
+}
+
+static void gpn_meter_take(gpn_meter *m, const double *cost, int64_t now)
+{
+    double charge = gpn_meter_charge(m, cost);
+    if (m->level < charge) {
+        m->heard_ms = now; /* sent to learn whether that is true */
+    }
+    m->level -= charge;
+}
+
+/* Is a time as written, perhaps in whole seconds, the one that is expected? */
+static bool gpn_meter_near(double ms, double expected)
+{
+    double off = ms < expected ? expected - ms : ms - expected;
+    return off <= 1000 || off <= expected / 8;
+}
+
+/* Does it look as if all came back at one instant? In a fixed window that
+ * instant stays while time goes on. */
+static void gpn_meter_vote(gpn_meter *m, int64_t now, int64_t reset_ms,
+                           bool bucket)
+{
+    int64_t end = now + reset_ms, past = now - m->vote_ms;
+    if (past < GPN_VOTE_MS) {
+        return;
+    }
+    if (m->vote_ms != 0) {
+        int64_t moved = end - m->vote_end_ms;
+        if (moved > 1500 + past / 8 || moved < -(1500 + past / 8)) {
+            m->votes -= m->votes > 0;
+        } else if (!bucket) {
+            m->votes += m->votes < 4;
+        }
+    }
+    m->vote_ms = now;
+    m->vote_end_ms = end;
+}
+
+/* The refill: what is missing by the time that it takes. Nearly always it is
+ * the limit by a minute or a day, and then exactly that. */
+static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
+{
+    double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
+    double used = (double)(q->limit - q->left);
+    int64_t reset = gpn_clamp(q->reset_ms, 0, 10 * (int64_t)GPN_DAY_MS);
+    bool bucket = true;
+    if (q->reset_ms < 0 || used < 1) {
+        return; /* full: no time tells anything */
+    }
+    if (gpn_meter_near((double)reset, used / minute)) {
+        m->rate = minute;
+    } else if (gpn_meter_near((double)reset, used / day)) {
+        m->rate = day;
+    } else {
+        m->rate = gpn_bound(used / (double)(reset + 1), day / 10, minute);
+        bucket = false;
+    }
+    gpn_meter_vote(m, now, reset, bucket);
+    if (!bucket || gpn_meter_windowed(m)) {
+        m->window_ms = reset > m->window_ms ? reset : m->window_ms;
+        m->end_ms = now + reset;
+    }
+}
+
+/* What the server took between a past reply and this one, beside what each
+ * unit makes of the same requests. settled: the length of the answers is known,
+ * so that estimates of the usage will not shift any more. */
+static void gpn_meter_learn_unit(gpn_meter *m, const gpn_quota *q,
+                                 const gpn_ticket *t, int r, bool settled,
+                                 int64_t now)
+{
+    const double *sum = t->sum[r];
+    double recent = t->recent[r];
+    double grown = m->past_left + (gpn_meter_windowed(m) ? 0 : m->rate) *
+                                      (double)(t->at_ms - m->past_ms);
+    double more = sum[GPN_UNIT_MORE] - m->past_sum[GPN_UNIT_MORE];
+    double memory = m->limit / 8, keep, spent = grown - (double)q->left;
+    int u;
+    if (m->past_ms != 0 &&
+        (more < m->limit / 50 || more < 4 * (recent + m->past_recent) ||
+         t->at_ms - m->past_ms < 4 * (now - t->at_ms))) {
+        return; /* too little to compare, or it may be told of another time */
+    }
+    if (m->past_ms != 0 && grown < 0.98 * m->limit && spent > 0) {
+        keep = memory / (memory + more);
+        m->spent = m->spent * keep + spent;
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
+            double charged = sum[u] - m->past_sum[u];
+            double miss = spent - m->scale[u] * charged;
+            m->miss[u] = m->miss[u] * keep + (miss < 0 ? -miss : miss);
+            m->charged[u] = m->charged[u] * keep + charged;
+            m->scale[u] = gpn_bound(
+                m->charged[u] > 0 ? m->spent / m->charged[u] : 4, 0.03, 4);
+        }
+        for (u = settled ? 0 : 1; u < GPN_UNITS; u++) {
+            m->unit = m->miss[u] < 0.75 * m->miss[m->unit] ? u : m->unit;
+        }
+    }
+    m->past_ms = t->at_ms;
+    m->past_left = (double)q->left;
+    m->past_recent = recent;
+    memcpy(m->past_sum, sum, sizeof m->past_sum);
+}
+
+static void gpn_meter_start(gpn_meter *m, double limit)
+{
+    int u;
+    if (m->limit <= 0) {
+        m->unit = GPN_UNIT_MORE; /* as most who tell their limits */
+    }
+    m->limit = limit;
+    m->rate = limit / 60000;
+    m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
+    m->spent = limit / 8; /* our estimates stand for as much as that */
+    for (u = 0; u < GPN_UNITS; u++) {
+        m->charged[u] = m->spent / m->scale[u];
+        m->miss[u] = 0;
+    }
+}
+
+/* A reply to t tells q; sum is that of all charges now. */
+static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
+                           const gpn_ticket *t, int r, const double *sum,
+                           int64_t now, bool settled)
+{
+    double level;
+    if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
+        return; /* a later one has told more */
+    }
+    if ((double)q->limit != m->limit) {
+        gpn_meter_start(m, (double)q->limit);
+    }
+    m->spare -= (m->spare - GPN_SPARE) * /* fades within ten minutes */
+                gpn_bound((double)(now - m->heard_ms) / 600000, 0, 1);
+    m->number = t->number;
+    m->heard_ms = now;
+    m->heard++;
+    gpn_meter_learn_rate(m, q, now);
+    gpn_meter_learn_unit(m, q, t, r, settled, now);
+    level = (double)q->left;
+    if (!gpn_meter_windowed(m)) {
+        level += m->rate * (double)(now - t->at_ms);
+    }
+    level = level < m->limit ? level : m->limit;
+    level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
+             m->scale[GPN_UNIT_MORE] * t->recent[r];
+    m->level = gpn_bound(level, -m->limit, m->limit);
+    m->at_ms = now;
+}
+
+/* --- an account --- */
+
+static void gpn_account_init(gpn_account *a,
+                             double told[GPN_RESOURCES][GPN_PERIODS])
+{
+    int r, u;
+    memset(a, 0, sizeof *a);
+    memcpy(a->told, told, sizeof a->told);
+    a->answer = a->slow = 1;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        for (u = 0; u < GPN_UNITS; u++) {
+            a->meters[r].scale[u] = 1;
+        }
+        a->meters[r].spare = GPN_SPARE;
+    }
+}
+
+static double gpn_answer_most(const gpn_load *load)
+{
+    return (double)(load->answer >= 0 ? load->answer : GPN_ANSWER_GUESS);
+}
+
+static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
+                              gpn_ticket *t)
+{
+    double prompt = (double)load->prompt, answer = gpn_answer_most(load);
+    double *tokens = t->cost[GPN_TOKENS];
+    int u;
+    for (u = 0; u < GPN_UNITS; u++) {
+        t->cost[GPN_REQUESTS][u] = 1;
+    }
+    tokens[GPN_UNIT_USAGE] = prompt + a->answer * answer;
+    tokens[GPN_UNIT_MORE] = prompt > answer ? prompt : answer;
+    tokens[GPN_UNIT_BOTH] = prompt + answer;
+}
+
+/* The tokens that one request can have at most; 0: any number. */
+static double gpn_account_most(const gpn_account *a)
+{
+    double most =
+        a->meters[GPN_TOKENS].heard >= 2 ? a->meters[GPN_TOKENS].limit : 0;
+    int p;
+    for (p = 0; p < GPN_PERIODS; p++) {
+        double told = a->told[GPN_TOKENS][p];
+        most = told > 0 && (most == 0 || told < most) ? told : most;
+    }
+    return most;
+}
+
+/* Is a request refused whatever one waits? A server may count the prompt lower
+ * than we do, and the answer as it turns out. */
+static bool gpn_account_too_large(const gpn_account *a, const gpn_load *load)
+{
+    const gpn_meter *m = &a->meters[GPN_TOKENS];
+    double prompt = 0.8 * (double)load->prompt, most = gpn_account_most(a);
+    double answer = load->answer > 0 ? (double)load->answer : 0;
+    if (m->heard >= 8 && m->unit == GPN_UNIT_USAGE) {
+        answer *= a->answer;
+    }
+    return most > 0 && (prompt > answer ? prompt : answer) > most;
+}
+
+/* The rate of a pacer, a ms, and the burst that it allows; 0: it is off. */
+static GPN_NOINLINE double gpn_account_rate(const gpn_account *a, int r, int p,
+                                            int64_t now, double *burst)
+{
+    const gpn_meter *m = &a->meters[r];
+    double told = a->told[r][p], rate = told / 60000, own = m->rate;
+    bool even = now < a->even_until_ms, windowed = gpn_meter_windowed(m);
+    if (p == GPN_DAY) {
+        *burst = told;
+        return told / GPN_DAY_MS;
+    }
+    *burst = told / 50;
+    if (windowed && m->limit > 0) { /* the rest over the time that is left */
+        double left = (double)(m->end_ms > now ? m->end_ms - now : 1);
+        own = gpn_bound(m->level, 0, m->limit) / left;
+        own = gpn_bound(own, m->limit / (64.0 * (double)m->window_ms + 1),
+                        1.5 * m->limit / (double)(m->window_ms + 1));
+    }
+    if (m->limit > 0 && (even || windowed) && (rate <= 0 || own < rate)) {
+        rate = own;
+        *burst = m->limit / 50;
+    } else if (!even && m->limit > 0 && m->limit <= told * 1.01) {
+        /* The server's own word says whether we are too slow. */
+        *burst = told / 10;
+        rate *= gpn_bound(2 * m->level / m->limit, 1, 2);
+    }
+    if (even) {
+        *burst = rate * 50;
+    }
+    return rate * (windowed ? 1 : 0.98) * a->slow;
+}
+
+/* The scale counts in full only where nothing else does: as long as the server
+ * has plenty left, one that is too large does not show. */
+static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
+                               int64_t now)
+{
+    const gpn_meter *m = &a->meters[r];
+    double scale = m->scale[m->unit];
+    return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
+}
+
+static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
+                              const double *cost, int64_t now)
+{
+    double burst, rate = gpn_account_rate(a, r, p, now, &burst), ahead;
+    double charge = gpn_pacer_charge(a, r, cost, now);
+    if (rate <= 0) {
+        return now;
+    }
+    ahead = gpn_bound(burst - charge, 0, burst) / rate;
+    ahead = a->next_ms[r][p] - ahead - (double)now;
+    return ahead <= 0
+               ? now
+               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+}
+
+/* cost is charged, or given back if it is negative. */
+static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
+                                        double cost, int64_t now)
+{
+    double burst, rate = gpn_account_rate(a, r, p, now, &burst);
+    double *next = &a->next_ms[r][p];
+    if (rate <= 0) {
+        return;
+    }
+    if (*next < (double)now && cost > 0) {
+        *next = (double)now;
+    }
+    *next = gpn_bound(*next + cost / rate, 0,
+                      (double)now +
+                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+}
+
+/* When a request of this cost may go. */
+static int64_t gpn_account_when(gpn_account *a, const gpn_ticket *t,
+                                int64_t now)
+{
+    int64_t when = now;
+    int r, p;
+    if (a->slow < 1 && now > a->slow_ms) { /* a tenth a minute */
+        a->slow += (double)(now - a->slow_ms) / 600000;
+        a->slow = a->slow < 1 ? a->slow : 1;
+        a->slow_ms = now;
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        int64_t at = gpn_meter_when(&a->meters[r], t->cost[r], now);
+        when = at > when ? at : when;
+        for (p = 0; p < GPN_PERIODS; p++) {
+            at = gpn_pacer_when(a, r, p, t->cost[r], now);
+            when = at > when ? at : when;
+        }
+    }
+    return when;
+}
+
+static void gpn_account_take(gpn_account *a, gpn_ticket *t,
+                             double open[GPN_RESOURCES], int64_t now)
+{
+    double past = now > a->recent_ms ? (double)(now - a->recent_ms) : 0;
+    double keep = GPN_RECENT_MS / (GPN_RECENT_MS + past);
+    int r, p, u;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter *m = &a->meters[r];
+        a->recent[r] *= keep;
+        t->recent[r] = gpn_bound(a->recent[r], 0, open[r]);
+        a->recent[r] += t->cost[r][GPN_UNIT_MORE];
+        open[r] += t->cost[r][GPN_UNIT_MORE];
+        for (p = 0; p < GPN_PERIODS; p++) {
+            gpn_pacer_take(a, r, p, gpn_pacer_charge(a, r, t->cost[r], now),
+                           now);
+        }
+        if (m->limit > 0) {
+            gpn_meter_take(m, t->cost[r], now);
+        }
+        for (u = 0; u < GPN_UNITS; u++) {
+            a->sum[r][u] += t->cost[r][u];
+        }
+    }
+    memcpy(t->sum, a->sum, sizeof t->sum);
+    t->at_ms = a->recent_ms = now;
+    t->number = ++a->number;
+}
+
+/* The tokens of t were really so many: the pacers get the difference back. Not
+ * so the meter. What it was told of t, or of a later request, counts already;
+ * and the sums must stay comparable with those that are noted in tickets. */
+static void gpn_account_correct(gpn_account *a, const gpn_ticket *t,
+                                double tokens, int64_t now)
+{
+    int unit = (int)a->meters[GPN_TOKENS].unit, p;
+    double more[GPN_UNITS];
+    more[unit] = tokens - t->cost[GPN_TOKENS][unit];
+    for (p = 0; p < GPN_PERIODS; p++) {
+        gpn_pacer_take(a, GPN_TOKENS, p,
+                       gpn_pacer_charge(a, GPN_TOKENS, more, now), now);
+    }
+}
+
+/* The server refused t. If there was less than we thought, others use the
+ * account: leave more alone. If what it tells does not explain the refusal,
+ * spread the starts; if they were when t started, and it never tells anything,
+ * be slower. */
+static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
+                                const gpn_quota *quota, int64_t now)
+{
+    gpn_meter *m = &a->meters[GPN_TOKENS];
+    bool blind = m->limit <= 0 && a->meters[GPN_REQUESTS].limit <= 0;
+    bool explained = false;
+    int r;
+    m->past_ms = 0; /* the charges between do not count */
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter *short_of = &a->meters[r];
+        const double *cost = t->cost[r];
+        if (quota[r].limit <= 0 ||
+            (double)quota[r].left >=
+                (r == GPN_TOKENS ? cost[GPN_UNIT_BOTH] : 1)) {
+            continue;
+        }
+        explained = true;
+        if (t->number > short_of->spare_number) {
+            short_of->spare_number = a->number;
+            short_of->spare = gpn_bound(short_of->spare * 1.5, 0, 0.5);
+        }
+    }
+    if (explained || t->number <= a->even_number) {
+        return; /* or it was sent before the last change */
+    }
+    if (blind && now >= a->even_until_ms) {
+        m->unit = GPN_UNIT_MORE; /* as most servers count */
+    } else if (blind && now >= a->cut_ms + GPN_CUT_MS) {
+        a->cut_ms = now;
+        a->slow = gpn_bound(a->slow * 0.85, 0.02, 1);
+    }
+    if (now >= a->even_until_ms) { /* again: for twice as long */
+        a->evens += a->evens < 5;
+    }
+    a->slow_ms = now + 60000;
+    a->even_number = a->number;
+    a->even_until_ms = now + (GPN_EVEN_MS << a->evens);
+}
+
+/* --- all limiters of a client --- */
+
+static bool gpn_pace_init(gpn_pace *p, const gptner_limits *told, bool learn)
+{
+    const int64_t by[GPN_RESOURCES][GPN_PERIODS] = {
+        {told->requests_per_minute, told->requests_per_day},
+        {told->tokens_per_minute, told->tokens_per_day}};
+    bool any = learn;
+    int r, k;
+    memset(p, 0, sizeof *p);
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        for (k = 0; k < GPN_PERIODS; k++) {
+            p->told[r][k] = (double)(by[r][k] > 0 ? by[r][k] : 0);
+            any = any || by[r][k] > 0;
+        }
+    }
+    gpn_atomic_set(&p->idle, !any);
+    return gpn_mutex_init(&p->mutex);
+}
+
+static void gpn_pace_deinit(gpn_pace *p)
+{
+    gpn_mutex_deinit(&p->mutex);
+}
+
+static bool gpn_pace_told(const gpn_pace *p)
+{
+    return p->told[0][0] + p->told[0][1] + p->told[1][0] + p->told[1][1] > 0;
+}
+
+static gpn_limiter *gpn_pace_find_locked(gpn_pace *p, uint64_t model)
+{
+    size_t i = 0;
+    while (i < p->n && p->limiters[i].model != model) {
+        i++;
+    }
+    if (i == p->n && i < GPN_LIMITERS_MAX) {
+        gpn_account_init(&p->limiters[i].account, p->told);
+        p->limiters[i].model = model;
+        p->n++;
+    }
+    return &p->limiters[i < GPN_LIMITERS_MAX ? i : GPN_LIMITERS_MAX - 1];
+}
+
+static void gpn_limiter_add(gpn_limiter *l, gpn_ticket *t)
+{
+    t->next = NULL;
+    t->prev = l->tail;
+    *(l->tail != NULL ? &l->tail->next : &l->head) = t;
+    l->tail = t;
+    t->queued = true;
+}
+
+static void gpn_limiter_remove(gpn_limiter *l, gpn_ticket *t)
+{
+    *(t->prev != NULL ? &t->prev->next : &l->head) = t->next;
+    *(t->next != NULL ? &t->next->prev : &l->tail) = t->prev;
+    t->queued = false;
+}
+
+static void gpn_limiter_close(gpn_limiter *l, const gpn_ticket *t)
+{
+    int r;
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        l->open[r] -= t->cost[r][GPN_UNIT_MORE];
+    }
+}
+
+/* When the queue's head, or who would be it, may go. */
+static int64_t gpn_limiter_when(gpn_pace *p, gpn_limiter *l,
+                                const gpn_ticket *t, int64_t now)
+{
+    if (!l->account.known && !gpn_pace_told(p) &&
+        (l->open[GPN_REQUESTS] >= GPN_UNTOLD_REQUESTS ||
+         (l->open[GPN_TOKENS] > 0 &&
+          l->open[GPN_TOKENS] + t->cost[GPN_TOKENS][GPN_UNIT_MORE] >
+              GPN_UNTOLD_TOKENS))) {
+        return INT64_MAX;
+    }
+    return gpn_account_when(&l->account, t, now);
+}
+
+/* May it go without being weighed? */
+static bool gpn_pace_idle(gpn_pace *p, const gpn_ticket *t)
+{
+    return !t->queued && gpn_atomic_get(&p->idle) != 0;
+}
+
+/* 0: the attempt of this load may start, and is charged. Else the time at
+ * which to ask again, INT64_MAX: when it is called; -1: it will never fit, and
+ * does not wait. *call then has to be called: it is the head of the queue. */
+static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
+                              int64_t now, gpn_ticket **call)
+{
+    gpn_limiter *l;
+    int64_t when = INT64_MAX;
+    *call = NULL;
+    if (gpn_pace_idle(p, t)) {
+        return 0;
+    }
+    gpn_mutex_lock(&p->mutex);
+    l = t->queued ? t->limiter : gpn_pace_find_locked(p, load->model);
+    t->limiter = l;
+    if (gpn_account_too_large(&l->account, load)) {
+        when = -1;
+    } else if (l->head == NULL || l->head == t) {
+        gpn_account_weigh(&l->account, load, t);
+        when = gpn_limiter_when(p, l, t, now);
+        when = when <= now ? 0 : when;
+        l->head_ms = when;
+    }
+    if (when > 0 && !t->queued) {
+        gpn_limiter_add(l, t);
+    } else if (when <= 0 && t->queued) {
+        gpn_limiter_remove(l, t);
+        *call = l->head;
+    }
+    if (when == 0) {
+        gpn_account_take(&l->account, t, l->open, now);
+    } else if (when < 0) {
+        t->limiter = NULL;
+        t->most = (int64_t)gpn_account_most(&l->account);
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return when;
+}
+
+/* The attempt ends without a reply, or has not begun. Returns whom to call. */
+static gpn_ticket *gpn_pace_leave(gpn_pace *p, gpn_ticket *t)
+{
+    gpn_limiter *l = t->limiter;
+    gpn_ticket *call = NULL;
+    if (l == NULL) {
+        return NULL;
+    }
+    gpn_mutex_lock(&p->mutex);
+    if (t->queued) {
+        bool first = l->head == t;
+        gpn_limiter_remove(l, t);
+        call = first ? l->head : NULL;
+    } else {
+        gpn_limiter_close(l, t);
+        call = l->account.known ? NULL : l->head;
+    }
+    t->limiter = NULL;
+    gpn_mutex_unlock(&p->mutex);
+    return call;
+}
+
+/* What an attempt came to. */
+typedef struct gpn_heard {
+    bool replied;
+    bool refused; /* throttled */
+    bool told;    /* there is something in quota */
+    gpn_quota quota[GPN_RESOURCES];
+    int64_t prompt; /* tokens used; both 0: not known */
+    int64_t answer;
+} gpn_heard;
+
+static void gpn_limiter_settle(gpn_limiter *l, const gpn_ticket *t,
+                               const gpn_load *load, const gpn_heard *h,
+                               int64_t now)
+{
+    gpn_account *a = &l->account;
+    int r;
+    a->known = true;
+    if (h->refused) {
+        if (h->told) {
+            gpn_account_correct(a, t, 0, now); /* tokens are not taken then */
+        }
+    } else if (h->prompt > 0 || h->answer > 0) {
+        double part = (double)h->answer / (gpn_answer_most(load) + 1e-9);
+        a->answers += a->answers < GPN_ANSWERS;
+        a->answer +=
+            (gpn_bound(part, 0, 1) - a->answer) / (double)(a->answers + 1);
+        if (a->meters[GPN_TOKENS].unit == GPN_UNIT_USAGE) {
+            gpn_account_correct(a, t, (double)h->prompt + (double)h->answer,
+                                now);
+        }
+    }
+    for (r = 0; r < GPN_RESOURCES; r++) {
+        gpn_meter_hear(&a->meters[r], &h->quota[r], t, r, a->sum[r], now,
+                       a->answers >= GPN_ANSWERS);
+    }
+    if (h->refused) {
+        gpn_account_refused(a, t, h->quota, now);
+    }
+}
+
+/* Does nothing limit any more? A model that was not asked for yet counts as
+ * the others. */
+static bool gpn_pace_idle_locked(const gpn_pace *p)
+{
+    size_t i;
+    int r;
+    for (i = 0; i < p->n; i++) {
+        const gpn_account *a = &p->limiters[i].account;
+        for (r = 0; r < GPN_RESOURCES; r++) {
+            if (a->meters[r].limit > 0) {
+                return false;
+            }
+        }
+        if (!a->known) {
+            return false;
+        }
+    }
+    return !gpn_pace_told(p);
+}
+
+/* An attempt has ended. Returns whom to call. */
+static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
+                                   const gpn_load *load, const gpn_heard *h,
+                                   int64_t now)
+{
+    gpn_limiter *l = t->limiter;
+    gpn_ticket *call = NULL;
+    if (l == NULL || !h->replied) {
+        if (l == NULL && h->told) {
+            gpn_atomic_set(&p->idle, 0); /* from now on */
+        }
+        return gpn_pace_leave(p, t);
+    }
+    gpn_mutex_lock(&p->mutex);
+    gpn_limiter_close(l, t);
+    t->limiter = NULL;
+    gpn_limiter_settle(l, t, load, h, now);
+    if (!h->told && gpn_pace_idle_locked(p)) {
+        gpn_atomic_set(&p->idle, 1);
+    }
+    if (l->head != NULL && gpn_limiter_when(p, l, l->head, now) < l->head_ms) {
+        call = l->head;
+        l->head_ms = now; /* not twice */
+    }
+    gpn_mutex_unlock(&p->mutex);
+    return call;
+}
+
 /* ===========================================================================
  * >>pool       layer 7   workers driven by threads, ordered results, progress
  * calls: >>pace >>http >>stream >>bytes >>platform
  *
- * A run has a source of works, max_workers slots (a connection each), and a
- * place to deliver. A driver is what a thread runs: a poller, a receive buffer
- * and its share of the slots; the calling thread is one of them. A free slot
- * takes a work that is due for a retry, else a new one from the source. A work
- * whose attempt failed is parked until its time, without holding a slot. A
+ * A run has a source of works, max_workers slots (a connection each; with
+ * GPTNER_WORKERS_AUTO the crew says how many, and they are made as it grows),
+ * and a place to deliver. A driver is what a thread runs: a poller, a receive
+ * buffer and its share of the slots; the calling thread is one of them. A free
+ * slot takes a work that is due for a retry, else a new one from the source. A
+ * work whose attempt failed is parked until its time, without holding a slot. A
  * finished work waits in a ring until all before it are delivered; the ring's
  * size bounds how far the run reads ahead, and so its memory.
  *
  * Drivers outlive the run with their open connections: the next call on the
  * client takes them up again.
+ *
+ * A work may start when the gate and the limits of the account let it (see
+ * >>pace). Until then it keeps its slot, which sleeps; for its limits it stands
+ * in the queue of all runs of the client.
  *
  * Stopping: soft (a hopeless error: nothing new is sent, what is in flight
  * ends by itself) or hard (cancelled, out of time: all ends now). Either way
@@ -14203,10 +15640,14 @@ typedef struct gpn_work {
     int64_t due_ms; /* parked until then */
     int64_t prompt_tokens;
     int64_t completion_tokens;
+    gpn_load load; /* by weigh_fn */
+    bool weighed;
+    bool limited; /* load counts */
 #ifndef GPTNER_NO_COST
     gpn_bill bill;
 #endif
     bool ok;
+    bool ready; /* came with its result: nothing is sent */
 } gpn_work;
 
 typedef struct gpn_work_ops {
@@ -14227,6 +15668,9 @@ typedef struct gpn_work_ops {
     void (*settle_fn)(void *ctx, gpn_work *work, const gptner_error *err);
     /* Serial. Takes the work and frees it. false: cancel the run. */
     bool (*deliver_fn)(void *ctx, gpn_work *work);
+    /* What the limits of the account count; false: nothing. Asked once a work.
+     * NULL: nothing of all. */
+    bool (*weigh_fn)(void *ctx, gpn_work *work, gpn_load *load);
     /* Sets worst in the work's bill; not OK: that is not known, err says why.
      * NULL: the work is not billed. */
     gptner_status (*weigh_bill_fn)(void *ctx, gpn_work *work,
@@ -14234,12 +15678,14 @@ typedef struct gpn_work_ops {
 } gpn_work_ops;
 
 typedef struct gpn_pool_config { /* complete: no zero stands for a default */
-    int max_workers;
-    int max_threads; /* 0: by cores */
+    int max_workers;             /* 0: GPTNER_WORKERS_AUTO */
+    int max_threads;             /* 0: by cores */
     size_t stack_bytes;
     gpn_rules rules;
     gpn_time_limits times;
     int64_t item_ms;
+    gptner_limits limits;
+    bool learn_limits;
     gpn_http_limits http;
     size_t max_body;
     gpn_tls_config tls;
@@ -14249,7 +15695,7 @@ typedef struct gpn_pool_config { /* complete: no zero stands for a default */
 typedef struct gpn_run_spec {
     const gpn_work_ops *ops;
     void *ctx;
-    int max_workers;  /* 0: the pool's */
+    int max_workers;  /* 0: the pool's; GPTNER_WORKERS_AUTO */
     size_t max_ahead; /* 0: 1024, or 8 for each worker */
     bool as_completed;
     bool single; /* one work, in the calling thread */
@@ -14270,25 +15716,29 @@ typedef struct gpn_driver gpn_driver;
 typedef struct gpn_pool { /* the large members last: short offsets */
     const gpn_env *env;
     gpn_atomic cancelled;
-    int made;       /* parts that are to be unmade: lock, gate, flag */
+    int made;       /* parts that are to be unmade: lock, gate, pace, flag */
     gpn_mutex lock; /* guards idle */
     gpn_driver *idle;
     gpn_gate gate;
     gpn_flag cancel_flag; /* wakes every driver's poller */
     gpn_link link;
     gpn_pool_config config;
+    gpn_pace pace;
 } gpn_pool;
 
 enum {
     GPN_EVENTS = 64,
     GPN_DRIVERS_MAX = 64,
-    GPN_GATE_PART = 8 /* of an item's own back-off, for all the others */
+    GPN_DRIVER_SLOTS = 4,   /* fewer are not worth a thread */
+    GPN_AUTO_BLOCKING = 16, /* the most threads, where a transport blocks */
+    GPN_GATE_PART = 8,      /* of an item's own back-off, for all the others */
+    GPN_READY_MAX = 64 /* works in a row before sockets are looked at again */
 };
 
 typedef enum gpn_stop { GPN_STOP_NONE, GPN_STOP_SOFT, GPN_STOP_HARD } gpn_stop;
 
 typedef struct gpn_run { /* what is used most is within a short offset */
-    gpn_mutex lock;      /* guards all from ring to why */
+    gpn_mutex lock;      /* guards all from ring to crew */
     const gpn_run_spec *spec;
     gpn_pool *pool;
     gpn_work **ring;
@@ -14298,6 +15748,7 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     size_t finished;
     size_t delivered; /* handed to deliver_fn, or being so */
     size_t in_flight; /* in slots */
+    size_t held;      /* of these: they wait for the limits of the account */
     bool calling;     /* a driver is in a callback: next, deliver, progress */
     bool source_ended;
     bool starved; /* a driver waits for the source or the window */
@@ -14307,6 +15758,8 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     int64_t cost; /* of works that ended; -1: not known */
 #endif
     gptner_error why; /* of the stop */
+    gpn_crew crew;
+    gpn_atomic allowed; /* requests at a time; 0: as many as there are slots */
     /* these do not change while drivers run */
     size_t mask; /* of ring; its size is a power of two, >= max_ahead */
     size_t max_ahead;
@@ -14315,6 +15768,7 @@ typedef struct gpn_run { /* what is used most is within a short offset */
     size_t n_drivers;
     gpn_driver *drivers[GPN_DRIVERS_MAX];
     /* used by the calling thread alone */
+    size_t n_started; /* drivers that run */
     int64_t progress_ms;
     int64_t progress_done;
     gptner_progress progress;
@@ -14325,7 +15779,10 @@ typedef struct gpn_slot {
     size_t number;  /* in driver->slots */
     gpn_work *work; /* NULL: free */
     bool running;   /* an exchange is under way; else it waits to start */
-    bool poor;      /* it waits for money */
+    int64_t window; /* of the crew, when it began */
+    bool held;      /* it waits for the limits of the account */
+    gpn_ticket ticket;
+    bool poor; /* it waits for money */
     gpn_conn conn;
 } gpn_slot;
 
@@ -14337,6 +15794,7 @@ struct gpn_driver {
     gpn_thread thread;
     gpn_slot **slots;
     int64_t *until; /* of each slot; INT64_MAX: nothing is due */
+    size_t number;  /* in run->drivers */
     size_t n_slots;
     size_t used; /* slots that this run may fill */
     size_t n_free;
@@ -14406,6 +15864,7 @@ static bool gpn_driver_add_slot(gpn_driver *d)
     gpn_conn_init(&slot->conn, &d->pool->link, &d->poller, slot);
     slot->driver = d;
     slot->number = d->n_slots;
+    slot->ticket.owner = slot;
     d->until[d->n_slots] = INT64_MAX;
     d->slots[d->n_slots++] = slot;
     return true;
@@ -14415,6 +15874,7 @@ static bool gpn_driver_add_slot(gpn_driver *d)
 static bool gpn_driver_resize(gpn_driver *d, size_t n)
 {
     const gpn_env *env = d->pool->env;
+    size_t busy = d->used - d->n_free;
     if (n > d->n_slots) {
         void *slots = gpn_mem_realloc(env, d->slots, n * sizeof *d->slots);
         void *until = NULL;
@@ -14429,7 +15889,7 @@ static bool gpn_driver_resize(gpn_driver *d, size_t n)
         }
     }
     d->used = n < d->n_slots ? n : d->n_slots;
-    d->n_free = d->used;
+    d->n_free = d->used - busy;
     return d->used == n;
 }
 
@@ -14698,6 +16158,39 @@ static void gpn_run_settle_stopped(gpn_run *run, gpn_work *work)
     gpn_run_finish(run, work);
 }
 
+static int64_t gpn_run_begun(gpn_run *run, int64_t now)
+{
+    int64_t window;
+    gpn_mutex_lock(&run->lock);
+    window = gpn_crew_begin(&run->crew, now);
+    gpn_mutex_unlock(&run->lock);
+    return window;
+}
+
+/* The crew hears of every exchange's end; drivers, if it wants more or fewer.
+ */
+static void gpn_run_ended(gpn_run *run, const gpn_slot *slot, gpn_class cls,
+                          const gptner_error *err)
+{
+    const gpn_reply *reply = &slot->conn.reply;
+    gpn_crew_end_kind kind = gpn_crew_overload(cls, err)     ? GPN_CREW_STRAINED
+                             : reply->http_status / 100 == 2 ? GPN_CREW_DONE
+                                                             : GPN_CREW_SILENT;
+    bool changed;
+    gpn_mutex_lock(&run->lock);
+    changed = gpn_crew_end(&run->crew, slot->window, slot->conn.started_ms,
+                           reply->latency_ms, reply->now_ms, kind);
+    if (changed) {
+        gpn_atomic_set(&run->allowed, gpn_crew_allowed(&run->crew));
+    }
+    gpn_mutex_unlock(&run->lock);
+    if (changed) {
+        gpn_log(run->pool->env, GPTNER_LOG_INFO, "run: %d requests at a time",
+                gpn_atomic_get(&run->allowed));
+        gpn_run_wake(run);
+    }
+}
+
 /* --- money --- */
 
 #ifdef GPTNER_NO_COST
@@ -14827,6 +16320,35 @@ static void gpn_slot_too_dear(const gpn_slot *slot, gptner_error *err)
 
 /* --- one attempt --- */
 
+/* Have a slot that waits for the limits look again. It may be of any driver;
+ * slots and drivers stay as long as the pool. */
+static void gpn_driver_call(gpn_driver *d, const gpn_ticket *t)
+{
+    const gpn_slot *slot;
+    if (t == NULL) {
+        return;
+    }
+    slot = (const gpn_slot *)t->owner;
+    if (slot->driver == d) {
+        d->until[slot->number] = 0;
+    } else {
+        gpn_poller_wake(&slot->driver->poller);
+    }
+}
+
+/* The slot begins, or ceases, to wait for the limits. */
+static void gpn_slot_hold(gpn_slot *slot, bool held)
+{
+    gpn_run *run = slot->driver->run;
+    if (slot->held == held) {
+        return;
+    }
+    slot->held = held;
+    gpn_mutex_lock(&run->lock);
+    run->held = held ? run->held + 1 : run->held - 1;
+    gpn_mutex_unlock(&run->lock);
+}
+
 static bool gpn_slot_may_resend(void *ctx, int64_t now)
 {
     gpn_slot *slot = (gpn_slot *)ctx;
@@ -14852,6 +16374,8 @@ static gptner_status gpn_slot_body(void *ctx, const char *data, size_t len,
 static void gpn_slot_release(gpn_slot *slot)
 {
     gpn_driver *d = slot->driver;
+    gpn_driver_call(d, gpn_pace_leave(&d->pool->pace, &slot->ticket));
+    gpn_slot_hold(slot, false);
     gpn_slot_pay(slot, gpn_slot_spent(slot));
     slot->work = NULL;
     slot->running = false;
@@ -14922,6 +16446,43 @@ static void gpn_slot_retry(gpn_slot *slot, gpn_class cls, int64_t server_ms,
     gpn_slot_park(slot, gpn_time_add(now, delay));
 }
 
+/* Do the limits of the account count this work? Weighs it, once. */
+static bool gpn_slot_limited(gpn_slot *slot)
+{
+    const gpn_run_spec *spec = slot->driver->run->spec;
+    gpn_work *work = slot->work;
+    if (!work->weighed) {
+        work->weighed = true;
+        work->limited = spec->ops->weigh_fn(spec->ctx, work, &work->load);
+    }
+    return work->limited;
+}
+
+/* The limiter learns how the attempt ended. */
+static void gpn_slot_account(gpn_slot *slot, gpn_class cls)
+{
+    gpn_driver *d = slot->driver;
+    const gpn_reply *reply = &slot->conn.reply;
+    const gpn_work *work = slot->work;
+    gpn_heard h;
+    if (d->run->spec->ops->weigh_fn == NULL) {
+        return;
+    }
+    memset(&h, 0, sizeof h);
+    h.replied = reply->http_status != 0;
+    h.told = h.replied && d->pool->config.learn_limits &&
+             gpn_quota_read(reply->http, reply->unix_ms, h.quota);
+    if ((!h.told && slot->ticket.limiter == NULL) || !gpn_slot_limited(slot)) {
+        return;
+    }
+    /* an overloaded server is not a matter of limits */
+    h.refused = cls == GPN_CLASS_THROTTLED && reply->http_status / 100 != 5;
+    h.prompt = work->prompt_tokens;
+    h.answer = work->completion_tokens;
+    gpn_driver_call(d, gpn_pace_settle(&d->pool->pace, &slot->ticket,
+                                       &work->load, &h, reply->now_ms));
+}
+
 /* The exchange ended: have the reply judged, and do what the verdict says. */
 static void gpn_slot_ended(gpn_slot *slot)
 {
@@ -14934,6 +16495,8 @@ static void gpn_slot_ended(gpn_slot *slot)
     slot->running = false;
     cls = spec->ops->judge_fn(spec->ctx, slot->work, &slot->conn.reply,
                               &server_ms, &err);
+    gpn_run_ended(d->run, slot, cls, &err);
+    gpn_slot_account(slot, cls);
     gpn_slot_pay(slot, spent);
     switch (cls) {
     case GPN_CLASS_OK:
@@ -14966,6 +16529,60 @@ static void gpn_slot_step(gpn_slot *slot, int64_t now, unsigned ready)
     } else {
         d->until[slot->number] = slot->conn.until;
     }
+}
+
+/* A request that no waiting makes fit. */
+static void gpn_slot_too_large(gpn_slot *slot)
+{
+    const gpn_load *load = &slot->work->load;
+    gptner_error err;
+    gpn_fail(&err, GPTNER_ERR_TOO_LARGE,
+             "not sent: a prompt of about %lld tokens with an answer of up to "
+             "%lld is more than the %lld tokens that the account's limit "
+             "allows at once; shorten the prompt, lower max_tokens, or raise "
+             "config.limits",
+             (long long)load->prompt, (long long)load->answer,
+             (long long)slot->ticket.most);
+    gpn_slot_settle(slot, &err);
+}
+
+/* A work that was sent before has no time left to wait for its next turn. */
+static void gpn_slot_late(gpn_slot *slot)
+{
+    gptner_error err;
+    gpn_fail(&err, GPTNER_ERR_TIMEOUT,
+             "not sent again: no time left (item_timeout_ms) to wait for the "
+             "account's limits");
+    gpn_slot_settle(slot, &err);
+}
+
+/* When may the attempt start, as far as gate and limits go? 0: now, and it is
+ * charged. -1: never, the work is settled. */
+static int64_t gpn_slot_when(gpn_slot *slot, int64_t now)
+{
+    gpn_driver *d = slot->driver;
+    gpn_pool *pool = d->pool;
+    gpn_work *work = slot->work;
+    gpn_ticket *call;
+    int64_t later = slot->ticket.queued
+                        ? gpn_gate_next(&pool->gate, now)
+                        : gpn_gate_enter(&pool->gate, pool->env, now);
+    if (later > now || d->run->spec->ops->weigh_fn == NULL ||
+        gpn_pace_idle(&pool->pace, &slot->ticket) || !gpn_slot_limited(slot)) {
+        return later;
+    }
+    later = gpn_pace_enter(&pool->pace, &slot->ticket, &work->load, now, &call);
+    gpn_driver_call(d, call);
+    if (later < 0) {
+        gpn_slot_too_large(slot);
+    } else if (later > now && work->started_ms != 0) {
+        if (now >= work->deadline_ms) {
+            gpn_slot_late(slot);
+            return -1;
+        }
+        later = gpn_time_min(later, work->deadline_ms);
+    }
+    return later;
 }
 
 #ifndef GPTNER_NO_COST
@@ -15020,7 +16637,7 @@ static bool gpn_slot_afford(gpn_slot *slot)
 }
 #endif
 
-/* Start an attempt, unless the gate says later. */
+/* Start an attempt, unless gate or limits say later. */
 static void gpn_slot_start(gpn_slot *slot, int64_t now)
 {
     gpn_driver *d = slot->driver;
@@ -15029,7 +16646,11 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     gpn_conn *conn = &slot->conn;
     gpn_work *work = slot->work;
     gptner_error err = GPN_ZERO;
-    int64_t later = gpn_gate_enter(&pool->gate, pool->env, now);
+    int64_t later = gpn_slot_when(slot, now);
+    if (later < 0) {
+        return;
+    }
+    gpn_slot_hold(slot, slot->ticket.queued);
     if (later > now) {
         d->until[slot->number] = gpn_time_min(later, d->run->deadline_ms);
         return;
@@ -15056,6 +16677,7 @@ static void gpn_slot_start(gpn_slot *slot, int64_t now)
     work->budget.attempts++;
     d->requests++;
     slot->running = true;
+    slot->window = gpn_run_begun(d->run, now);
     gpn_conn_begin(conn, now,
                    gpn_time_min(work->deadline_ms, d->run->deadline_ms));
     gpn_slot_step(slot, now, 0);
@@ -15122,13 +16744,61 @@ static void gpn_driver_stop_slots(gpn_driver *d, gpn_stop stop)
     }
 }
 
+/* How many slots this driver may fill now. As few drivers as are worth it share
+ * what the crew allows; the first stands in for those that did not start. */
+static size_t gpn_driver_quota(const gpn_driver *d)
+{
+    const gpn_run *run = d->run;
+    size_t allowed = (size_t)gpn_atomic_get(&run->allowed);
+    size_t per = run->pool->config.transport != NULL ? 1 : GPN_DRIVER_SLOTS;
+    size_t n = (allowed + per - 1) / per;
+    size_t quota = 0;
+    size_t i;
+    if (allowed == 0) {
+        return d->used;
+    }
+    n = n < run->n_drivers ? n : run->n_drivers;
+    for (i = 0; i < n; i++) {
+        if (i == d->number || (d->number == 0 && i >= run->n_started)) {
+            quota += allowed / n + (i < allowed % n ? 1 : 0);
+        }
+    }
+    return quota;
+}
+
+/* Fewer are allowed than this driver has: works that wait to start do so
+ * without a slot. */
+static void gpn_driver_shed(gpn_driver *d, size_t quota, int64_t now)
+{
+    gpn_run *run = d->run;
+    size_t i;
+    for (i = 0; i < d->used && d->used - d->n_free > quota; i++) {
+        gpn_slot *slot = d->slots[i];
+        gpn_work *work = slot->work;
+        if (work != NULL && !slot->running) {
+            work->due_ms = now;
+            gpn_slot_release(slot);
+            gpn_mutex_lock(&run->lock);
+            run->in_flight--;
+            gpn_run_park_locked(run, work);
+            gpn_mutex_unlock(&run->lock);
+        }
+    }
+}
+
 /* Give the free slots something to do. Returns when to try again. */
 static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
 {
     gpn_run *run = d->run;
     int64_t again = INT64_MAX;
     size_t i = 0;
-    while (d->n_free > 0 && i < d->used) {
+    int ready = 0;
+    size_t quota = gpn_driver_quota(d);
+    if (quota > d->used) {
+        gpn_driver_resize(d, quota); /* or with fewer, where memory is short */
+    }
+    gpn_driver_shed(d, quota, now);
+    while (d->used - d->n_free < quota && i < d->used) {
         gpn_slot *slot = d->slots[i];
         gpn_work *work;
         gpn_stop stop;
@@ -15139,6 +16809,13 @@ static int64_t gpn_driver_fill(gpn_driver *d, int64_t now)
         work = gpn_run_take(run, now, &again, &stop);
         if (work == NULL) {
             break;
+        }
+        if (work->ready) {
+            gpn_run_finish(run, work);
+            if (++ready == GPN_READY_MAX) {
+                return now;
+            }
+            continue;
         }
         if (gpn_driver_check(d, now, stop) != GPN_STOP_NONE) {
             gpn_run_settle_stopped(run, work);
@@ -15173,8 +16850,8 @@ static void gpn_run_report(gpn_run *run, int64_t now, bool finished)
     p->ok = run->sum.ok;
     p->failed = run->sum.failed;
     p->retries = run->sum.retries;
-    p->waiting = (int64_t)run->n_parked;
-    p->in_flight = (int64_t)run->in_flight;
+    p->waiting = (int64_t)(run->n_parked + run->held);
+    p->in_flight = (int64_t)(run->in_flight - run->held);
     p->prompt_tokens = run->sum.prompt_tokens;
     p->completion_tokens = run->sum.completion_tokens;
     p->cost_usd = gpn_run_cost(run);
@@ -15225,7 +16902,8 @@ static int64_t gpn_driver_until(gpn_driver *d, int64_t now, int64_t again)
     return until;
 }
 
-/* The bell may have rung for a name or a session that somebody waits for. */
+/* The bell may have rung for a name or a session that somebody waits for, or
+ * for the head of the queue of the limits. */
 static void gpn_driver_rung(gpn_driver *d, int64_t now)
 {
     size_t i;
@@ -15234,6 +16912,8 @@ static void gpn_driver_rung(gpn_driver *d, int64_t now)
         if (slot->running && (slot->conn.phase == GPN_PHASE_CONNECT ||
                               slot->conn.phase == GPN_PHASE_HANDSHAKE)) {
             gpn_slot_step(slot, now, 0);
+        } else if (slot->held) {
+            gpn_slot_start(slot, now);
         }
     }
 }
@@ -15359,7 +17039,7 @@ static bool gpn_run_init(gpn_run *run, gpn_pool *pool, const gpn_run_spec *spec,
 static size_t gpn_run_threads(const gpn_pool *pool, const gpn_run_spec *spec,
                               size_t workers)
 {
-    size_t n = (workers + 3) / 4; /* fewer slots are not worth a thread */
+    size_t n = (workers + GPN_DRIVER_SLOTS - 1) / GPN_DRIVER_SLOTS;
     size_t most = pool->config.max_threads > 0
                       ? (size_t)pool->config.max_threads
                       : (size_t)gpn_cpu_count();
@@ -15375,7 +17055,8 @@ static size_t gpn_run_threads(const gpn_pool *pool, const gpn_run_spec *spec,
 }
 
 /* Engage drivers[0] for the calling thread and up to threads-1 more. What a
- * driver cannot take falls to the first; a run with one slot still works. */
+ * driver cannot take falls to the first; a run with one slot still works. With
+ * a crew each begins with one slot. */
 static bool gpn_run_engage(gpn_run *run, size_t workers, size_t threads)
 {
     size_t share = workers / threads;
@@ -15386,12 +17067,15 @@ static bool gpn_run_engage(gpn_run *run, size_t workers, size_t threads)
         if (d == NULL) {
             break;
         }
-        gpn_driver_resize(d, share + (i < extra ? 1 : 0));
+        d->used = d->n_free = 0;
+        gpn_driver_resize(d,
+                          run->crew.top >= 0 ? 1 : share + (i < extra ? 1 : 0));
         if (d->used == 0 || !gpn_driver_mute(d, false)) {
             gpn_pool_put_driver(run->pool, d);
             break;
         }
         d->run = run;
+        d->number = i;
         d->requests = 0;
         d->throttled = 0;
         run->drivers[run->n_drivers++] = d;
@@ -15411,7 +17095,9 @@ static size_t gpn_run_start_threads(gpn_run *run)
                             run->pool->config.stack_bytes)) {
         started++;
     }
-    if (started < n && run->pool->config.transport == NULL) {
+    run->n_started = started;
+    if (started < n && run->pool->config.transport == NULL &&
+        run->crew.top < 0) {
         size_t total = first->used;
         size_t i;
         for (i = started; i < n; i++) {
@@ -15458,6 +17144,19 @@ static void gpn_run_drive(gpn_run *run)
     run->sum.total = (int64_t)run->begun;
     run->sum.cost_usd = gpn_run_cost(run);
     run->sum.elapsed_ms = gpn_clock_ms(run->pool->env) - run->started_ms;
+    run->sum.workers = run->crew.most;
+}
+
+/* The largest number of requests at a time that may be found: not all files
+ * that the process may open are ours. */
+static size_t gpn_pool_crew_max(const gpn_pool *pool)
+{
+    int most = pool->config.transport != NULL
+                   ? GPN_AUTO_BLOCKING
+                   : gpn_crew_ladder[GPN_CREW_RUNGS - 1].n;
+    int files = gpn_open_max() / 2;
+    most = files < most ? files : most;
+    return most > 1 ? (size_t)most : 1;
 }
 
 /* Run spec's works. OK when all were settled by themselves, else why the run
@@ -15469,8 +17168,11 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
     gpn_run_spec own = *spec;
     gpn_run run;
     int asked =
-        spec->max_workers > 0 ? spec->max_workers : pool->config.max_workers;
-    size_t workers = spec->single ? 1 : (size_t)asked;
+        spec->max_workers != 0 ? spec->max_workers : pool->config.max_workers;
+    bool automatic = asked <= 0 && !spec->single;
+    size_t workers = spec->single ? 1
+                     : automatic  ? gpn_pool_crew_max(pool)
+                                  : (size_t)asked;
     if (summary != NULL) {
         memset(summary, 0, sizeof *summary);
     }
@@ -15479,6 +17181,10 @@ static gptner_status gpn_pool_run(gpn_pool *pool, const gpn_run_spec *spec,
     }
     if (!gpn_run_init(&run, pool, &own, workers)) {
         return gpn_fail(err, GPTNER_ERR_NO_MEMORY, "run: out of memory");
+    }
+    gpn_crew_init(&run.crew, automatic ? (int)workers : 0, run.started_ms);
+    if (automatic) {
+        gpn_atomic_set(&run.allowed, gpn_crew_allowed(&run.crew));
     }
     if (gpn_run_engage(&run, workers, gpn_run_threads(pool, &own, workers))) {
         gpn_run_drive(&run);
@@ -15564,8 +17270,10 @@ static void gpn_pool_free(gpn_pool *pool)
     }
     gpn_tls_free(pool->link.tls);
     gpn_resolver_free(pool->link.resolver);
-    if (pool->made > 2)
+    if (pool->made > 3)
         gpn_flag_deinit(&pool->cancel_flag);
+    if (pool->made > 2)
+        gpn_pace_deinit(&pool->pace);
     if (pool->made > 1)
         gpn_gate_deinit(&pool->gate);
     if (pool->made > 0)
@@ -15580,7 +17288,10 @@ static gptner_status gpn_pool_start(gpn_pool *pool, gptner_error *err)
     pool->made += gpn_mutex_init(&pool->lock);
     if (pool->made == 1)
         pool->made += gpn_gate_init(&pool->gate);
-    if (pool->made < 2)
+    if (pool->made == 2)
+        pool->made += gpn_pace_init(&pool->pace, &pool->config.limits,
+                                    pool->config.learn_limits);
+    if (pool->made < 3)
         return gpn_fail(err, GPTNER_ERR_THREAD, "client: no mutex");
     if (!gpn_flag_init(&pool->cancel_flag))
         return gpn_fail(err, GPTNER_ERR_LIMIT,
@@ -16205,7 +17916,8 @@ struct gptner_client { /* the large members last: short offsets */
     bool official;  /* the server is OpenAI's own */
     bool no_memory; /* latched while the strings are copied */
     gpn_atomic has_learnt;
-    gptner_config cfg; /* its strings are in the arena */
+    gpn_atomic cache_failed; /* it was said that answers cannot be kept */
+    gptner_config cfg;       /* its strings are in the arena */
     gpn_arena arena;
     gptner_str path;       /* of the base URL, without '/' at its end */
     gptner_str query;      /* of the base URL and api_version, without '?' */
@@ -16252,6 +17964,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, tier),
     offsetof(gptner_config, limits_file),
     offsetof(gptner_config, prices_file),
+    offsetof(gptner_config, cache_dir),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -17302,7 +19015,7 @@ static void gpn_price_read_member(gptner_json_reader *r, size_t which,
     }
 }
 
-/* A row: its model and input must be there. */
+/* A row: its model, input and output must be there. */
 static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
 {
     static const char names[][16] = {"input",        "cached", "output",
@@ -17310,7 +19023,7 @@ static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
     const char *at = r->pos;
     gptner_str key;
     memset(price, 0, sizeof *price);
-    price->input = -1.0;
+    price->input = price->output = -1.0;
     if (!gptner_json_enter_object(r)) {
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "a price is not an object");
         return;
@@ -17321,9 +19034,9 @@ static void gpn_price_read_row(gptner_json_reader *r, gptner_price *price)
             i++;
         gpn_price_read_member(r, i, price);
     }
-    if (price->model == NULL || price->input < 0.0)
+    if (price->model == NULL || price->input < 0.0 || price->output < 0.0)
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at,
-                      "a price lacks its model or its input");
+                      "a price lacks its model, input or output");
     else if (price->batch_factor > 10.0)
         gpn_json_stop(r, GPTNER_ERR_CONFIG, at, "batch_factor is above 10");
 }
@@ -17503,6 +19216,8 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
     p->item_ms = k->item_timeout_ms == 0  ? 3600000
                  : k->item_timeout_ms < 0 ? INT64_MAX
                                           : k->item_timeout_ms;
+    p->limits = k->limits;
+    p->learn_limits = k->learn_limits != GPTNER_NO;
     p->stack_bytes =
         k->thread_stack_bytes > 0 ? k->thread_stack_bytes : (size_t)128 * 1024;
     for (i = 0; i < GPN_COUNT(gpn_passes); i++)
@@ -17600,7 +19315,8 @@ static gptner_status gpn_options_check(const gptner_options *o,
 
 static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
 {
-    if (k->max_workers < 0 || k->max_workers > 100000 || k->max_threads < 0)
+    if (k->max_workers < GPTNER_WORKERS_AUTO || k->max_workers > 100000 ||
+        k->max_threads < 0)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "max_workers, max_threads: out of range (0: default)");
     if (k->transport != NULL &&
@@ -17612,7 +19328,30 @@ static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "client_cert_file and client_key_file: one is "
                         "missing");
+    if (k->limits.requests_per_minute < 0 || k->limits.tokens_per_minute < 0 ||
+        k->limits.requests_per_day < 0 || k->limits.tokens_per_day < 0 ||
+        k->limits.batch_queue_tokens < 0)
+        return gpn_fail(err, GPTNER_ERR_CONFIG,
+                        "limits: one is negative (0: not limited)");
     return gpn_options_check(&k->options, err);
+}
+
+/* The folder of the cache is there from the start: a wrong name shows now. */
+static gptner_status gpn_client_open_cache(const gptner_config *k,
+                                           gptner_error *err)
+{
+#ifdef GPTNER_NO_STORE
+    return k->cache_dir == NULL
+               ? GPTNER_OK
+               : gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "cache_dir: built without (GPTNER_NO_STORE)");
+#else
+    int oserr = 0;
+    return k->cache_dir == NULL || gpn_folder_make(k->cache_dir, &oserr)
+               ? GPTNER_OK
+               : gpn_file_fail(err, k->cache_dir,
+                               "the folder of the cache cannot be made", oserr);
+#endif
 }
 
 static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
@@ -17649,6 +19388,9 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         gpn_log(&c->env, GPTNER_LOG_WARN,
                 "base_url: http:// sends the key to %s unencrypted",
                 c->home.url.host);
+    status = gpn_client_open_cache(&c->cfg, err);
+    if (status != GPTNER_OK)
+        return status;
     gpn_client_pool_config(&c->cfg, &pool);
     return gpn_pool_new(&c->env, &pool, &c->pool, err);
 }
@@ -18516,12 +20258,13 @@ static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
     gptner_str system = p->system.ptr != NULL
                             ? p->system
                             : gptner_str_from(s->client->cfg.system);
+    size_t n = p->messages != NULL ? p->n_messages : 0;
     size_t i;
     if (system.len > 0) {
         gpn_scale_text(s, system);
         gpn_scale_around(s, around > 0 ? around : 1); /* or an empty line */
     }
-    for (i = 0; i < p->n_messages; i++) {
+    for (i = 0; i < n; i++) {
         if (p->messages[i].json.ptr != NULL) {
             gpn_scale_json(s, p->messages[i].json);
         } else {
@@ -18529,9 +20272,9 @@ static void gpn_scale_prompt(gpn_scale *s, const gptner_prompt *p,
             gpn_scale_around(s, around);
         }
     }
-    if (p->n_messages == 0 && p->messages_json.ptr != NULL) {
+    if (n == 0 && p->messages_json.ptr != NULL) {
         gpn_scale_json(s, p->messages_json);
-    } else if (p->n_messages == 0) {
+    } else if (n == 0) {
         gpn_scale_text(s, p->text);
         gpn_scale_around(s, around);
     }
@@ -19871,6 +21614,9 @@ typedef struct gpn_item {
     uint64_t line;         /* of the input; 0: not from a file */
     const char *bad;       /* why the line is no prompt; NULL: it is one */
     char spare_text[128];
+#ifndef GPTNER_NO_STORE
+    char key[65]; /* of the request; "": not kept */
+#endif
     gpn_owner owner; /* directly before spare */
     gptner_result spare;
     /* texts follow */
@@ -20036,6 +21782,720 @@ static GPN_NOINLINE void gpn_result_fail(gptner_result *view,
     view->retry_after_ms = err->retry_after_ms;
 }
 
+/* --- what the account's limits count --- */
+
+static void gpn_load_set(gpn_load *load, const gptner_prompt *p,
+                         const gptner_options *o, const gpn_weight *w)
+{
+    char model[GPN_WEIGH_MODEL];
+    gpn_weigh_model(p, o, model);
+    load->model = gpn_model_hash(model);
+    load->prompt = w->prompt;
+    load->answer = w->completion_max;
+}
+
+/* Whether others may have this answer: also a refusal is one. */
+static bool gpn_result_shares(const gptner_result *r)
+{
+    return r->status == GPTNER_OK || r->status == GPTNER_ERR_REFUSED ||
+           r->status == GPTNER_ERR_FILTERED ||
+           r->status == GPTNER_ERR_TRUNCATED;
+}
+
+/* --- answers kept on disk ---
+ *
+ * A record is a line: 16 hex digits, a space, and a JSON object: the key of a
+ * request, and the reply as it came, from which the result is made again on
+ * the way of a live one. The digits are a hash of the object: a line that was
+ * torn is passed over. The key is the SHA-256 of all that makes an answer:
+ * server, account, headers, endpoint and body, but not the API key.
+ *
+ * The journal of a run has a head and records, each appended by one write
+ * before its result is delivered: a kill loses none. At the next start they
+ * are listed in a table of 16 bytes each, and read when their prompt turns up.
+ * One serves one prompt: that of its index, else another with the same
+ * request, as an input that was edited has it at another place.
+ *
+ * The cache has a file for each record, which appears whole. It is not synced:
+ * what a power cut spoils is no record any more, and replaced. */
+
+#ifdef GPTNER_NO_STORE
+
+typedef struct gpn_store {
+    bool on;
+} gpn_store;
+
+static gptner_status gpn_store_open(gpn_store *s, gptner_client *c,
+                                    const char *path, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(c);
+    return path == NULL ? GPTNER_OK
+                        : gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                                   "run: journal_path: built without "
+                                   "(GPTNER_NO_STORE)");
+}
+
+static gptner_status gpn_store_put(gpn_store *s, const gpn_item *it,
+                                   const gptner_result *r, gptner_str body,
+                                   int64_t now, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(it);
+    GPN_UNUSED(r);
+    GPN_UNUSED(body);
+    GPN_UNUSED(now);
+    GPN_UNUSED(err);
+    return GPTNER_OK;
+}
+
+static void gpn_store_saw(gpn_store *s, const gptner_result *r)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(r);
+}
+
+static gptner_status gpn_store_end(gpn_store *s, gptner_status status,
+                                   gptner_run_summary *sum, gptner_error *err)
+{
+    GPN_UNUSED(s);
+    GPN_UNUSED(sum);
+    GPN_UNUSED(err);
+    return status;
+}
+
+#else
+
+#define GPN_JOURNAL_HEAD "gptner journal 1\n"
+
+enum {
+    GPN_KEY_TEXT = 64,       /* hex digits */
+    GPN_STORE_READ = 65536,  /* bytes of a journal read at once */
+    GPN_STORE_SYNC_MS = 2000 /* what a power cut may take */
+};
+
+/* Where a record is. Sorted by tag and the low bits of its index. */
+typedef struct gpn_spot {
+    uint64_t tag; /* hash of the key */
+    uint64_t at;  /* 1 bit: used; 19: of the index; 44: offset, or, if it is
+                     used, where to look for one that is not */
+} gpn_spot;
+
+#define GPN_SPOT_USED   (UINT64_C(1) << 63)
+#define GPN_SPOT_INDEX  UINT64_C(0x7ffff)
+#define GPN_SPOT_SHIFT  44
+#define GPN_SPOT_OFFSET ((UINT64_C(1) << GPN_SPOT_SHIFT) - 1)
+
+typedef struct gpn_store {
+    gptner_client *client;
+    bool on;                /* there is a journal, or a cache */
+    gpn_sha256_state start; /* of every key: server, account, headers */
+    gpn_buf piece;          /* a record that is read */
+    int64_t resumed;
+    int64_t cached;
+    int64_t open_ends; /* results that are no answers */
+    /* the journal; path NULL: none */
+    const char *path;
+    gpn_buf lock_path;
+    gpn_file lock;
+    gpn_file in;
+    gpn_spot *spots;
+    size_t n_spots;
+    size_t room; /* of spots */
+    uint64_t seed[2];
+    bool torn;      /* its last line has no end */
+    bool has_mutex; /* which guards all below */
+    gpn_mutex mutex;
+    gpn_file out;
+    int64_t synced_ms;
+    bool broken; /* a write or sync failed: nothing is added any more */
+} gpn_store;
+
+/* A record, as read. */
+typedef struct gpn_kept {
+    gptner_str key;
+    gptner_str request_id;
+    gptner_str cost;
+    gptner_str body;
+    int64_t index;
+    int64_t http_status;
+    int64_t attempts;
+    int64_t latency_ms;
+    int64_t total_ms;
+} gpn_kept;
+
+static const gpn_member gpn_kept_members[] = {
+    {"key", GPN_KIND_TEXT, offsetof(gpn_kept, key)},
+    {"request_id", GPN_KIND_TEXT, offsetof(gpn_kept, request_id)},
+    {"cost_usd", GPN_KIND_TEXT, offsetof(gpn_kept, cost)},
+    {"body", GPN_KIND_TEXT, offsetof(gpn_kept, body)},
+    {"index", GPN_KIND_COUNT, offsetof(gpn_kept, index)},
+    {"http_status", GPN_KIND_COUNT, offsetof(gpn_kept, http_status)},
+    {"attempts", GPN_KIND_COUNT, offsetof(gpn_kept, attempts)},
+    {"latency_ms", GPN_KIND_COUNT, offsetof(gpn_kept, latency_ms)},
+    {"total_ms", GPN_KIND_COUNT, offsetof(gpn_kept, total_ms)},
+    {"", GPN_KIND_SKIP, 0}};
+
+static void gpn_kept_sum(gptner_str json, char out[17])
+{
+    static const uint64_t seed[2] = {0, 0};
+    uint64_t hash = gpn_sip(seed, json);
+    gpn_hex_write((const unsigned char *)&hash, sizeof hash, out);
+}
+
+/* Write a record as a line to out, which is empty. */
+static void gpn_kept_write(gpn_buf *out, const char *key,
+                           const gptner_result *r, gptner_str body)
+{
+    gptner_json_writer w;
+    char sum[17];
+    gpn_buf_add_s(out, "0123456789abcdef ");
+    gpn_json_writer_init(&w, out);
+    gptner_json_write_object(&w);
+    gptner_json_put_string(&w, "key", key); /* these two first */
+    gptner_json_put_uint64(&w, "index", r->index);
+    gptner_json_put_int64(&w, "http_status", r->http_status);
+    gptner_json_put_int64(&w, "attempts", r->attempts);
+    gptner_json_put_int64(&w, "latency_ms", r->latency_ms);
+    gptner_json_put_int64(&w, "total_ms", r->total_ms);
+    if (r->cost_usd >= 0.0)
+        gptner_json_put_double(&w, "cost_usd", r->cost_usd);
+    if (r->request_id.ptr != NULL)
+        gptner_json_put_str(&w, "request_id", r->request_id);
+    gptner_json_put_str(&w, "body", body);
+    gptner_json_write_end(&w);
+    gptner_json_writer_finish(&w, NULL);
+    if (out->status == GPTNER_OK) {
+        gpn_kept_sum(gpn_str(out->data + 17, out->len - 17), sum);
+        memcpy(out->data, sum, 16);
+    }
+    gpn_buf_add_c(out, '\n');
+}
+
+static bool gpn_kept_sound(gptner_str line)
+{
+    char sum[17];
+    if (line.len < 19 || line.ptr[16] != ' ')
+        return false;
+    gpn_kept_sum(gpn_str(line.ptr + 17, line.len - 17), sum);
+    return memcmp(sum, line.ptr, 16) == 0;
+}
+
+/* Take a line apart where it lies. false: it is no record. */
+static bool gpn_kept_read(char *line, size_t len, gpn_kept *k)
+{
+    gptner_json_reader r;
+    memset(k, 0, sizeof *k);
+    if (!gpn_kept_sound(gpn_str(line, len)))
+        return false;
+    gptner_json_reader_init_in_place(&r, line + 17, len - 17, NULL);
+    return gpn_read_object(NULL, &r, gpn_kept_members, k) &&
+           gptner_json_reader_finish(&r, NULL) == GPTNER_OK &&
+           k->key.len == GPN_KEY_TEXT && k->body.ptr != NULL;
+}
+
+/* The most that a record can take: a byte of the body becomes six. */
+static size_t gpn_kept_most(const gptner_client *c)
+{
+    size_t most = c->cfg.max_body_bytes;
+    return most < SIZE_MAX / 8 ? 6 * most + GPN_STORE_READ : SIZE_MAX / 2;
+}
+
+/* --- keys --- */
+
+static void gpn_key_add(gpn_sha256_state *sha, const char *text)
+{
+    if (text != NULL)
+        gpn_sha256_update(sha, text, strlen(text));
+    gpn_sha256_update(sha, "", 1); /* a NUL */
+}
+
+/* What all requests of a client have in common, secrets excepted. */
+static void gpn_key_begin(gpn_sha256_state *sha, const gptner_client *c)
+{
+    const gptner_config *cfg = &c->cfg;
+    size_t i;
+    gpn_sha256_init(sha);
+    gpn_key_add(sha, c->home.url.scheme);
+    gpn_key_add(sha, c->home.host);
+    gpn_key_add(sha, c->home.url.target);
+    gpn_key_add(sha, cfg->api_version);
+    gpn_key_add(sha, cfg->organization);
+    gpn_key_add(sha, cfg->project);
+    for (i = 0; i < cfg->n_headers; i++) {
+        const char *name = cfg->headers[i].name;
+        if (gpn_text_ends(name, "authorization") ||
+            gpn_text_ends(name, "key") || gpn_text_ends(name, "cookie"))
+            continue;
+        gpn_key_add(sha, name);
+        gpn_key_add(sha, cfg->headers[i].value);
+    }
+}
+
+/* The key of a request with this body, endpoint included. */
+static void gpn_key_write(const gpn_store *s, const gpn_buf *body, char *key)
+{
+    gpn_sha256_state sha = s->start;
+    unsigned char hash[32];
+    gpn_sha256_update(&sha, body->data, body->len);
+    gpn_sha256_final(&sha, hash);
+    gpn_hex_write(hash, sizeof hash, key);
+}
+
+/* --- the table of a journal --- */
+
+static uint64_t gpn_spot_index(const gpn_spot *p)
+{
+    return p->at >> GPN_SPOT_SHIFT & GPN_SPOT_INDEX;
+}
+
+static bool gpn_spot_before(const gpn_spot *a, const gpn_spot *b)
+{
+    return a->tag != b->tag ? a->tag < b->tag
+                            : gpn_spot_index(a) < gpn_spot_index(b);
+}
+
+/* Let the spot at i sink to its place in the heap of n. */
+static void gpn_spots_sink(gpn_spot *spots, size_t n, size_t i)
+{
+    gpn_spot top = spots[i];
+    size_t child = 2 * i + 1;
+    while (child < n) {
+        if (child + 1 < n && gpn_spot_before(&spots[child], &spots[child + 1]))
+            child++;
+        if (!gpn_spot_before(&top, &spots[child]))
+            break;
+        spots[i] = spots[child];
+        i = child;
+        child = 2 * i + 1;
+    }
+    spots[i] = top;
+}
+
+/* In place: the table of a long run is large. */
+static void gpn_spots_sort(gpn_spot *spots, size_t n)
+{
+    size_t i;
+    for (i = n / 2; i > 0; i--)
+        gpn_spots_sink(spots, n, i - 1);
+    for (i = n; i > 1; i--) {
+        gpn_spot last = spots[i - 1];
+        spots[i - 1] = spots[0];
+        spots[0] = last;
+        gpn_spots_sink(spots, i - 1, 0);
+    }
+}
+
+/* The first spot that is not before tag and index. */
+static size_t gpn_spots_find(const gpn_store *s, uint64_t tag, uint64_t index)
+{
+    gpn_spot wanted;
+    size_t low = 0;
+    size_t high = s->n_spots;
+    wanted.tag = tag;
+    wanted.at = index << GPN_SPOT_SHIFT;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (gpn_spot_before(&s->spots[mid], &wanted))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static bool gpn_spot_has(const gpn_store *s, size_t i, uint64_t tag)
+{
+    return i < s->n_spots && s->spots[i].tag == tag;
+}
+
+static bool gpn_spot_used(const gpn_store *s, size_t i)
+{
+    return (s->spots[i].at & GPN_SPOT_USED) != 0;
+}
+
+static void gpn_spot_lead(gpn_store *s, size_t i, size_t next)
+{
+    s->spots[i].at = (s->spots[i].at & ~GPN_SPOT_OFFSET) | GPN_SPOT_USED | next;
+}
+
+/* The first spot from i on that is not used, or is of another tag. The way is
+ * shorter the next time, however many equal requests there are. */
+static size_t gpn_spot_unused(gpn_store *s, size_t i, uint64_t tag)
+{
+    size_t from = i;
+    while (gpn_spot_has(s, i, tag) && gpn_spot_used(s, i))
+        i = (size_t)(s->spots[i].at & GPN_SPOT_OFFSET);
+    while (from < i) {
+        size_t next = (size_t)(s->spots[from].at & GPN_SPOT_OFFSET);
+        gpn_spot_lead(s, from, i);
+        from = next;
+    }
+    return i;
+}
+
+/* --- the journal --- */
+
+/* A line of the journal, at its offset: into the table, if it is a record. */
+static void gpn_journal_enter(gpn_store *s, gptner_str line, int64_t at)
+{
+    static const char before[] = "{\"key\":\"";
+    static const char behind[] = "\",\"index\":";
+    const char *key = line.ptr + 17 + sizeof before - 1;
+    const char *index = key + GPN_KEY_TEXT + sizeof behind - 1;
+    const char *end = line.ptr + line.len;
+    const char *p = index;
+    uint64_t number;
+    if (end <= index || s->n_spots == s->room || !gpn_kept_sound(line) ||
+        memcmp(line.ptr + 17, before, sizeof before - 1) != 0 ||
+        memcmp(key + GPN_KEY_TEXT, behind, sizeof behind - 1) != 0)
+        return;
+    while (p < end && *p >= '0' && *p <= '9')
+        p++;
+    if (!gpn_parse_u64(gpn_str(index, (size_t)(p - index)), &number) ||
+        (uint64_t)at > GPN_SPOT_OFFSET)
+        return;
+    s->spots[s->n_spots].tag = gpn_sip(s->seed, gpn_str(key, GPN_KEY_TEXT));
+    s->spots[s->n_spots].at =
+        (number & GPN_SPOT_INDEX) << GPN_SPOT_SHIFT | (uint64_t)at;
+    s->n_spots++;
+}
+
+static gptner_status gpn_journal_unread(const gpn_store *s, int oserr,
+                                        gptner_error *err)
+{
+    return s->piece.status != GPTNER_OK
+               ? gpn_no_memory(err, s->path)
+               : gpn_file_fail(err, s->path, "cannot be read", oserr);
+}
+
+/* Go through the lines: count them (in room), or enter them. What is longer
+ * than any record is passed over. */
+static gptner_status gpn_journal_scan(gpn_store *s, bool enter,
+                                      gptner_error *err)
+{
+    gpn_buf *b = &s->piece;
+    int64_t at = 0;  /* of b's first byte in the file */
+    size_t from = 0; /* in b: the line's begin */
+    bool skip = false;
+    gpn_buf_clear(b);
+    for (;;) {
+        const char *p, *lf;
+        int64_t got;
+        int oserr = 0;
+        gpn_buf_drop(b, from);
+        at += (int64_t)from;
+        from = 0;
+        if (b->len > gpn_kept_most(s->client)) {
+            skip = true;
+            at += (int64_t)b->len;
+            gpn_buf_clear(b);
+        }
+        if (!gpn_buf_reserve(b, GPN_STORE_READ))
+            return gpn_journal_unread(s, 0, err);
+        p = b->data + b->len;
+        got = gpn_file_read_at(&s->in, b->data + b->len, GPN_STORE_READ,
+                               at + (int64_t)b->len, &oserr);
+        if (got < 0)
+            return gpn_journal_unread(s, oserr, err);
+        if (got == 0)
+            break;
+        b->len += (size_t)got;
+        while ((lf = (const char *)memchr(
+                    p, '\n', (size_t)(b->data + b->len - p))) != NULL) {
+            const char *line = b->data + from;
+            if (enter && !skip)
+                gpn_journal_enter(s, gpn_str(line, (size_t)(lf - line)),
+                                  at + (int64_t)from);
+            s->room += !enter;
+            skip = false;
+            p = lf + 1;
+            from = (size_t)(p - b->data);
+        }
+    }
+    s->torn = b->len > 0 || skip;
+    return GPTNER_OK;
+}
+
+/* List what an earlier run left. */
+static gptner_status gpn_journal_load(gpn_store *s, gptner_error *err)
+{
+    const gpn_env *env = &s->client->env;
+    gptner_status status = gpn_journal_scan(s, false, err);
+    if (status != GPTNER_OK)
+        return status;
+    if (s->room <= SIZE_MAX / sizeof *s->spots)
+        s->spots = (gpn_spot *)gpn_mem_alloc(env, s->room * sizeof *s->spots);
+    if (s->spots == NULL)
+        return gpn_no_memory(err, s->path);
+    s->seed[0] = gpn_random_u64(env);
+    s->seed[1] = gpn_random_u64(env);
+    status = gpn_journal_scan(s, true, err);
+    gpn_spots_sort(s->spots, s->n_spots);
+    return status;
+}
+
+/* Begin a journal, or read one. A file that is none is left as it is. */
+static gptner_status gpn_journal_begin_or_load(gpn_store *s, gptner_error *err)
+{
+    static const char head[] = GPN_JOURNAL_HEAD;
+    const size_t len = sizeof head - 1;
+    char found[sizeof head];
+    int64_t got = 0;
+    int oserr = 0;
+    gpn_whole w;
+    bool ok;
+    if (gpn_file_open_read(&s->in, &s->client->env, s->path, &oserr))
+        got = gpn_file_read_at(&s->in, found, len, 0, &oserr);
+    else if (oserr != GPN_E_ABSENT)
+        got = -1;
+    if (got < 0)
+        return gpn_journal_unread(s, oserr, err);
+    if ((size_t)got == len && memcmp(found, head, len) == 0)
+        return gpn_journal_load(s, err);
+    if (got > 0)
+        return gpn_fail(err, GPTNER_ERR_CHANGED,
+                        "%s: is not a journal of this version; name another "
+                        "file, or remove it",
+                        s->path);
+    gpn_file_close(&s->in, &oserr); /* is empty */
+    ok = gpn_whole_begin(&w, &s->client->env, s->path, &oserr);
+    if (ok) {
+        gpn_whole_write(&w, head, len, &oserr);
+        ok = gpn_whole_commit(&w, &oserr);
+    }
+    return ok ? GPTNER_OK
+              : gpn_file_fail(err, s->path, "cannot be written", oserr);
+}
+
+static gptner_status gpn_journal_lock(gpn_store *s, gptner_error *err)
+{
+    bool busy = false;
+    int oserr = 0;
+    gpn_buf_add_s(&s->lock_path, s->path);
+    gpn_buf_add(&s->lock_path, ".lock", 6);
+    if (s->lock_path.status != GPTNER_OK)
+        return gpn_no_memory(err, s->path);
+    if (gpn_lock_take(&s->lock, s->lock_path.data, &busy, &oserr))
+        return GPTNER_OK;
+    if (!busy)
+        return gpn_file_fail(err, s->lock_path.data, "cannot be locked", oserr);
+    return gpn_fail(err, GPTNER_ERR_BUSY,
+                    "%s: another run uses this journal; wait for it, or end it",
+                    s->path);
+}
+
+static gptner_status gpn_journal_open(gpn_store *s, gptner_error *err)
+{
+    gptner_status status;
+    int oserr = 0;
+    s->has_mutex = gpn_mutex_init(&s->mutex);
+    if (!s->has_mutex)
+        return gpn_fail(err, GPTNER_ERR_THREAD, "journal: no mutex");
+    status = gpn_journal_lock(s, err);
+    if (status == GPTNER_OK)
+        status = gpn_journal_begin_or_load(s, err);
+    if (status != GPTNER_OK)
+        return status;
+    s->synced_ms = gpn_clock_ms(&s->client->env);
+    if (!gpn_file_open(&s->out, s->path, GPN_FILE_APPEND, &oserr) ||
+        (s->torn && !gpn_file_write(&s->out, "\n", 1, &oserr)))
+        return gpn_file_fail(err, s->path, "cannot be written", oserr);
+    return GPTNER_OK;
+}
+
+/* Append a record, and sync those of the last seconds. After a failure nothing
+ * is added: the run is stopping. */
+static gptner_status gpn_journal_put(gpn_store *s, const gpn_buf *line,
+                                     int64_t now, gptner_error *err)
+{
+    bool sync = false;
+    bool ok = true;
+    int oserr = 0;
+    gpn_mutex_lock(&s->mutex);
+    if (s->broken) {
+        gpn_mutex_unlock(&s->mutex);
+        return GPTNER_OK;
+    }
+    ok = line->status == GPTNER_OK &&
+         gpn_file_write(&s->out, line->data, line->len, &oserr);
+    sync = ok && now - s->synced_ms >= GPN_STORE_SYNC_MS;
+    if (sync)
+        s->synced_ms = now;
+    s->broken = !ok;
+    gpn_mutex_unlock(&s->mutex);
+    if (sync && !gpn_file_sync(&s->out, &oserr)) {
+        ok = false;
+        gpn_mutex_lock(&s->mutex);
+        s->broken = true;
+        gpn_mutex_unlock(&s->mutex);
+    }
+    if (ok)
+        return GPTNER_OK;
+    return line->status != GPTNER_OK
+               ? gpn_no_memory(err, s->path)
+               : gpn_file_fail(err, s->path, "writing the journal failed",
+                               oserr);
+}
+
+/* --- the cache --- */
+
+/* DIR/ab/cd...json; *slash: behind ab. */
+static bool gpn_cache_path(const gpn_store *s, const char *key, gpn_buf *path,
+                           size_t *slash)
+{
+    gpn_buf_init(path, &s->client->env, 1 << 16);
+    gpn_buf_add_s(path, s->client->cfg.cache_dir);
+    gpn_buf_add_c(path, '/');
+    gpn_buf_add(path, key, 2);
+    *slash = path->len;
+    gpn_buf_add_c(path, '/');
+    gpn_buf_add_s(path, key + 2);
+    gpn_buf_add(path, ".json", 6);
+    return path->status == GPTNER_OK;
+}
+
+static bool gpn_cache_begin(gpn_whole *w, const gpn_env *env, gpn_buf *path,
+                            size_t slash, int *oserr)
+{
+    bool ok = gpn_whole_begin(w, env, path->data, oserr);
+    if (!ok) { /* it is the first of its folder */
+        path->data[slash] = '\0';
+        ok = gpn_folder_make(path->data, oserr);
+        path->data[slash] = '/';
+        ok = ok && gpn_whole_begin(w, env, path->data, oserr);
+    }
+    if (ok)
+        gpn_whole_hide(w);
+    return ok;
+}
+
+/* A failure costs money, but no answer: it is told once. */
+static void gpn_cache_put(gpn_store *s, const char *key, const gpn_buf *line)
+{
+    gptner_client *c = s->client;
+    int oserr = GPN_E_MEMORY;
+    char why[64];
+    gpn_whole w;
+    gpn_buf path;
+    size_t slash;
+    bool ok = gpn_cache_path(s, key, &path, &slash) &&
+              line->status == GPTNER_OK &&
+              gpn_cache_begin(&w, &c->env, &path, slash, &oserr);
+    if (ok) {
+        gpn_whole_write(&w, line->data, line->len, &oserr);
+        ok = gpn_whole_commit(&w, &oserr);
+    }
+    gpn_buf_deinit(&path);
+    if (!ok && gpn_atomic_get(&c->cache_failed) == 0) {
+        gpn_atomic_set(&c->cache_failed, 1);
+        gpn_log(&c->env, GPTNER_LOG_WARN,
+                "%s: answers cannot be kept: %s; going on without",
+                c->cfg.cache_dir, gpn_os_text(oserr, why, sizeof why));
+    }
+}
+
+/* The record of a key, in piece, without its line's end; 0: there is none. */
+static size_t gpn_cache_get(gpn_store *s, const char *key)
+{
+    gpn_buf *b = &s->piece;
+    gpn_buf path;
+    gpn_file file;
+    int64_t got = 0;
+    size_t slash;
+    int oserr;
+    gpn_buf_clear(b);
+    if (gpn_cache_path(s, key, &path, &slash) &&
+        gpn_file_open_read(&file, &s->client->env, path.data, &oserr)) {
+        int64_t size = gpn_file_size(&file);
+        if (size > 0 && (uint64_t)size <= gpn_kept_most(s->client) &&
+            gpn_buf_reserve(b, (size_t)size))
+            got = gpn_file_read_at(&file, b->data, (size_t)size, 0, &oserr);
+        gpn_file_close(&file, &oserr); /* was only read */
+    }
+    gpn_buf_deinit(&path);
+    return got > 0 && b->data[got - 1] == '\n' ? (size_t)got - 1 : 0;
+}
+
+/* --- both --- */
+
+/* gpn_store_end() follows in any case. */
+static gptner_status gpn_store_open(gpn_store *s, gptner_client *c,
+                                    const char *path, gptner_error *err)
+{
+    if (path == NULL && c->cfg.cache_dir == NULL)
+        return GPTNER_OK;
+    s->client = c;
+    s->on = true;
+    s->path = path;
+    gpn_buf_init(&s->piece, &c->env, SIZE_MAX / 2);
+    gpn_buf_init(&s->lock_path, &c->env, 1 << 16);
+    gpn_key_begin(&s->start, c);
+    return path != NULL ? gpn_journal_open(s, err) : GPTNER_OK;
+}
+
+/* An answer arrived: keep it, before it is delivered. */
+static gptner_status gpn_store_put(gpn_store *s, const gpn_item *it,
+                                   const gptner_result *r, gptner_str body,
+                                   int64_t now, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    gpn_buf line;
+    if (it->key[0] == '\0' || !gpn_result_shares(r))
+        return GPTNER_OK;
+    gpn_buf_init(&line, &s->client->env, SIZE_MAX / 2);
+    if (body.ptr == NULL)
+        line.status = GPTNER_ERR_NO_MEMORY;
+    gpn_kept_write(&line, it->key, r, body);
+    if (s->path != NULL)
+        status = gpn_journal_put(s, &line, now, err);
+    if (s->client->cfg.cache_dir != NULL && r->status == GPTNER_OK)
+        gpn_cache_put(s, it->key, &line);
+    gpn_buf_deinit(&line);
+    return status;
+}
+
+/* A result is delivered. Serial. */
+static void gpn_store_saw(gpn_store *s, const gptner_result *r)
+{
+    s->open_ends += !gpn_result_shares(r);
+}
+
+/* The run ended with status, its results are where they belong. The journal
+ * goes when there is nothing left to do. */
+static gptner_status gpn_store_end(gpn_store *s, gptner_status status,
+                                   gptner_run_summary *sum, gptner_error *err)
+{
+    int oserr = 0;
+    if (!s->on)
+        return status;
+    if (sum != NULL) {
+        sum->resumed = s->resumed;
+        sum->cached = s->cached;
+    }
+    gpn_file_close(&s->in, &oserr); /* was only read */
+    if (s->out.is_open) {
+        bool keep = status != GPTNER_OK || s->open_ends > 0 || s->broken;
+        bool ok = !keep || gpn_file_sync(&s->out, &oserr);
+        ok = gpn_file_close(&s->out, &oserr) && ok;
+        if (!keep)
+            gpn_file_remove(s->path);
+        else if (!ok && status == GPTNER_OK)
+            status = gpn_file_fail(err, s->path, "writing the journal failed",
+                                   oserr);
+    }
+    if (s->lock_path.data != NULL)
+        gpn_lock_give(&s->lock, s->lock_path.data);
+    if (s->has_mutex)
+        gpn_mutex_deinit(&s->mutex);
+    gpn_mem_free(&s->client->env, s->spots);
+    gpn_buf_deinit(&s->piece);
+    gpn_buf_deinit(&s->lock_path);
+    return status;
+}
+
+#endif
+
 /* --- a task: prompts from a source, results to their places --- */
 
 typedef struct gpn_out {
@@ -20105,7 +22565,8 @@ typedef struct gpn_task { /* what is used most is within a short offset */
     int64_t shared; /* followers read */
     int64_t shared_ok;
     int64_t shared_failed;
-    gpn_buf body;
+    gpn_buf body; /* of the item being read; its endpoint behind it */
+    gpn_store store;
     gpn_out out;
     gptner_error failure; /* of a place; status OK: none */
 } gpn_task;
@@ -20151,7 +22612,6 @@ static gptner_status gpn_item_build(void *ctx, gpn_work *work, gpn_request *q,
         return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT, "%s, line %lld: %s",
                         t->cfg->input_path, (long long)it->line, it->bad);
     it->adapt |= gpn_adapted(c, gpn_model_of(it->options), 0);
-    gpn_item_weigh(c, it);
     gpn_item_ask(t, it, &ask);
     status = gpn_body_write(&ask, &q->body, err);
     if (status == GPTNER_OK && ask.endpoint == GPTNER_ENDPOINT_EMBEDDINGS)
@@ -20367,7 +22827,8 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     gpn_class cls;
     char *raw = NULL;
     size_t raw_len = reply->body_len;
-    if ((t->keep_raw || t->client->cfg.keep_raw) && raw_len > 0) {
+    bool keep_raw = t->keep_raw || t->client->cfg.keep_raw;
+    if ((keep_raw || t->store.on) && raw_len > 0) {
         raw = gpn_str_dup(env, gpn_str(reply->body, raw_len));
         if (raw != NULL && reply->http_status / 100 != 2)
             gpn_secret_mask(t->client, raw, raw_len);
@@ -20382,7 +22843,8 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
     view->http_status = reply->http_status;
     if (reply->http_status != 0)
         view->request_id = gpn_http_find(reply->http, "x-request-id");
-    view->raw = gpn_str(raw, raw != NULL ? raw_len : 0);
+    if (keep_raw)
+        view->raw = gpn_str(raw, raw != NULL ? raw_len : 0);
     if (cls != GPN_CLASS_OK)
         gpn_result_fail(view, err);
     if (!gpn_item_keep(env, it, view)) {
@@ -20395,6 +22857,9 @@ static gpn_class gpn_item_judge(void *ctx, gpn_work *work, gpn_reply *reply,
         view->usage.prompt_tokens > 0 ? view->usage.prompt_tokens : 0;
     work->completion_tokens =
         view->usage.completion_tokens > 0 ? view->usage.completion_tokens : 0;
+    if (t->store.on && gpn_store_put(&t->store, it, view, gpn_str(raw, raw_len),
+                                     reply->now_ms, err) != GPTNER_OK)
+        cls = GPN_CLASS_FATAL; /* it counts, but nothing more is sent */
     gpn_fields_deinit(&f);
     gpn_mem_free(env, raw);
     return cls;
@@ -20419,6 +22884,172 @@ static void gpn_item_settle(void *ctx, gpn_work *work, const gptner_error *err)
     gpn_item_keep(env, it, &view);
     work->ok = false;
 }
+
+static bool gpn_item_load(void *ctx, gpn_work *work, gpn_load *load)
+{
+    const gpn_task *t = (const gpn_task *)ctx;
+    gpn_item *it = (gpn_item *)work;
+    if (it->bad != NULL)
+        return false;
+    gpn_load_set(load, &it->prompt, it->options, gpn_item_weigh(t->client, it));
+    return true;
+}
+
+/* --- answers taken from disk --- */
+
+#ifdef GPTNER_NO_STORE
+
+static void gpn_task_recall(gpn_task *t, gpn_item *it)
+{
+    GPN_UNUSED(t);
+    GPN_UNUSED(it);
+}
+
+#else
+
+/* Give the item the result that a reply made, once; body is mutable, with a
+ * byte behind it. false: that was no answer. */
+static bool gpn_item_recall(gpn_task *t, gpn_item *it, const gpn_kept *k,
+                            char *body, bool cached)
+{
+    const gpn_env *env = &t->client->env;
+    bool keep_raw = t->keep_raw || t->client->cfg.keep_raw;
+    char *raw = keep_raw ? gpn_str_dup(env, k->body) : NULL;
+    gptner_error err = GPN_ZERO;
+    gpn_reply reply;
+    gpn_http http;
+    gpn_fields f;
+    gptner_result *view = &f.r;
+    int64_t delay = -1;
+    gpn_class cls;
+    bool ok;
+    memset(&reply, 0, sizeof reply);
+    memset(&http, 0, sizeof http); /* no fields */
+    reply.http = &http;
+    reply.http_status = (int)k->http_status;
+    reply.body = body;
+    reply.body_len = k->body.len;
+    body[k->body.len] = '\0';
+    gpn_fields_init(&f, env, body);
+    cls = gpn_item_decide(t, it, &reply, &f, &delay, &err);
+    if (cls != GPN_CLASS_OK)
+        gpn_result_fail(view, &err);
+    ok = cached ? view->status == GPTNER_OK : gpn_result_shares(view);
+    if (ok) {
+        gpn_item_describe(it, 0, view);
+        view->choices = f.choices;
+        view->n_choices = f.n_choices;
+        view->http_status = reply.http_status;
+        view->request_id = k->request_id;
+        view->raw = gpn_str(raw, raw != NULL ? k->body.len : 0);
+        view->cached = cached;
+        view->resumed = !cached;
+        view->cost_usd = 0.0;
+        if (!cached) {
+            view->attempts = (int)k->attempts;
+            view->latency_ms = k->latency_ms;
+            view->total_ms = k->total_ms;
+            if (!gpn_parse_double(k->cost, &view->cost_usd))
+                view->cost_usd = -1.0;
+        }
+        it->work.ok = gpn_item_keep(env, it, view) && view->status == GPTNER_OK;
+        it->work.ready = true;
+        *(cached ? &t->store.cached : &t->store.resumed) += 1;
+    }
+    gpn_fields_deinit(&f);
+    gpn_mem_free(env, raw);
+    return ok;
+}
+
+/* Read the record of a spot. *len 0: it is not there any more. */
+static gptner_status gpn_spot_read(gpn_store *s, size_t i, size_t *len,
+                                   gptner_error *err)
+{
+    gpn_buf *b = &s->piece;
+    int64_t at = (int64_t)(s->spots[i].at & GPN_SPOT_OFFSET);
+    size_t part = 4096;
+    *len = 0;
+    gpn_buf_clear(b);
+    for (;;) {
+        const char *lf;
+        int64_t got;
+        int oserr = 0;
+        if (!gpn_buf_reserve(b, part))
+            return gpn_journal_unread(s, 0, err);
+        got = gpn_file_read_at(&s->in, b->data + b->len, part,
+                               at + (int64_t)b->len, &oserr);
+        if (got < 0)
+            return gpn_journal_unread(s, oserr, err);
+        lf = (const char *)memchr(b->data + b->len, '\n', (size_t)got);
+        b->len += (size_t)got;
+        if (lf != NULL)
+            *len = (size_t)(lf - b->data);
+        if (lf != NULL || (size_t)got < part)
+            return GPTNER_OK;
+        part = b->len;
+    }
+}
+
+/* Take the record of a spot for the item. An answer that is there, but cannot
+ * be read now, is not paid for again: the item fails. */
+static bool gpn_spot_recall(gpn_task *t, gpn_item *it, size_t i, bool exact)
+{
+    gpn_store *s = &t->store;
+    gptner_error err;
+    gpn_kept k;
+    size_t len;
+    char *data;
+    if (gpn_spot_read(s, i, &len, &err) != GPTNER_OK) {
+        gpn_item_settle(t, &it->work, &err);
+        it->work.ready = true;
+        return true;
+    }
+    data = s->piece.data;
+    if (!gpn_kept_read(data, len, &k) || !gpn_str_eq_c(k.key, it->key) ||
+        (exact && (uint64_t)k.index != it->index))
+        return false;
+    gpn_spot_lead(s, i, i + 1);
+    return gpn_item_recall(t, it, &k, data + (k.body.ptr - data), false);
+}
+
+static bool gpn_journal_recall(gpn_task *t, gpn_item *it)
+{
+    gpn_store *s = &t->store;
+    uint64_t tag = gpn_sip(s->seed, gpn_str(it->key, GPN_KEY_TEXT));
+    uint64_t index = it->index & GPN_SPOT_INDEX;
+    size_t i = gpn_spots_find(s, tag, index);
+    for (; gpn_spot_has(s, i, tag) && gpn_spot_index(&s->spots[i]) == index;
+         i++)
+        if (!gpn_spot_used(s, i) && gpn_spot_recall(t, it, i, true))
+            return true;
+    i = gpn_spot_unused(s, gpn_spots_find(s, tag, 0), tag);
+    while (gpn_spot_has(s, i, tag)) {
+        if (gpn_spot_recall(t, it, i, false))
+            return true;
+        i = gpn_spot_unused(s, i + 1, tag);
+    }
+    return false;
+}
+
+/* An item was read, its body is in t->body: is its answer there? */
+static void gpn_task_recall(gpn_task *t, gpn_item *it)
+{
+    gpn_store *s = &t->store;
+    gpn_kept k;
+    size_t len;
+    char *data;
+    gpn_key_write(s, &t->body, it->key);
+    if (s->n_spots > 0 && gpn_journal_recall(t, it))
+        return;
+    if (t->client->cfg.cache_dir == NULL)
+        return;
+    len = gpn_cache_get(s, it->key);
+    data = s->piece.data;
+    if (len > 0 && gpn_kept_read(data, len, &k) && gpn_str_eq_c(k.key, it->key))
+        gpn_item_recall(t, it, &k, data + (k.body.ptr - data), true);
+}
+
+#endif
 
 /* --- sources --- */
 
@@ -20710,6 +23341,8 @@ static void gpn_out_result(gpn_out *o, const gptner_result *r)
         gptner_json_put_string(&w, "message", r->message);
     if (r->shared)
         gptner_json_put_bool(&w, "shared", true);
+    if (r->cached)
+        gptner_json_put_bool(&w, "cached", true);
     gpn_out_put(&w, gpn_out_members, r);
     gptner_json_write_end(&w);
     gptner_json_writer_finish(&w, NULL);
@@ -20766,6 +23399,7 @@ static bool gpn_task_show(gpn_task *t, const gptner_result *r)
 {
     const gptner_run_config *cfg = t->cfg;
     t->delivered++;
+    gpn_store_saw(&t->store, r);
     if (cfg == NULL)
         return true;
     if (t->out.open && t->failure.status == GPTNER_OK) {
@@ -20822,25 +23456,14 @@ static gpn_twin *gpn_twin_find_locked(gpn_task *t, const uint64_t key[2],
     return place;
 }
 
-/* Is the item's request the same as an earlier one's? Then it waits in the
- * queue of followers, and true is returned. */
+/* Is the item's request, in t->body, the same as an earlier one's? Then it
+ * waits in the queue of followers, and true is returned. */
 static bool gpn_task_follow(gpn_task *t, gpn_item *it)
 {
     uint64_t key[2];
-    gptner_str body;
+    gptner_str body = gpn_str(t->body.data, t->body.len);
     gpn_twin *twin;
     bool follows = false;
-    gpn_ask ask;
-    if (it->bad != NULL)
-        return false;
-    gpn_item_ask(t, it, &ask);
-    gpn_buf_clear(&t->body);
-    if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
-        return false; /* its own request fails the same way, and says why */
-    gpn_buf_add_c(&t->body, (char)ask.endpoint);
-    if (t->body.status != GPTNER_OK)
-        return false; /* it is sent, though it may be a twin */
-    body = gpn_str(t->body.data, t->body.len);
     key[0] = gpn_sip(t->seed, body);
     key[1] = gpn_sip(t->seed + 2, body);
     gpn_mutex_lock(&t->lock);
@@ -20862,14 +23485,6 @@ static bool gpn_task_follow(gpn_task *t, gpn_item *it)
     }
     gpn_mutex_unlock(&t->lock);
     return follows;
-}
-
-/* Whether followers may have this answer: also a refusal is one. */
-static bool gpn_result_shares(const gptner_result *r)
-{
-    return r->status == GPTNER_OK || r->status == GPTNER_ERR_REFUSED ||
-           r->status == GPTNER_ERR_FILTERED ||
-           r->status == GPTNER_ERR_TRUNCATED;
 }
 
 /* A result was shown: it goes to its twin, to the array, or away. */
@@ -20979,7 +23594,6 @@ static gptner_status gpn_task_open_twins(gpn_task *t, gptner_error *err)
                                           : 16384;
     while (n < GPN_TWINS_MAX && (int64_t)n < total)
         n *= 2;
-    gpn_buf_init(&t->body, &t->client->env, SIZE_MAX / 2);
     t->twins =
         (gpn_twin *)gpn_mem_zalloc(&t->client->env, n * sizeof *t->twins);
     t->n_twins = n;
@@ -20998,10 +23612,37 @@ static void gpn_task_close_twins(gpn_task *t)
     for (i = 0; i < t->n_twins; i++)
         gpn_twin_drop(t, &t->twins[i]);
     gpn_mem_free(&t->client->env, t->twins);
-    gpn_buf_deinit(&t->body);
 }
 
 /* --- what the pool asks --- */
+
+/* Write the item's request to t->body, its endpoint behind it. false: it is
+ * not compared with others; its own request fails the same way, or is sent. */
+static bool gpn_task_compose(gpn_task *t, gpn_item *it)
+{
+    gpn_ask ask;
+    if (it->bad != NULL)
+        return false;
+    gpn_item_ask(t, it, &ask);
+    gpn_buf_clear(&t->body);
+    if (gpn_body_write(&ask, &t->body, NULL) != GPTNER_OK)
+        return false;
+    it->endpoint = ask.endpoint;
+    gpn_buf_add_c(&t->body, (char)ask.endpoint);
+    return t->body.status == GPTNER_OK;
+}
+
+/* true: the item waits for the answer to another. */
+static bool gpn_task_compare(gpn_task *t, gpn_item *it)
+{
+    if (!gpn_task_compose(t, it))
+        return false;
+    if (t->twins != NULL && gpn_task_follow(t, it))
+        return true;
+    if (t->store.on)
+        gpn_task_recall(t, it);
+    return false;
+}
 
 static int gpn_task_next(void *ctx, gpn_work **work, gptner_error *err)
 {
@@ -21010,7 +23651,8 @@ static int gpn_task_next(void *ctx, gpn_work **work, gptner_error *err)
     int got;
     do {
         got = gpn_task_read(t, &it, err);
-    } while (got > 0 && t->twins != NULL && gpn_task_follow(t, it));
+    } while (got > 0 && (t->twins != NULL || t->store.on) &&
+             gpn_task_compare(t, it));
     if (got > 0)
         *work = &it->work;
     return got;
@@ -21035,11 +23677,13 @@ static const gpn_work_ops gpn_task_ops = {gpn_task_next,
                                           gpn_item_judge,
                                           gpn_item_settle,
                                           gpn_task_deliver,
+                                          gpn_item_load,
                                           gpn_item_weigh_bill};
 
 static const gpn_work_ops gpn_live_ops = {
-    gpn_task_next,  gpn_item_build,  gpn_item_divert,  gpn_item_body,
-    gpn_item_judge, gpn_item_settle, gpn_task_deliver, gpn_item_weigh_bill};
+    gpn_task_next,    gpn_item_build, gpn_item_divert,
+    gpn_item_body,    gpn_item_judge, gpn_item_settle,
+    gpn_task_deliver, gpn_item_load,  gpn_item_weigh_bill};
 
 /* One work, in the calling thread. */
 static GPN_NOINLINE gptner_status gpn_run_single(gptner_client *c,
@@ -21084,8 +23728,13 @@ static gptner_status gpn_task_single(gptner_client *client,
     t.client = client;
     t.one = prompt;
     t.live = live;
+    gpn_buf_init(&t.body, &client->env, SIZE_MAX / 2);
+    if (live == NULL)
+        gpn_store_open(&t.store, client, NULL, NULL); /* cannot fail */
     status = gpn_run_single(
         client, live != NULL ? &gpn_live_ops : &gpn_task_ops, &t, 0, &why);
+    gpn_store_end(&t.store, GPTNER_OK, NULL, NULL);
+    gpn_buf_deinit(&t.body);
     if (t.single == NULL) { /* nothing was begun */
         gptner_result view;
         gpn_result_blank(&view);
@@ -21172,10 +23821,15 @@ static gptner_status gpn_budget_check(const gptner_client *c, double usd,
 #endif
 }
 
+static bool gpn_path_same(const char *a, const char *b)
+{
+    return a != NULL && b != NULL && strcmp(a, b) == 0;
+}
+
 static gptner_status gpn_task_check(const gptner_run_config *cfg,
                                     gptner_error *err)
 {
-    if (cfg->max_workers < 0 || cfg->max_workers > 100000)
+    if (cfg->max_workers < GPTNER_WORKERS_AUTO || cfg->max_workers > 100000)
         return gpn_refuse(err,
                           "run: max_workers out of range (0: the client's)");
     if (cfg->as_completed && cfg->output_path != NULL &&
@@ -21183,6 +23837,9 @@ static gptner_status gpn_task_check(const gptner_run_config *cfg,
         return gpn_refuse(err,
                           "run: as_completed needs an output_path that ends in "
                           ".jsonl, for lines of text have no index");
+    if (gpn_path_same(cfg->journal_path, cfg->output_path) ||
+        gpn_path_same(cfg->journal_path, cfg->input_path))
+        return gpn_refuse(err, "run: journal_path: is the input or the output");
     return GPTNER_OK;
 }
 
@@ -21190,8 +23847,12 @@ static gptner_status gpn_task_open(gpn_task *t, gptner_error *err)
 {
     const gptner_run_config *cfg = t->cfg;
     const gpn_env *env = &t->client->env;
-    gptner_status status = GPTNER_OK;
+    gptner_status status;
     int oserr = 0;
+    gpn_buf_init(&t->body, env, SIZE_MAX / 2);
+    status = gpn_store_open(&t->store, t->client, cfg->journal_path, err);
+    if (status != GPTNER_OK)
+        return status;
     if (cfg->prompts == NULL && cfg->texts == NULL && cfg->input_path != NULL) {
         t->jsonl = gpn_path_is_jsonl(cfg->input_path);
         if (strcmp(cfg->input_path, "-") == 0)
@@ -21220,6 +23881,7 @@ static GPN_NOINLINE void gpn_task_close(gpn_task *t)
     if (t->input.is_open)
         gpn_file_close(&t->input, &oserr); /* was only read */
     gpn_buf_deinit(&t->lines);
+    gpn_buf_deinit(&t->body);
     gpn_mutex_deinit(&t->lock);
 }
 
@@ -21359,6 +24021,7 @@ static gptner_status gpn_run_prompts(gptner_client *client,
     } else {
         gpn_out_close(&t.out, false);
     }
+    status = gpn_store_end(&t.store, status, summary, err);
     gpn_task_close(&t);
     return status;
 }
@@ -21699,9 +24362,29 @@ static void gpn_call_deinit(gpn_call *call)
     gpn_buf_deinit(&call->target);
 }
 
+/* Of raw requests the limits count those that make tokens. */
+static bool gpn_call_load(void *ctx, gpn_work *work, gpn_load *load)
+{
+    const gpn_call *call = (const gpn_call *)ctx;
+    const gptner_raw_request *raw = call->raw;
+    const gptner_client *c = call->head.client;
+    gptner_prompt prompt = GPN_ZERO;
+    gpn_weight weight;
+    GPN_UNUSED(work);
+    if (raw->body.ptr == NULL || raw->path == NULL ||
+        !gpn_listed("/embeddings,/chat/completions,/completions,/responses",
+                    raw->path))
+        return false;
+    prompt.body_json = raw->body;
+    gpn_prompt_weigh(c, &prompt, &c->cfg.options, &weight);
+    gpn_load_set(load, &prompt, &c->cfg.options, &weight);
+    return true;
+}
+
 static const gpn_work_ops gpn_call_ops = {
-    gpn_call_next,  gpn_call_build,  gpn_call_divert,  gpn_call_body,
-    gpn_call_judge, gpn_call_settle, gpn_call_deliver, NULL};
+    gpn_call_next,    gpn_call_build, gpn_call_divert,
+    gpn_call_body,    gpn_call_judge, gpn_call_settle,
+    gpn_call_deliver, gpn_call_load,  NULL};
 
 static gptner_status gpn_call_run(gpn_call *call, gptner_error *err)
 {
@@ -26841,14 +29524,6 @@ static const gpn_member gpn_record_members[] = {
 
 /* The first of the members that are of sum. */
 #define GPN_RECORD_SUM 18
-
-/* Two digits for each of n bytes, and a NUL. */
-static void gpn_hex_write(const unsigned char *bytes, size_t n, char *out)
-{
-    size_t i;
-    for (i = 0; i < n; i++)
-        gpn_format(out + 2 * i, 3, "%02x", (unsigned)bytes[i]);
-}
 
 /* The checksum of a record that follows the one with the checksum before. */
 static void gpn_journal_sum(const char *before, gptner_str json, char out[17])

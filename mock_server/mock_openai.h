@@ -244,6 +244,12 @@ typedef struct mock_options {
      * clock above goes. */
     int64_t (*unix_ms_fn)(void *user);
     void *clock_user;
+    /* A server under load: asked at each API request, in the mock's thread,
+     * with the number of requests under way, this one included, and the delay
+     * of the answer, which it may change. Returns 0: answer; else the status to
+     * answer at once (429: too many at a time; 503, 529: overloaded). */
+    int (*load_fn)(int under_way, int64_t *delay_ms, void *user);
+    void *load_user;
 } mock_options;
 
 typedef struct mock_server mock_server;
@@ -10639,6 +10645,36 @@ static int mki_final_status(const mki_call *call)
                : call->c->plan.final_status;
 }
 
+/* How long the answer takes, and whether the server is too busy to give one. */
+static bool mki_load_ok(mki_call *call)
+{
+    mock_server *s = call->s;
+    mki_plan *plan = &call->c->plan;
+    int status = 0;
+
+    plan->delay_ms = s->opt.latency_ms;
+    if (s->opt.latency_jitter_ms > 0) {
+        plan->delay_ms += (int64_t)(mki_mix(s->opt.seed + call->id) %
+                                    (uint64_t)(s->opt.latency_jitter_ms + 1));
+    }
+    if (s->opt.load_fn != NULL) {
+        status = s->opt.load_fn((int)s->account.flying + 1, &plan->delay_ms,
+                                s->opt.load_user);
+    }
+    if (status == 0) {
+        return true;
+    }
+    plan->delay_ms = 0;
+    mki_bad(&call->problem, NULL,
+            status == 429 ? "too_many_concurrent_requests"
+                          : "server_overloaded",
+            "Too many requests at a time; the server is overloaded.");
+    call->problem.type = "server_error";
+    call->problem.status = status;
+    mki_respond_problem(call, &call->problem);
+    return false;
+}
+
 /* Fills c->out and c->plan with the answer to q. */
 static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
                            int64_t now)
@@ -10671,13 +10707,7 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
     }
     c->plan.api = true;
     body = mki_note_request(&call);
-    if (mki_authorized(&call) && mki_route_ok(&call)) {
-        c->plan.delay_ms = s->opt.latency_ms;
-        if (s->opt.latency_jitter_ms > 0) {
-            c->plan.delay_ms +=
-                (int64_t)(mki_mix(s->opt.seed + call.id) %
-                          (uint64_t)(s->opt.latency_jitter_ms + 1));
-        }
+    if (mki_authorized(&call) && mki_route_ok(&call) && mki_load_ok(&call)) {
         mki_faults_choose(
             &s->faults, call.route, q->path,
             c->plan.body_key != 0 ? c->plan.body_key

@@ -82,7 +82,7 @@ for compiler in gcc clang; do
             "$dir/$compiler.late.o"
         later "$cc -c $dir/hooks.c -o $dir/$compiler.hooks.o"
         later "$cc -c $dir/faults.c -o $dir/$compiler.faults.o"
-        for option in NO_TLS NO_THREADS NO_BATCH NO_NER STATIC; do
+        for option in NO_TLS NO_THREADS NO_BATCH NO_NER NO_STORE STATIC; do
             these=$libs
             [ $option != NO_TLS ] || these=-lpthread
             later "$cc -DGPTNER_$option examples/hello.c $these -o" \
@@ -102,7 +102,7 @@ for compiler in gcc clang; do
                 later "$cc -fsyntax-only $file"
             done
         done
-        for option in NO_TLS NO_THREADS NO_BATCH NO_NER STATIC; do
+        for option in NO_TLS NO_THREADS NO_BATCH NO_NER NO_STORE STATIC; do
             later "$cxx -x c++ -std=c++11 $users $ours $more -I." \
                 "-DGPTNER_$option -fsyntax-only examples/hello.c"
         done

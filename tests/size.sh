@@ -32,7 +32,7 @@ table() { # NAME PREFIX COMPILER...
     name=$1 prefix=$2
     shift 2
     for set in "" "NO_BATCH NO_NER" "NO_BATCH NO_NER NO_THREADS" NO_TLS \
-        "NO_BATCH NO_NER NO_TLS NO_THREADS"; do
+        "NO_BATCH NO_NER NO_TLS NO_THREADS NO_STORE"; do
         options=
         for option in $set; do
             options="$options -DGPTNER_$option"

@@ -111,7 +111,7 @@ rows_of_the_config_go_first_then_the_file_then_the_table(void **state)
 {
     static const char file[] =
         "{\"as_of\":\"2026-11-24\",\"prices\":[\n"
-        " {\"model\":\"gpt-4o-mini\",\"input\":7},\n"
+        " {\"model\":\"gpt-4o-mini\",\"input\":7,\"output\":7},\n"
         " {\"model\":\"gpt-5\",\"input\":8,\"cached\":0.5,\"output\":9,"
         "\"batch_factor\":0.25,\"long_context\":true},\n"
         " {\"model\":\"house\",\"input\":0,\"output\":0}]}";
@@ -173,10 +173,12 @@ static void a_bad_file_of_prices_is_refused_with_its_place(void **state)
         {"{\"prices\":[\n{\"model\":\"a\"}]}",
          "line 2, column 1: a price lacks"},
         {"{\"prices\":[{\"input\":1}]}", "a price lacks"},
+        {"{\"prices\":[{\"model\":\"a\",\"input\":1}]}", "or output"},
         {"{\"prices\":[{\"model\":\"a\",\"input\":\"1\"}]}", "not a number"},
         {"{\"prices\":[{\"model\":\"a\",\"input\":-1}]}", "not a number"},
         {"{\"prices\":[{\"model\":\"a\",\"input\":1e9}]}", "not a number"},
-        {"{\"prices\":[{\"model\":\"a\",\"input\":1,\"batch_factor\":11}]}",
+        {"{\"prices\":[{\"model\":\"a\",\"input\":1,\"output\":1,\"batch_"
+         "factor\":11}]}",
          "batch_factor"},
         {"{\"prices\":[{\"model\":\"\",\"input\":1}]}", "model is not a name"},
         {"{\"prices\":[{\"model\":\"a\\u0000b\",\"input\":1}]}",
@@ -214,7 +216,8 @@ static void any_cut_of_a_file_of_prices_is_refused(void **state)
 {
     static const char file[] =
         "{\"as_of\":\"x\",\"prices\":[{\"model\":\"a\\u0062\",\"input\":0.15,"
-        "\"cached\":7.5e-2,\"output\":1},{\"model\":\"b\",\"input\":1}]}";
+        "\"cached\":7.5e-2,\"output\":1},{\"model\":\"b\",\"input\":1,"
+        "\"output\":1}]}";
     char path[256];
     gptner_config cfg;
     gptner_client *c;
@@ -1118,8 +1121,9 @@ static void threads_share_one_budget(void **state)
 /* Any allocation may fail: then nothing leaks, and the error says so. */
 static void prices_and_budgets_survive_want_of_memory(void **state)
 {
-    static const char file[] = "{\"prices\":[{\"model\":\"m\",\"input\":1,"
-                               "\"output\":2},{\"model\":\"n\",\"input\":3}]}";
+    static const char file[] =
+        "{\"prices\":[{\"model\":\"m\",\"input\":1,"
+        "\"output\":2},{\"model\":\"n\",\"input\":3,\"output\":0}]}";
     static const char *const texts[] = {"one", "two", "three"};
     char path[256];
     long n;

@@ -638,6 +638,272 @@ static void absurd_delays_do_not_overflow(void **state)
     gpn_gate_deinit(&gate);
 }
 
+/* ---- the crew ------------------------------------------------------------ */
+
+/* A server in a few lines: a request ends latency_ms after it began, but not
+ * sooner than gap_ms after the one before; one that fails, at once. */
+typedef struct crew_server {
+    int64_t latency_ms;
+    int64_t gap_ms;
+    int64_t setup_ms; /* of a first request on a connection */
+    int fails;        /* every so many; 0: none */
+    int fails_above;  /* so many at a time; 0: none */
+    int busy_most;    /* no more are given; 0: as many as are allowed */
+    /* state */
+    int64_t now;
+    int64_t last_end;
+    struct {
+        int64_t begun;
+        int64_t end;
+        int64_t setup;
+        int64_t window;
+        bool fails;
+    } under_way[256];
+    int connections;
+    int requests;
+    int failed;
+} crew_server;
+
+static void crew_request(gpn_crew *crew, crew_server *s)
+{
+    int at = crew->running;
+    bool fresh = at >= s->connections;
+    int64_t end;
+    s->requests++;
+    s->under_way[at].fails = (s->fails > 0 && s->requests % s->fails == 0) ||
+                             (s->fails_above > 0 && at >= s->fails_above);
+    s->under_way[at].begun = s->now;
+    s->under_way[at].setup = fresh ? s->setup_ms : 0;
+    s->connections += fresh ? 1 : 0;
+    end = s->now + s->under_way[at].setup;
+    if (s->under_way[at].fails) {
+        s->failed++;
+        end += 20;
+    } else {
+        end += s->latency_ms;
+        if (s->gap_ms > 0 && end < s->last_end + s->gap_ms) {
+            end = s->last_end + s->gap_ms;
+        }
+        s->last_end = end;
+    }
+    s->under_way[at].end = end;
+    s->under_way[at].window = gpn_crew_begin(crew, s->now);
+}
+
+static void crew_run(gpn_crew *crew, crew_server *s, int n)
+{
+    int stop = s->requests + n;
+    while (s->requests < stop) {
+        int first = 0;
+        int i;
+        int64_t served;
+        while (crew->running < gpn_crew_allowed(crew) &&
+               (s->busy_most == 0 || crew->running < s->busy_most)) {
+            crew_request(crew, s);
+        }
+        for (i = 1; i < crew->running; i++) {
+            if (s->under_way[i].end < s->under_way[first].end) {
+                first = i;
+            }
+        }
+        s->now =
+            s->under_way[first].end > s->now ? s->under_way[first].end : s->now;
+        served = s->now - s->under_way[first].begun - s->under_way[first].setup;
+        gpn_crew_end(crew, s->under_way[first].window,
+                     s->under_way[first].begun, served, s->now,
+                     s->under_way[first].fails ? GPN_CREW_STRAINED
+                                               : GPN_CREW_DONE);
+        s->under_way[first] = s->under_way[crew->running];
+    }
+}
+
+static crew_server crew_begin(gpn_crew *crew, int most, int64_t latency_ms,
+                              int64_t gap_ms)
+{
+    crew_server s;
+    memset(&s, 0, sizeof s);
+    s.now = 1000;
+    s.latency_ms = latency_ms;
+    s.gap_ms = gap_ms;
+    gpn_crew_init(crew, most, s.now);
+    return s;
+}
+
+static void a_fixed_number_is_only_counted(void **state)
+{
+    gpn_crew crew;
+    int i;
+    (void)state;
+    gpn_crew_init(&crew, 0, 1000);
+    for (i = 0; i < 500; i++) {
+        gpn_crew_begin(&crew, 1000 + i);
+    }
+    for (i = 0; i < 500; i++) {
+        assert_false(
+            gpn_crew_end(&crew, 1, 1000, 500, 2000 + i, GPN_CREW_DONE));
+    }
+    assert_int_equal(crew.most, 500);
+    assert_int_equal(crew.running, 0);
+}
+
+static void the_crew_grows_as_far_as_it_may(void **state)
+{
+    static const int most[] = {1, 2, 5, 8, 20, 100, 256, 100000};
+    static const int comes_to[] = {1, 2, 4, 8, 16, 96, 256, 256};
+    size_t i;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(most); i++) {
+        gpn_crew crew;
+        crew_server s = crew_begin(&crew, most[i], 500, 0);
+        assert_true(gpn_crew_allowed(&crew) <= 8);
+        crew_run(&crew, &s, 10000);
+        assert_int_equal(crew.most, comes_to[i]);
+    }
+}
+
+static void the_crew_comes_to_what_a_capacity_needs(void **state)
+{
+    static const int gaps[] = {400, 100, 50, 20, 10, 5};
+    size_t i;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(gaps); i++) {
+        gpn_crew crew;
+        crew_server s = crew_begin(&crew, 256, 800, gaps[i]);
+        int needed = 800 / gaps[i];
+        crew_run(&crew, &s, 10000);
+        assert_in_range(gpn_crew_allowed(&crew), needed * 3 / 4, needed * 2);
+    }
+}
+
+static void an_idle_crew_stays_as_it_is(void **state)
+{
+    gpn_crew crew;
+    crew_server s = crew_begin(&crew, 256, 500, 0);
+    (void)state;
+    s.busy_most = 5;
+    crew_run(&crew, &s, 1000);
+    assert_int_equal(gpn_crew_allowed(&crew), 8);
+    s.busy_most = 20; /* a limit of rate, say */
+    crew_run(&crew, &s, 10000);
+    assert_in_range(gpn_crew_allowed(&crew), 20, 40);
+}
+
+static void the_time_to_connect_is_no_latency(void **state)
+{
+    gpn_crew crew;
+    crew_server s = crew_begin(&crew, 256, 100, 0);
+    (void)state;
+    s.setup_ms = 300;
+    crew_run(&crew, &s, 3000);
+    assert_int_equal(crew.most, 256);
+}
+
+static void overload_sends_the_crew_back_for_long(void **state)
+{
+    gpn_crew crew;
+    crew_server s = crew_begin(&crew, 256, 500, 0);
+    int failed;
+    (void)state;
+    s.fails_above = 30;
+    crew_run(&crew, &s, 3000);
+    assert_in_range(gpn_crew_allowed(&crew), 12, 32);
+    failed = s.failed;
+    crew_run(&crew, &s, 20000);
+    assert_true(s.failed - failed < 100);
+    s.fails_above = 0; /* not for ever, though */
+    crew_run(&crew, &s, 40000);
+    assert_int_equal(gpn_crew_allowed(&crew), 256);
+}
+
+static void what_fails_anyhow_does_not_hold_the_crew(void **state)
+{
+    static const int fails[] = {100, 30, 10};
+    size_t i;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(fails); i++) {
+        gpn_crew crew;
+        crew_server s = crew_begin(&crew, 256, 500, 0);
+        s.fails = fails[i];
+        crew_run(&crew, &s, 20000);
+        assert_int_equal(gpn_crew_allowed(&crew), 256);
+    }
+}
+
+static void an_outage_leaves_one_and_ends_well(void **state)
+{
+    gpn_crew crew;
+    crew_server s = crew_begin(&crew, 256, 500, 0);
+    (void)state;
+    crew_run(&crew, &s, 3000);
+    s.fails = 1;
+    crew_run(&crew, &s, 3000);
+    assert_int_equal(gpn_crew_allowed(&crew), 1);
+    s.fails = 0;
+    crew_run(&crew, &s, 3000);
+    assert_in_range(gpn_crew_allowed(&crew), 192, 256);
+}
+
+static void absurd_times_do_not_harm_the_crew(void **state)
+{
+    static const int64_t jumps[] = {0, 1, INT64_C(1) << 20, INT64_C(1) << 40};
+    size_t i;
+    int k;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(jumps); i++) {
+        gpn_crew crew;
+        int64_t now = 1;
+        gpn_crew_init(&crew, 256, now);
+        for (k = 0; k < 5000; k++) {
+            while (crew.running < gpn_crew_allowed(&crew)) {
+                gpn_crew_begin(&crew, now);
+            }
+            now += jumps[i];
+            gpn_crew_end(&crew, k, now, k % 3 == 0 ? INT64_MAX / 2 : 0,
+                         now - k % 5, GPN_CREW_DONE);
+        }
+        assert_in_range(gpn_crew_allowed(&crew), 1, 256);
+    }
+}
+
+static void a_limit_of_rate_is_no_overload(void **state)
+{
+    static const struct {
+        gpn_class what;
+        gptner_status status;
+        int http;
+        const char *text;
+        bool overload;
+    } cases[] = {
+        {GPN_CLASS_THROTTLED, GPTNER_ERR_RATE_LIMITED, 429,
+         "Rate limit reached for m on requests per min (RPM)", false},
+        {GPN_CLASS_THROTTLED, GPTNER_ERR_RATE_LIMITED, 429,
+         "Too many requests; at most 10,000 tokens per day", false},
+        {GPN_CLASS_THROTTLED, GPTNER_ERR_RATE_LIMITED, 429,
+         "rate limited by the server", true},
+        {GPN_CLASS_THROTTLED, GPTNER_ERR_SERVER, 529, "Overloaded", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_SERVER, 500, "Oops", false},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_SERVER, 502, "Bad gateway", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_SERVER, 503, "Unavailable", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_SERVER, 504, "Too late", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_TIMEOUT, 0, "timed out", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_CONNECT, 0, "refused", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_CONNECTION_LOST, 0, "reset", true},
+        {GPN_CLASS_TRANSIENT, GPTNER_ERR_RESOLVE, 0, "no such name", false},
+        {GPN_CLASS_BAD_REPLY, GPTNER_ERR_BAD_REPLY, 200, "not JSON", false},
+        {GPN_CLASS_FATAL, GPTNER_ERR_QUOTA, 429, "no credit", false},
+        {GPN_CLASS_OK, GPTNER_OK, 0, "", false}};
+    size_t i;
+    (void)state;
+    for (i = 0; i < TEST_COUNT(cases); i++) {
+        gptner_error err = GPN_ZERO;
+        gpn_fail(&err, cases[i].status, "%s", cases[i].text);
+        err.http_status = cases[i].http;
+        if (gpn_crew_overload(cases[i].what, &err) != cases[i].overload) {
+            fail_msg("%s", cases[i].text);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -660,6 +926,16 @@ int main(void)
         cmocka_unit_test(a_longer_pause_replaces_a_shorter_one_only),
         cmocka_unit_test(every_waiter_gets_another_time),
         cmocka_unit_test(absurd_delays_do_not_overflow),
+        cmocka_unit_test(a_fixed_number_is_only_counted),
+        cmocka_unit_test(the_crew_grows_as_far_as_it_may),
+        cmocka_unit_test(the_crew_comes_to_what_a_capacity_needs),
+        cmocka_unit_test(an_idle_crew_stays_as_it_is),
+        cmocka_unit_test(the_time_to_connect_is_no_latency),
+        cmocka_unit_test(overload_sends_the_crew_back_for_long),
+        cmocka_unit_test(what_fails_anyhow_does_not_hold_the_crew),
+        cmocka_unit_test(an_outage_leaves_one_and_ends_well),
+        cmocka_unit_test(absurd_times_do_not_harm_the_crew),
+        cmocka_unit_test(a_limit_of_rate_is_no_overload),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

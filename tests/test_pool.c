@@ -714,6 +714,30 @@ static void the_bar_shows_share_rate_and_rest(void **state)
     assert_string_equal(bar, " 25%|##      | ");
 }
 
+static void a_transport_that_blocks_gets_few_threads(void **state)
+{
+    test_run t;
+    (void)state;
+    test_begin(&t, 0, 5000, answer_echo);
+    assert_int_equal(test_go(&t), GPTNER_OK);
+    assert_int_equal(t.by_status[GPTNER_OK], 5000);
+    assert_in_range(t.sum.workers, 1, GPN_AUTO_BLOCKING);
+    assert_in_range(gpn_atomic_get(&t.server.most_open), 1, GPN_AUTO_BLOCKING);
+    test_end(&t);
+}
+
+static void a_number_that_is_given_goes_before_auto(void **state)
+{
+    test_run t;
+    (void)state;
+    test_begin(&t, 0, 500, answer_echo);
+    t.spec.max_workers = 3;
+    assert_int_equal(test_go(&t), GPTNER_OK);
+    assert_int_equal(t.by_status[GPTNER_OK], 500);
+    assert_in_range(t.sum.workers, 1, 3);
+    test_end(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -739,6 +763,8 @@ int main(void)
         cmocka_unit_test(as_completed_gives_every_work_once),
         cmocka_unit_test(progress_ends_with_a_finished_call),
         cmocka_unit_test(the_bar_shows_share_rate_and_rest),
+        cmocka_unit_test(a_transport_that_blocks_gets_few_threads),
+        cmocka_unit_test(a_number_that_is_given_goes_before_auto),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
