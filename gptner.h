@@ -1013,8 +1013,9 @@ typedef struct gptner_config {
     const char *proxy;    /* NULL: from the environment; "": none */
     const char *no_proxy; /* NULL: from the environment */
     /* the account's limits */
-    const char *tier;        /* "free", "1" to "5": by the table of tiers; NULL:
-                                what the server's replies tell */
+    const char *tier;        /* "free", "1" to "5": by the table of tiers, for
+                                the model in options, and so for all models of
+                                a run; NULL: what the server's replies tell */
     gptner_limits limits;    /* by hand: a field that is set goes before the
                                 tier's */
     const char *limits_file; /* JSON, before the table of tiers */
@@ -18277,9 +18278,8 @@ static void gpn_client_limits(const gptner_client *c, const char *model,
     gpn_limits_look(c, c->cfg.tier, model, out);
     for (i = 0; i < GPN_COUNT(gpn_limit_places); i++) {
         int64_t value = *(int64_t *)gpn_at(&hand, gpn_limit_places[i]);
-        if (value != 0)
-            *(int64_t *)gpn_at(out, gpn_limit_places[i]) =
-                value > 0 ? value : 0;
+        if (value > 0)
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) = value;
     }
 }
 
@@ -19216,7 +19216,6 @@ static void gpn_client_pool_config(gptner_config *k, gpn_pool_config *p)
     p->item_ms = k->item_timeout_ms == 0  ? 3600000
                  : k->item_timeout_ms < 0 ? INT64_MAX
                                           : k->item_timeout_ms;
-    p->limits = k->limits;
     p->learn_limits = k->learn_limits != GPTNER_NO;
     p->stack_bytes =
         k->thread_stack_bytes > 0 ? k->thread_stack_bytes : (size_t)128 * 1024;
@@ -19392,6 +19391,7 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
     if (status != GPTNER_OK)
         return status;
     gpn_client_pool_config(&c->cfg, &pool);
+    gpn_client_limits(c, gpn_model_of(&c->cfg.options), &pool.limits);
     return gpn_pool_new(&c->env, &pool, &c->pool, err);
 }
 
@@ -32143,9 +32143,9 @@ static int64_t gpn_planner_expect(const gpn_planner *pl, const gpn_item *it,
         if (pl->answers.n < 1.0 && w->counted > 0) /* see the interface */
             ratio = (double)w->prompt / (double)w->counted * 4.0 / 3.0;
         basis = gpn_fit_at(&pl->answers, basis * ratio) + 0.5;
-        answer = basis < 0.0            ? 0
-                 : basis > GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
-                                        : (int64_t)basis;
+        answer = basis < 0.0                    ? 0
+                 : basis > (double)GPN_PLAN_CAP ? (int64_t)GPN_PLAN_CAP
+                                                : (int64_t)basis;
     }
     return w->completion_max >= 0 && answer > w->completion_max
                ? w->completion_max
@@ -32501,7 +32501,8 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    gpn_plan_dollars(two, plan->batch_usd),
                    gpn_plan_dollars(three, plan->parallel_usd));
     } else if (plan->waves > 1 && plan->parallel_ms < plan->batch_ms / 2 &&
-               (plan->waves > GPN_PLAN_TURNS || saves < GPN_PLAN_SAVING)) {
+               (plan->waves > GPN_PLAN_TURNS ||
+                saves < (double)GPN_PLAN_SAVING)) {
         batch = false;
         gpn_format(
             plan->why, sizeof plan->why,
@@ -32517,7 +32518,7 @@ static void gpn_plan_advise(gptner_plan *plan, double budget)
                    "%lld requests are 10,000 or more, and a batch costs half: "
                    "%s less",
                    (long long)plan->requests, three);
-    } else if (saves >= GPN_PLAN_SAVING) {
+    } else if (saves >= (double)GPN_PLAN_SAVING) {
         gpn_format(plan->why, sizeof plan->why,
                    "a batch costs half: %s less, for an answer within a day",
                    three);

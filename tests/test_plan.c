@@ -199,6 +199,22 @@ static void an_unknown_tier_is_refused(void **state)
                      GPTNER_ERR_INVALID_ARGUMENT);
 }
 
+/* The limiter is told what the tier says, and what is set by hand. */
+static void the_limiter_is_told_the_tier(void **state)
+{
+    rig r;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.config.tier = "1";
+    r.config.options.model = "gpt-4o";
+    r.config.limits.requests_per_minute = 42;
+    rig_client(&r);
+    assert_int_equal(r.client->pool->config.limits.requests_per_minute, 42);
+    assert_int_equal(r.client->pool->config.limits.tokens_per_minute, 30000);
+    rig_end(&r);
+}
+
 static const char *limits_file(const char *text, size_t len)
 {
     static char path[256];
@@ -226,7 +242,7 @@ static void a_file_goes_before_the_table(void **state)
     r.config.limits_file = limits_file(text, sizeof text - 1);
     r.config.tier = "2";
     r.config.limits.tokens_per_day = 19;
-    r.config.limits.requests_per_day = -1;
+    r.config.limits.requests_per_day = 23;
     rig_client(&r);
     gptner_limits_find(r.client, "2", "gpt-4o", &l, NULL);
     assert_int_equal(l.requests_per_minute, 7);
@@ -244,7 +260,7 @@ static void a_file_goes_before_the_table(void **state)
     /* by hand goes before all */
     gpn_client_limits(r.client, "other", &l);
     assert_int_equal(l.tokens_per_day, 19);
-    assert_int_equal(l.requests_per_day, 0);
+    assert_int_equal(l.requests_per_day, 23);
     assert_int_equal(l.requests_per_minute, 5000);
     rig_end(&r);
     /* and a row of no tier is for an account that names none */
@@ -911,6 +927,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiers_have_their_limits),
         cmocka_unit_test(an_unknown_tier_is_refused),
+        cmocka_unit_test(the_limiter_is_told_the_tier),
         cmocka_unit_test(a_file_goes_before_the_table),
         cmocka_unit_test(a_bad_file_is_named_with_the_place),
         cmocka_unit_test(no_memory_for_limits_leaks_nothing),
