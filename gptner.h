@@ -916,7 +916,8 @@ typedef enum gptner_auth {
     GPTNER_AUTH_NONE
 } gptner_auth;
 
-/* What an account may use; 0: not told, not limited by this. */
+/* What an account may use; 0: not told; negative: not limited by this, whatever
+ * the tier says. */
 typedef struct gptner_limits {
     int64_t requests_per_minute;
     int64_t tokens_per_minute;
@@ -19327,11 +19328,6 @@ static gptner_status gpn_client_check(const gptner_config *k, gptner_error *err)
         return gpn_fail(err, GPTNER_ERR_CONFIG,
                         "client_cert_file and client_key_file: one is "
                         "missing");
-    if (k->limits.requests_per_minute < 0 || k->limits.tokens_per_minute < 0 ||
-        k->limits.requests_per_day < 0 || k->limits.tokens_per_day < 0 ||
-        k->limits.batch_queue_tokens < 0)
-        return gpn_fail(err, GPTNER_ERR_CONFIG,
-                        "limits: one is negative (0: not limited)");
     return gpn_options_check(&k->options, err);
 }
 
@@ -19427,7 +19423,7 @@ GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,
     if (status != GPTNER_OK) {
         gptner_client_free(c);
         if (status == GPTNER_ERR_INVALID_ARGUMENT ||
-            status == GPTNER_ERR_NOT_FOUND || status == GPTNER_ERR_FILE)
+            status == GPTNER_ERR_NOT_FOUND)
             status = GPTNER_ERR_CONFIG;
         if (err != NULL)
             err->status = status;
