@@ -314,7 +314,7 @@ static void a_bad_file_is_named_with_the_place(void **state)
     }
     r.config.limits_file = "/nowhere/limits.json";
     assert_int_equal(gptner_client_new(&r.config, &r.client, &r.err),
-                     GPTNER_ERR_CONFIG);
+                     GPTNER_ERR_FILE);
     assert_non_null(strstr(r.err.message, "/nowhere/limits.json"));
     /* every cut of a good one is a bad one */
     for (n = 0; n <= strlen(good); n++) {
