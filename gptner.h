@@ -13625,8 +13625,8 @@ static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
     gpn_meter_fill(m, now);
     need += gpn_bound(m->limit * 0.98 - need, 0, spare);
     need = gpn_bound(need, 0, m->limit);
-    if (m->level >= need) {
-        return now;
+    if (m->level >= need || m->heard_ms > now + GPN_TRUST_MS) {
+        return now; /* the latter: the clock has failed */
     }
     when = m->end_ms;
     if (!gpn_meter_windowed(m)) {
@@ -13780,7 +13780,7 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
-        level += m->rate * (double)(now - t->at_ms);
+        level += m->rate * (double)(now > t->at_ms ? now - t->at_ms : 0);
     }
     level = level < m->limit ? level : m->limit;
     level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
@@ -13893,6 +13893,12 @@ static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
     return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
 }
 
+/* No start is put off longer, in ms. */
+static double gpn_pacer_most(int p)
+{
+    return p == GPN_DAY ? 2.0 * GPN_DAY_MS : GPN_TRUST_MS;
+}
+
 static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
                               const double *cost, int64_t now)
 {
@@ -13903,9 +13909,10 @@ static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
     }
     ahead = gpn_bound(burst - charge, 0, burst) / rate;
     ahead = a->next_ms[r][p] - ahead - (double)now;
-    return ahead <= 0
-               ? now
-               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+    if (ahead <= 0 || ahead > gpn_pacer_most(p)) {
+        return now; /* the latter: the clock has failed */
+    }
+    return now + (int64_t)ahead + 1;
 }
 
 /* cost is charged, or given back if it is negative. */
@@ -13920,9 +13927,7 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next = gpn_bound(*next + cost / rate, 0,
-                      (double)now +
-                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+    *next = gpn_bound(*next + cost / rate, 0, (double)now + gpn_pacer_most(p));
 }
 
 /* When a request of this cost may go. */
