@@ -187,6 +187,18 @@ ANSWERS KEPT ON DISK
 - cache_dir keeps whole answers for later runs: the same request costs nothing
   again, also at a temperature where the server would answer otherwise.
 
+THE ACCOUNT'S LIMITS
+
+- Requests wait for their turn so that the server need not refuse any: by what
+  config.limits says, and by the x-ratelimit-* headers of the replies, a model
+  at a time, for all runs of a client. Nothing need be set.
+- They go in the order in which they came; one that waits keeps its worker. No
+  timeout but that of the run counts before a prompt was sent for the first
+  time. What can never fit ends at once with GPTNER_ERR_TOO_LARGE.
+- Until a model's first reply at most 50 requests and 25,000 tokens are in
+  flight, unless limits are set. Headers that forbid are believed for a quarter
+  of an hour.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -14945,7 +14957,7 @@ static void gpn_meter_fill(gpn_meter *m, int64_t now)
         m->level += m->rate * (double)(now - m->at_ms);
     } else if (now >= m->end_ms) {
         m->level = m->limit;
-        m->end_ms = gpn_time_add(now, m->window_ms);
+        m->end_ms = now + m->window_ms - (now - m->end_ms) % (m->window_ms + 1);
     }
     m->level = gpn_bound(m->level, -m->limit, m->limit);
     m->at_ms = now;
@@ -14968,8 +14980,8 @@ static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
     gpn_meter_fill(m, now);
     need += gpn_bound(m->limit * 0.98 - need, 0, spare);
     need = gpn_bound(need, 0, m->limit);
-    if (m->level >= need) {
-        return now;
+    if (m->level >= need || m->heard_ms > now + GPN_TRUST_MS) {
+        return now; /* the latter: the clock has failed */
     }
     when = m->end_ms;
     if (!gpn_meter_windowed(m)) {
@@ -14997,28 +15009,28 @@ static bool gpn_meter_near(double ms, double expected)
 
 /* Does it look as if all came back at one instant? In a fixed window that
  * instant stays while time goes on. */
-static void gpn_meter_vote(gpn_meter *m, int64_t now, int64_t reset_ms,
+static void gpn_meter_vote(gpn_meter *m, int64_t at, int64_t reset_ms,
                            bool bucket)
 {
-    int64_t end = now + reset_ms, past = now - m->vote_ms;
+    int64_t end = at + reset_ms, past = at - m->vote_ms;
+    int64_t moved = end - m->vote_end_ms, near = 1500 + past / 8;
     if (past < GPN_VOTE_MS) {
         return;
     }
-    if (m->vote_ms != 0) {
-        int64_t moved = end - m->vote_end_ms;
-        if (moved > 1500 + past / 8 || moved < -(1500 + past / 8)) {
+    if (at < m->vote_end_ms) { /* else that instant has passed */
+        if (moved > near || moved < -near) {
             m->votes -= m->votes > 0;
         } else if (!bucket) {
             m->votes += m->votes < 4;
         }
     }
-    m->vote_ms = now;
+    m->vote_ms = at;
     m->vote_end_ms = end;
 }
 
 /* The refill: what is missing by the time that it takes. Nearly always it is
  * the limit by a minute or a day, and then exactly that. */
-static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
+static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t at)
 {
     double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
     double used = (double)(q->limit - q->left);
@@ -15035,10 +15047,10 @@ static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
         m->rate = gpn_bound(used / (double)(reset + 1), day / 10, minute);
         bucket = false;
     }
-    gpn_meter_vote(m, now, reset, bucket);
+    gpn_meter_vote(m, at, reset, bucket);
     if (!bucket || gpn_meter_windowed(m)) {
         m->window_ms = reset > m->window_ms ? reset : m->window_ms;
-        m->end_ms = now + reset;
+        m->end_ms = at + reset;
     }
 }
 
@@ -15090,7 +15102,8 @@ static void gpn_meter_start(gpn_meter *m, double limit)
     }
     m->limit = limit;
     m->rate = limit / 60000;
-    m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
+    m->heard = m->votes = m->window_ms = m->past_ms = 0;
+    m->vote_ms = m->vote_end_ms = 0;
     m->spent = limit / 8; /* our estimates stand for as much as that */
     for (u = 0; u < GPN_UNITS; u++) {
         m->charged[u] = m->spent / m->scale[u];
@@ -15107,6 +15120,9 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
         return; /* a later one has told more */
     }
+    if (gpn_meter_windowed(m) && q->reset_ms <= now - t->at_ms) {
+        return; /* of a window that has passed */
+    }
     if ((double)q->limit != m->limit) {
         gpn_meter_start(m, (double)q->limit);
     }
@@ -15115,11 +15131,11 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     m->number = t->number;
     m->heard_ms = now;
     m->heard++;
-    gpn_meter_learn_rate(m, q, now);
+    gpn_meter_learn_rate(m, q, t->at_ms);
     gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
-        level += m->rate * (double)(now - t->at_ms);
+        level += m->rate * (double)(now > t->at_ms ? now - t->at_ms : 0);
     }
     level = level < m->limit ? level : m->limit;
     level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
@@ -15232,6 +15248,12 @@ static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
     return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
 }
 
+/* No start is put off longer, in ms. */
+static double gpn_pacer_most(int p)
+{
+    return p == GPN_DAY ? 2.0 * GPN_DAY_MS : GPN_TRUST_MS;
+}
+
 static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
                               const double *cost, int64_t now)
 {
@@ -15242,9 +15264,10 @@ static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
     }
     ahead = gpn_bound(burst - charge, 0, burst) / rate;
     ahead = a->next_ms[r][p] - ahead - (double)now;
-    return ahead <= 0
-               ? now
-               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+    if (ahead <= 0 || ahead > gpn_pacer_most(p)) {
+        return now; /* the latter: the clock has failed */
+    }
+    return now + (int64_t)ahead + 1;
 }
 
 /* cost is charged, or given back if it is negative. */
@@ -15259,9 +15282,7 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next = gpn_bound(*next + cost / rate, 0,
-                      (double)now +
-                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+    *next = gpn_bound(*next + cost / rate, 0, (double)now + gpn_pacer_most(p));
 }
 
 /* When a request of this cost may go. */
