@@ -13975,7 +13975,6 @@ typedef struct gpn_share_record { /* no padding: all have 8 bytes */
     int64_t written_ms;
     uint64_t holder;
     int64_t hold_until_ms;
-    double hold[GPN_RESOURCES][GPN_UNITS];
     double values[GPN_SHARE_VALUES];
 } gpn_share_record;
 
@@ -14576,8 +14575,8 @@ static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
  * when they get the file again.
  *
  * The heads of the queues of several processes race for the same refill. One
- * that was overtaken twice puts its cost into the record, and the others leave
- * so much for it, until it has gone or has not come back for two seconds.
+ * that was overtaken twice puts its name into the record; the others wait
+ * until it has gone, or has not come back for two seconds.
  *
  * A record that is damaged, older than a day or of the future is not read; the
  * reader's own copy replaces it. A file that this library has not made is not
@@ -14655,7 +14654,9 @@ enum {
     GPN_SHARE_LOCK_MS = 200,    /* and later */
     GPN_SHARE_AWAY_MS = 10000,  /* without the file, after it failed */
     GPN_SHARE_POLL_MS = 500,    /* a head looks what others have left */
-    GPN_SHARE_HOLD_MS = 2000,   /* what it keeps for itself it keeps so long */
+    GPN_SHARE_HOLD_MS = 2000,   /* that others wait for a head */
+    GPN_SHARE_TURN_MS = 20,     /* a head asks again whether it is its turn */
+    GPN_SHARE_LATE_MS = 100,    /* put off by so much: it was overtaken */
     GPN_SHARE_FUTURE_MS = 10000 /* clocks may be put back a little */
 };
 
@@ -14843,13 +14844,6 @@ static int gpn_share_find(gpn_share *s, uint64_t key, int *oserr)
 static bool gpn_share_good(const gpn_share *s, const gpn_share_record *rec,
                            int64_t unix_ms)
 {
-    const double *hold = &rec->hold[0][0];
-    size_t i;
-    for (i = 0; i < GPN_RESOURCES * GPN_UNITS; i++) {
-        if (!(hold[i] >= 0 && hold[i] <= GPN_FIELD_MOST)) {
-            return false;
-        }
-    }
     return rec->check == gpn_share_sum(s, rec) &&
            rec->written_ms <= unix_ms + GPN_SHARE_FUTURE_MS &&
            rec->written_ms > unix_ms - GPN_DAY_MS;
@@ -14954,7 +14948,7 @@ static bool gpn_share_untold(const gpn_account *a, const gpn_ticket *t,
              tokens + t->cost[GPN_TOKENS][GPN_UNIT_MORE] > GPN_UNTOLD_TOKENS));
 }
 
-/* Is something kept for the head of another process? */
+/* Is it the turn of another process's head? */
 static bool gpn_share_kept(const gpn_share *s)
 {
     const gpn_share_record *rec = &s->record;
@@ -14972,17 +14966,8 @@ static int64_t gpn_share_when(gpn_share *s, gpn_limiter *l, gpn_ticket *t,
     if (!told && gpn_share_untold(&l->account, t, now)) {
         return now + GPN_SHARE_POLL_MS;
     }
-    if (kept) {
-        gpn_ticket both = *t;
-        int64_t later;
-        int r, u;
-        for (r = 0; r < GPN_RESOURCES; r++) {
-            for (u = 0; u < GPN_UNITS; u++) {
-                both.cost[r][u] += rec->hold[r][u];
-            }
-        }
-        later = gpn_account_when(&l->account, &both, now);
-        when = later > when ? later : when;
+    if (kept && when < now + GPN_SHARE_TURN_MS) {
+        when = now + GPN_SHARE_TURN_MS;
     }
     if (when <= now) {
         l->overtaken = 0;
@@ -14991,12 +14976,11 @@ static int64_t gpn_share_when(gpn_share *s, gpn_limiter *l, gpn_ticket *t,
         }
         return when;
     }
-    l->overtaken += l->head == t && now >= l->promised_ms;
+    l->overtaken += l->head == t && when > l->promised_ms + GPN_SHARE_LATE_MS;
     l->promised_ms = when;
     if (l->overtaken > 1 && !kept) {
         rec->holder = s->self;
         rec->hold_until_ms = s->unix_ms + GPN_SHARE_HOLD_MS;
-        memcpy(rec->hold, t->cost, sizeof rec->hold);
     }
     return gpn_time_min(when, now + GPN_SHARE_POLL_MS);
 }

@@ -266,7 +266,13 @@ static void report(const world *w)
     }
 }
 
-static bool run_scenario(const scenario *s)
+typedef struct figures {
+    double used[2]; /* per cent, before and after the limits are halved */
+    int64_t replies, refused;
+} figures;
+
+/* out NULL: print. */
+static bool run_scenario(const scenario *s, figures *out)
 {
     world *w = (world *)calloc(1, sizeof *w);
     mock_options opt = MKI_ZERO;
@@ -312,8 +318,14 @@ static bool run_scenario(const scenario *s)
     for (i = 0; ok && i < s->clients; i++) {
         pthread_join(w->clients[i].thread, NULL);
     }
-    if (ok) {
+    if (ok && out == NULL) {
         report(w);
+    } else if (ok) {
+        out->used[0] = used(w, 0);
+        out->used[1] = used(w, 1);
+        out->replies = w->replies_at[3];
+        out->refused = w->refused_at[3];
+        ok = !w->clients[0].failed && !w->clients[s->clients - 1].failed;
     }
     for (i = 0; i < s->clients; i++) {
         gptner_client_free(w->clients[i].client);
@@ -360,7 +372,7 @@ int main(int argc, char **argv)
                     s.shared = group == 2;
                     s.told = told != 0;
                     if (argc < 2 || strstr(name, argv[1]) != NULL) {
-                        ok = run_scenario(&s) && ok;
+                        ok = run_scenario(&s, NULL) && ok;
                     }
                 }
             }
