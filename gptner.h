@@ -149,6 +149,18 @@ ERRORS
 - An answer is GPTNER_OK only if it is whole: one that was cut off by
   max_tokens is GPTNER_ERR_TRUNCATED, with the text that there was.
 
+THE ACCOUNT'S LIMITS
+
+- Requests wait for their turn so that the server need not refuse any: by what
+  config.limits says, and by the x-ratelimit-* headers of the replies, a model
+  at a time, for all runs of a client. Nothing need be set.
+- They go in the order in which they came; one that waits keeps its worker. No
+  timeout but that of the run counts before a prompt was sent for the first
+  time. What can never fit ends at once with GPTNER_ERR_TOO_LARGE.
+- Until a model's first reply at most 50 requests and 25,000 tokens are in
+  flight, unless limits are set. Headers that forbid are believed for a quarter
+  of an hour.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -14136,7 +14148,7 @@ static void gpn_meter_fill(gpn_meter *m, int64_t now)
         m->level += m->rate * (double)(now - m->at_ms);
     } else if (now >= m->end_ms) {
         m->level = m->limit;
-        m->end_ms = gpn_time_add(now, m->window_ms);
+        m->end_ms = now + m->window_ms - (now - m->end_ms) % (m->window_ms + 1);
     }
     m->level = gpn_bound(m->level, -m->limit, m->limit);
     m->at_ms = now;
@@ -14188,28 +14200,28 @@ static bool gpn_meter_near(double ms, double expected)
 
 /* Does it look as if all came back at one instant? In a fixed window that
  * instant stays while time goes on. */
-static void gpn_meter_vote(gpn_meter *m, int64_t now, int64_t reset_ms,
+static void gpn_meter_vote(gpn_meter *m, int64_t at, int64_t reset_ms,
                            bool bucket)
 {
-    int64_t end = now + reset_ms, past = now - m->vote_ms;
+    int64_t end = at + reset_ms, past = at - m->vote_ms;
+    int64_t moved = end - m->vote_end_ms, near = 1500 + past / 8;
     if (past < GPN_VOTE_MS) {
         return;
     }
-    if (m->vote_ms != 0) {
-        int64_t moved = end - m->vote_end_ms;
-        if (moved > 1500 + past / 8 || moved < -(1500 + past / 8)) {
+    if (at < m->vote_end_ms) { /* else that instant has passed */
+        if (moved > near || moved < -near) {
             m->votes -= m->votes > 0;
         } else if (!bucket) {
             m->votes += m->votes < 4;
         }
     }
-    m->vote_ms = now;
+    m->vote_ms = at;
     m->vote_end_ms = end;
 }
 
 /* The refill: what is missing by the time that it takes. Nearly always it is
  * the limit by a minute or a day, and then exactly that. */
-static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
+static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t at)
 {
     double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
     double used = (double)(q->limit - q->left);
@@ -14226,10 +14238,10 @@ static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
         m->rate = gpn_bound(used / (double)(reset + 1), day / 10, minute);
         bucket = false;
     }
-    gpn_meter_vote(m, now, reset, bucket);
+    gpn_meter_vote(m, at, reset, bucket);
     if (!bucket || gpn_meter_windowed(m)) {
         m->window_ms = reset > m->window_ms ? reset : m->window_ms;
-        m->end_ms = now + reset;
+        m->end_ms = at + reset;
     }
 }
 
@@ -14281,7 +14293,8 @@ static void gpn_meter_start(gpn_meter *m, double limit)
     }
     m->limit = limit;
     m->rate = limit / 60000;
-    m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
+    m->heard = m->votes = m->window_ms = m->past_ms = 0;
+    m->vote_ms = m->vote_end_ms = 0;
     m->spent = limit / 8; /* our estimates stand for as much as that */
     for (u = 0; u < GPN_UNITS; u++) {
         m->charged[u] = m->spent / m->scale[u];
@@ -14298,6 +14311,9 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
         return; /* a later one has told more */
     }
+    if (gpn_meter_windowed(m) && q->reset_ms <= now - t->at_ms) {
+        return; /* of a window that has passed */
+    }
     if ((double)q->limit != m->limit) {
         gpn_meter_start(m, (double)q->limit);
     }
@@ -14306,7 +14322,7 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     m->number = t->number;
     m->heard_ms = now;
     m->heard++;
-    gpn_meter_learn_rate(m, q, now);
+    gpn_meter_learn_rate(m, q, t->at_ms);
     gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
