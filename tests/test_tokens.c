@@ -23,7 +23,7 @@ static int64_t estimate(const char *text)
 typedef struct kind {
     char name[12];
     int mean;  /* percent: mean error of a text of 50 tokens and more, at most;
-                  measured in front of it in the manual */
+                  gptner_tokens_estimate() has what was measured */
     int total; /* of all texts of the kind together */
     int texts;
     int long_texts;
