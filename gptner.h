@@ -13340,7 +13340,8 @@ static void gpn_gate_succeeded(gpn_gate *gate)
  * - A pacer for each limit that was told, by the minute and by the day. It
  *   counts in time: a request of c tokens puts the next start off by c / rate.
  *   By the minute the rate is a little below the limit with hardly a burst, so
- *   that no 60 seconds see more than the limit.
+ *   that no 60 seconds see more than the limit; unless the server's own word is
+ *   that more than half of that limit is left.
  * - A meter that follows what the server tells in each reply: limit, what was
  *   left, time until full. A reply to a request that was admitted at time t
  *   when the sum of all charges was S says that now there is
