@@ -730,7 +730,7 @@ static void a_wrong_configuration_says_what_is_wrong(void **state)
             part = "is set by the library";
             break;
         case 7:
-            s.cfg.max_workers = -1;
+            s.cfg.max_workers = -2;
             part = "max_workers";
             break;
         case 8:
