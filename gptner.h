@@ -94,8 +94,8 @@ GPTNER_ERR_UNSUPPORTED.
     GPTNER_NO_BATCH         without the Batch API
     GPTNER_NO_NER           without named-entity recognition
     GPTNER_NO_COST          without prices, budgets and estimates of a run
-    GPTNER_NO_STORE         without the journal of parallel runs and without
-                            the cache of answers
+    GPTNER_NO_STORE         without the journal of parallel runs, the cache of
+                            answers and limits that processes share
     GPTNER_MALLOC(size), GPTNER_REALLOC(ptr, size), GPTNER_FREE(ptr)
                             default memory functions: all three or none
     GPTNER_ASSERT(cond)     checks of our own invariants; default: none
@@ -198,6 +198,14 @@ THE ACCOUNT'S LIMITS
 - Until a model's first reply at most 50 requests and 25,000 tokens are in
   flight, unless limits are set. Headers that forbid are believed for a quarter
   of an hour.
+- config.pace_file names a small file by which all processes of this machine
+  that use the same key at the same server keep to its limits together. It is
+  made if it is not there, readable for its owner alone, and holds no key; it
+  must be on a local disk. What was learnt and counted outlives the process:
+  give one to programs that are started again and again under a limit by the
+  day. If the file cannot be used for a while, each goes on alone meanwhile.
+- GPTNER_WORKERS_AUTO as max_workers finds how many requests at a time latency
+  and limits need: see there.
 
 THE BATCH API
 
@@ -1034,8 +1042,10 @@ typedef struct gptner_config {
     const char *limits_file; /* JSON, before the table of tiers */
     gptner_toggle learn_limits; /* AUTO: yes; NO: x-ratelimit-* of the replies
                                    are not looked at */
-    const char *pace_file;      /* shared by the processes of this machine that
-                                   use one account; NULL: this client alone */
+    const char *pace_file;      /* a file by which the processes of this machine
+                                   that use one account share its limits, and
+                                   that keeps them over restarts; NULL: this
+                                   client alone */
     /* money */
     const gptner_price *prices; /* before those of the file */
     size_t n_prices;
