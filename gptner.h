@@ -15147,7 +15147,8 @@ static void gpn_account_init(gpn_account *a,
 
 static double gpn_answer_most(const gpn_load *load)
 {
-    return (double)(load->answer >= 0 ? load->answer : GPN_ANSWER_GUESS);
+    return (double)(load->answer >= 0 ? load->answer
+                                      : (int64_t)GPN_ANSWER_GUESS);
 }
 
 static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
@@ -15259,9 +15260,10 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next = gpn_bound(*next + cost / rate, 0,
-                      (double)now +
-                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+    *next =
+        gpn_bound(*next + cost / rate, 0,
+                  (double)now + (double)(p == GPN_DAY ? GPN_WAIT_MAX
+                                                      : (int64_t)GPN_TRUST_MS));
 }
 
 /* When a request of this cost may go. */
@@ -18279,8 +18281,9 @@ static void gpn_client_limits(const gptner_client *c, const char *model,
     gpn_limits_look(c, c->cfg.tier, model, out);
     for (i = 0; i < GPN_COUNT(gpn_limit_places); i++) {
         int64_t value = *(int64_t *)gpn_at(&hand, gpn_limit_places[i]);
-        if (value > 0)
-            *(int64_t *)gpn_at(out, gpn_limit_places[i]) = value;
+        if (value != 0) /* below 0: not limited, whatever the tier says */
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) =
+                value > 0 ? value : 0;
     }
 }
 
