@@ -187,6 +187,18 @@ ANSWERS KEPT ON DISK
 - cache_dir keeps whole answers for later runs: the same request costs nothing
   again, also at a temperature where the server would answer otherwise.
 
+THE ACCOUNT'S LIMITS
+
+- Requests wait for their turn so that the server need not refuse any: by what
+  config.limits says, and by the x-ratelimit-* headers of the replies, a model
+  at a time, for all runs of a client. Nothing need be set.
+- They go in the order in which they came; one that waits keeps its worker. No
+  timeout but that of the run counts before a prompt was sent for the first
+  time. What can never fit ends at once with GPTNER_ERR_TOO_LARGE.
+- Until a model's first reply at most 50 requests and 25,000 tokens are in
+  flight, unless limits are set. Headers that forbid are believed for a quarter
+  of an hour.
+
 THE BATCH API
 
 - Half the price, answers within a day. A batch has at most 50,000 requests and
@@ -213,8 +225,6 @@ LIMITS AND MONEY
   limits, and with pace_file all processes on the machine that name the same
   file. A request that is too large for a limit is refused at once
   (GPTNER_ERR_TOO_LARGE). max_workers GPTNER_WORKERS_AUTO finds how many help.
-- Tokens are estimated before a request and learnt from its reply. Who has the
-  model's tokenizer sets count_fn.
 - max_cost_usd, of a run or a job, is not exceeded: what a request can cost at
   most is set aside before it is sent. So a limit of answers (max_tokens) that
   is near their length uses a budget up better. What does not fit any more is
@@ -226,12 +236,6 @@ LIMITS AND MONEY
   weighs that against cost, time at the limits, the queue of batches and the
   budget, and gptner_auto_run() does what it says. How long answers will be it
   cannot know: state it, or let it send a sample.
-- journal_path makes a run in parallel go on where it was killed, as a job does:
-  only what is missing or failed is sent. At most the requests in flight at that
-  moment are paid again.
-- cache_dir keeps answers on disk. The same request, to the byte, is then not
-  sent again in any later run, which is what development wants; do not set it
-  where each call shall give a new answer. Failures are never kept.
 
 SECURITY
 
@@ -3655,7 +3659,9 @@ typedef enum gpn_file_mode {
     GPN_FILE_READ,
     GPN_FILE_TRUNCATE, /* create or empty */
     GPN_FILE_FRESH,    /* create; fails if it exists */
-    GPN_FILE_APPEND    /* create or go on at its end */
+    GPN_FILE_APPEND,   /* create or go on at its end */
+    GPN_FILE_SHARED    /* create or open, for reading and writing, by several
+                          at a time; private to the user */
 } gpn_file_mode;
 
 static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
@@ -3680,16 +3686,18 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             how = OPEN_EXISTING;
         } else if (mode == GPN_FILE_FRESH) {
             how = CREATE_NEW;
-        } else if (mode == GPN_FILE_APPEND) {
+        } else if (mode == GPN_FILE_APPEND || mode == GPN_FILE_SHARED) {
             how = OPEN_ALWAYS;
         }
-        f->handle = CreateFileW(wide,
-                                reads                     ? GENERIC_READ
-                                : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
-                                                          : GENERIC_WRITE,
-                                FILE_SHARE_READ | FILE_SHARE_DELETE |
-                                    (reads ? FILE_SHARE_WRITE : 0),
-                                NULL, how, FILE_ATTRIBUTE_NORMAL, NULL);
+        f->handle = CreateFileW(
+            wide,
+            reads                     ? GENERIC_READ
+            : mode == GPN_FILE_APPEND ? FILE_APPEND_DATA
+            : mode == GPN_FILE_SHARED ? GENERIC_READ | GENERIC_WRITE
+                                      : GENERIC_WRITE,
+            FILE_SHARE_READ | FILE_SHARE_DELETE |
+                (reads || mode == GPN_FILE_SHARED ? FILE_SHARE_WRITE : 0),
+            NULL, how, FILE_ATTRIBUTE_NORMAL, NULL);
         f->is_open = f->handle != INVALID_HANDLE_VALUE;
     }
 #else
@@ -3702,9 +3710,12 @@ static bool gpn_file_open(gpn_file *f, const char *path, gpn_file_mode mode,
             flags = O_WRONLY | O_CREAT | O_EXCL;
         } else if (mode == GPN_FILE_APPEND) {
             flags = O_WRONLY | O_CREAT | O_APPEND;
+        } else if (mode == GPN_FILE_SHARED) {
+            flags = O_RDWR | O_CREAT;
         }
         do {
-            f->fd = open(path, flags | O_CLOEXEC, 0666);
+            f->fd = open(path, flags | O_CLOEXEC,
+                         mode == GPN_FILE_SHARED ? 0600 : 0666);
         } while (f->fd < 0 && errno == EINTR);
         f->is_open = f->fd >= 0;
     }
@@ -3819,6 +3830,119 @@ static int64_t gpn_file_read_at(gpn_file *f, char *data, size_t cap, int64_t at,
         have += (size_t)n;
     }
     return (int64_t)have;
+}
+#endif
+
+#ifndef GPTNER_NO_STORE
+/* Writes to any place, all or false. On Windows this moves the file's place. */
+static bool gpn_file_write_at(gpn_file *f, const char *data, size_t len,
+                              int64_t at, int *oserr)
+{
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    while (len > 0) {
+#ifdef _WIN32
+        OVERLAPPED place;
+        DWORD n = 0;
+
+        memset(&place, 0, sizeof place);
+        place.Offset = (DWORD)((uint64_t)at & 0xffffffffu);
+        place.OffsetHigh = (DWORD)((uint64_t)at >> 32);
+        if (!WriteFile(f->handle, data, (DWORD)len, &n, &place) || n == 0) {
+            *oserr = gpn_file_error();
+            return false;
+        }
+#else
+        ssize_t n = pwrite(f->fd, data, len, (off_t)at);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            *oserr = n < 0 ? errno : ENOSPC;
+            return false;
+        }
+#endif
+        data += n;
+        at += (int64_t)n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+/* One attempt to have the file alone. 1: yes; 0: another has it; -1: fails. */
+static int gpn_file_try_hold(gpn_file *f, int *oserr)
+{
+#ifdef _WIN32
+    OVERLAPPED place;
+
+    memset(&place, 0, sizeof place);
+    place.OffsetHigh = 0x40000000; /* behind all data, which stay readable */
+    if (LockFileEx(f->handle,
+                   LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0,
+                   &place)) {
+        return 1;
+    }
+    *oserr = gpn_file_error();
+    return *oserr == ERROR_LOCK_VIOLATION || *oserr == ERROR_IO_PENDING ? 0
+                                                                        : -1;
+#else
+    if (flock(f->fd, LOCK_EX | LOCK_NB) == 0) {
+        return 1;
+    }
+    *oserr = errno;
+    return errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+#endif
+}
+
+static void gpn_nap(int us)
+{
+#ifdef _WIN32
+    Sleep((DWORD)(us / 1000));
+#else
+    struct timespec t = {0, 0};
+
+    t.tv_nsec = us * 1000;
+    nanosleep(&t, NULL);
+#endif
+}
+
+/* Have the file alone for a moment, among processes and all other opens of it.
+ * It ends with the process. false: another has had it for wait_ms (*oserr 0),
+ * or it cannot be had. */
+static bool gpn_file_hold(gpn_file *f, int wait_ms, int *oserr)
+{
+    int waited = 0, nap = 50, got; /* microseconds */
+
+    if (GPN_FAULT(GPN_FAULT_FILE)) {
+        *oserr = GPN_E_IO;
+        return false;
+    }
+    while ((got = gpn_file_try_hold(f, oserr)) == 0) {
+        if (waited >= wait_ms * 1000) {
+            *oserr = 0;
+            return false;
+        }
+        gpn_nap(nap);
+        waited += nap;
+        nap = nap < 5000 ? nap * 2 : nap;
+    }
+    return got > 0;
+}
+
+static void gpn_file_release(gpn_file *f)
+{
+#ifdef _WIN32
+    OVERLAPPED place;
+
+    memset(&place, 0, sizeof place);
+    place.OffsetHigh = 0x40000000;
+    UnlockFileEx(f->handle, 0, 1, 0, &place);
+#else
+    flock(f->fd, LOCK_UN);
+#endif
 }
 #endif
 
@@ -13496,7 +13620,8 @@ static void gpn_conn_idle_event(gpn_conn *c)
  * >>pace       layer 6   what is retried, when, and the gate of all workers
  * calls: >>platform >>bytes >>http
  *
- * Decisions only: time is handed in, nothing waits here.
+ * Decisions only: time is handed in, nothing waits here, but for the short lock
+ * of a file that processes share.
  *
  * The gate: one worker's 429 shuts it for all. When the pause is over, the
  * first request goes alone; the others follow one by one, a step apart, where
@@ -14812,6 +14937,34 @@ typedef struct gpn_account {
     bool known; /* a reply has come */
 } gpn_account;
 
+#ifndef GPTNER_NO_STORE
+#define GPN_SHARE_VALUES 96 /* there is room for a few more */
+
+/* Of a file that processes share; see below. */
+typedef struct gpn_share_record { /* no padding: all have 8 bytes */
+    uint64_t check;               /* of all that follows */
+    uint64_t key;                 /* hash of account and model; 0: free */
+    int64_t written_ms;
+    uint64_t holder;
+    int64_t hold_until_ms;
+    double values[GPN_SHARE_VALUES];
+} gpn_share_record;
+
+typedef struct gpn_share {
+    const gpn_env *env;
+    gpn_file file;    /* closed: not shared */
+    uint64_t account; /* hash */
+    uint64_t salt[2];
+    uint64_t self; /* among the processes; not 0 */
+    int64_t away_until_ms;
+    bool told;
+    /* while the file is locked */
+    int64_t unix_ms;
+    int64_t shift; /* from gpn_clock_ms() to unix time */
+    gpn_share_record record;
+} gpn_share;
+#endif
+
 typedef struct gpn_limiter {
     uint64_t model;
     gpn_account account;
@@ -14819,12 +14972,22 @@ typedef struct gpn_limiter {
     gpn_ticket *tail;
     int64_t head_ms;            /* when the head was told to ask again */
     double open[GPN_RESOURCES]; /* charges in flight, in GPN_UNIT_MORE */
+#ifndef GPTNER_NO_STORE
+    int place; /* of its record */
+    bool placed;
+    int overtaken;       /* how often others were faster than its head, */
+    int64_t promised_ms; /* which was to go then */
+    gpn_ticket debt;     /* admitted without the file */
+#endif
 } gpn_limiter;
 
 typedef struct gpn_pace {
-    gpn_mutex mutex; /* guards n and limiters */
+    gpn_mutex mutex; /* guards n, limiters and share */
     gpn_atomic idle; /* nothing limits: no lock is taken */
     double told[GPN_RESOURCES][GPN_PERIODS];
+#ifndef GPTNER_NO_STORE
+    gpn_share share; /* its file is read and written under the mutex */
+#endif
     size_t n;
     gpn_limiter limiters[GPN_LIMITERS_MAX];
 } gpn_pace;
@@ -14945,7 +15108,7 @@ static void gpn_meter_fill(gpn_meter *m, int64_t now)
         m->level += m->rate * (double)(now - m->at_ms);
     } else if (now >= m->end_ms) {
         m->level = m->limit;
-        m->end_ms = gpn_time_add(now, m->window_ms);
+        m->end_ms = now + m->window_ms - (now - m->end_ms) % (m->window_ms + 1);
     }
     m->level = gpn_bound(m->level, -m->limit, m->limit);
     m->at_ms = now;
@@ -14968,8 +15131,8 @@ static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
     gpn_meter_fill(m, now);
     need += gpn_bound(m->limit * 0.98 - need, 0, spare);
     need = gpn_bound(need, 0, m->limit);
-    if (m->level >= need) {
-        return now;
+    if (m->level >= need || m->heard_ms > now + GPN_TRUST_MS) {
+        return now; /* the latter: the clock has failed */
     }
     when = m->end_ms;
     if (!gpn_meter_windowed(m)) {
@@ -14997,28 +15160,28 @@ static bool gpn_meter_near(double ms, double expected)
 
 /* Does it look as if all came back at one instant? In a fixed window that
  * instant stays while time goes on. */
-static void gpn_meter_vote(gpn_meter *m, int64_t now, int64_t reset_ms,
+static void gpn_meter_vote(gpn_meter *m, int64_t at, int64_t reset_ms,
                            bool bucket)
 {
-    int64_t end = now + reset_ms, past = now - m->vote_ms;
+    int64_t end = at + reset_ms, past = at - m->vote_ms;
+    int64_t moved = end - m->vote_end_ms, near = 1500 + past / 8;
     if (past < GPN_VOTE_MS) {
         return;
     }
-    if (m->vote_ms != 0) {
-        int64_t moved = end - m->vote_end_ms;
-        if (moved > 1500 + past / 8 || moved < -(1500 + past / 8)) {
+    if (at < m->vote_end_ms) { /* else that instant has passed */
+        if (moved > near || moved < -near) {
             m->votes -= m->votes > 0;
         } else if (!bucket) {
             m->votes += m->votes < 4;
         }
     }
-    m->vote_ms = now;
+    m->vote_ms = at;
     m->vote_end_ms = end;
 }
 
 /* The refill: what is missing by the time that it takes. Nearly always it is
  * the limit by a minute or a day, and then exactly that. */
-static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
+static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t at)
 {
     double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
     double used = (double)(q->limit - q->left);
@@ -15035,10 +15198,10 @@ static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t now)
         m->rate = gpn_bound(used / (double)(reset + 1), day / 10, minute);
         bucket = false;
     }
-    gpn_meter_vote(m, now, reset, bucket);
+    gpn_meter_vote(m, at, reset, bucket);
     if (!bucket || gpn_meter_windowed(m)) {
         m->window_ms = reset > m->window_ms ? reset : m->window_ms;
-        m->end_ms = now + reset;
+        m->end_ms = at + reset;
     }
 }
 
@@ -15090,7 +15253,8 @@ static void gpn_meter_start(gpn_meter *m, double limit)
     }
     m->limit = limit;
     m->rate = limit / 60000;
-    m->heard = m->votes = m->window_ms = m->vote_ms = m->past_ms = 0;
+    m->heard = m->votes = m->window_ms = m->past_ms = 0;
+    m->vote_ms = m->vote_end_ms = 0;
     m->spent = limit / 8; /* our estimates stand for as much as that */
     for (u = 0; u < GPN_UNITS; u++) {
         m->charged[u] = m->spent / m->scale[u];
@@ -15107,6 +15271,9 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     if (q->limit <= 0 || (m->limit > 0 && t->number < m->number)) {
         return; /* a later one has told more */
     }
+    if (gpn_meter_windowed(m) && q->reset_ms <= now - t->at_ms) {
+        return; /* of a window that has passed */
+    }
     if ((double)q->limit != m->limit) {
         gpn_meter_start(m, (double)q->limit);
     }
@@ -15115,11 +15282,11 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     m->number = t->number;
     m->heard_ms = now;
     m->heard++;
-    gpn_meter_learn_rate(m, q, now);
+    gpn_meter_learn_rate(m, q, t->at_ms);
     gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
-        level += m->rate * (double)(now - t->at_ms);
+        level += m->rate * (double)(now > t->at_ms ? now - t->at_ms : 0);
     }
     level = level < m->limit ? level : m->limit;
     level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
@@ -15233,6 +15400,12 @@ static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
     return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
 }
 
+/* No start is put off longer, in ms. */
+static double gpn_pacer_most(int p)
+{
+    return p == GPN_DAY ? 2.0 * GPN_DAY_MS : GPN_TRUST_MS;
+}
+
 static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
                               const double *cost, int64_t now)
 {
@@ -15243,9 +15416,10 @@ static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
     }
     ahead = gpn_bound(burst - charge, 0, burst) / rate;
     ahead = a->next_ms[r][p] - ahead - (double)now;
-    return ahead <= 0
-               ? now
-               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+    if (ahead <= 0 || ahead > gpn_pacer_most(p)) {
+        return now; /* the latter: the clock has failed */
+    }
+    return now + (int64_t)ahead + 1;
 }
 
 /* cost is charged, or given back if it is negative. */
@@ -15260,10 +15434,7 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next =
-        gpn_bound(*next + cost / rate, 0,
-                  (double)now + (double)(p == GPN_DAY ? GPN_WAIT_MAX
-                                                      : (int64_t)GPN_TRUST_MS));
+    *next = gpn_bound(*next + cost / rate, 0, (double)now + gpn_pacer_most(p));
 }
 
 /* When a request of this cost may go. */
@@ -15374,6 +15545,516 @@ static void gpn_account_refused(gpn_account *a, const gpn_ticket *t,
     a->even_until_ms = now + (GPN_EVEN_MS << a->evens);
 }
 
+/* --- accounts shared by processes (config.pace_file) -----------------------
+ *
+ * A small file has a record for each pair of account and model: the limiter's
+ * gpn_account, times as unix times so that a restart of the machine does no
+ * harm. Who admits a request or hears of a reply locks the file, reads the
+ * record over its own copy, decides as if it were alone, writes, unlocks: some
+ * ten microseconds. The lock is of the system, so a process that dies gives it
+ * back; one that is stopped while it has the lock is not waited for long: the
+ * others go on with their own copies, and charge what they admitted meanwhile
+ * when they get the file again.
+ *
+ * The heads of the queues of several processes race for the same refill. One
+ * that was overtaken twice puts its name into the record; the others wait
+ * until it has gone, or has not come back for two seconds.
+ *
+ * A record that is damaged, older than a day or of the future is not read; the
+ * reader's own copy replaces it. A file that this library has not made is not
+ * touched. The file has no key, only a hash with a salt that it was given.
+ *
+ * All numbers are stored as doubles, one after the other, so that builds of
+ * any word size share a file; what is out of range is damage. ------------- */
+
+#ifndef GPTNER_NO_STORE
+typedef enum gpn_field_kind {
+    GPN_FIELD_AMOUNT, /* double, not negative */
+    GPN_FIELD_NUMBER, /* double */
+    GPN_FIELD_TIME,   /* double, a time */
+    GPN_FIELD_COUNT,  /* int64_t or uint64_t, not negative */
+    GPN_FIELD_WHEN,   /* int64_t, a time */
+    GPN_FIELD_MAYBE,  /* the same; 0: none */
+    GPN_FIELD_INT,
+    GPN_FIELD_BOOL
+} gpn_field_kind;
+
+typedef struct gpn_field {
+    uint16_t at;
+    uint8_t kind;
+    uint8_t n;
+    int32_t most; /* 0: GPN_FIELD_MOST */
+} gpn_field;
+
+#define GPN_FIELD_MOST 1e15
+
+static const gpn_field gpn_meter_fields[] = {
+    {offsetof(gpn_meter, limit), GPN_FIELD_AMOUNT, 1, 0},
+    {offsetof(gpn_meter, level), GPN_FIELD_NUMBER, 1, 0},
+    {offsetof(gpn_meter, rate), GPN_FIELD_AMOUNT, 1, 0},
+    {offsetof(gpn_meter, at_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_meter, heard_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_meter, heard), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_meter, number), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_meter, spare), GPN_FIELD_AMOUNT, 1, 1},
+    {offsetof(gpn_meter, spare_number), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_meter, votes), GPN_FIELD_COUNT, 1, 4},
+    {offsetof(gpn_meter, end_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_meter, window_ms), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_meter, vote_ms), GPN_FIELD_MAYBE, 1, 0},
+    {offsetof(gpn_meter, vote_end_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_meter, unit), GPN_FIELD_COUNT, 1, GPN_UNITS - 1},
+    {offsetof(gpn_meter, scale), GPN_FIELD_AMOUNT, GPN_UNITS, 0},
+    {offsetof(gpn_meter, spent), GPN_FIELD_AMOUNT, 1, 0},
+    {offsetof(gpn_meter, charged), GPN_FIELD_AMOUNT, GPN_UNITS, 0},
+    {offsetof(gpn_meter, miss), GPN_FIELD_AMOUNT, GPN_UNITS, 0},
+    {offsetof(gpn_meter, past_left), GPN_FIELD_NUMBER, 1, 0},
+    {offsetof(gpn_meter, past_recent), GPN_FIELD_NUMBER, 1, 0},
+    {offsetof(gpn_meter, past_sum), GPN_FIELD_NUMBER, GPN_UNITS, 0},
+    {offsetof(gpn_meter, past_ms), GPN_FIELD_MAYBE, 1, 0}};
+
+static const gpn_field gpn_account_fields[] = {
+    {offsetof(gpn_account, next_ms), GPN_FIELD_TIME, GPN_RESOURCES *GPN_PERIODS,
+     0},
+    {offsetof(gpn_account, sum), GPN_FIELD_AMOUNT, GPN_RESOURCES *GPN_UNITS, 0},
+    {offsetof(gpn_account, recent), GPN_FIELD_NUMBER, GPN_RESOURCES, 0},
+    {offsetof(gpn_account, recent_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_account, number), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_account, answer), GPN_FIELD_AMOUNT, 1, 1},
+    {offsetof(gpn_account, answers), GPN_FIELD_COUNT, 1, GPN_ANSWERS},
+    {offsetof(gpn_account, slow), GPN_FIELD_AMOUNT, 1, 1},
+    {offsetof(gpn_account, slow_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_account, cut_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_account, even_number), GPN_FIELD_COUNT, 1, 0},
+    {offsetof(gpn_account, even_until_ms), GPN_FIELD_WHEN, 1, 0},
+    {offsetof(gpn_account, evens), GPN_FIELD_INT, 1, 5},
+    {offsetof(gpn_account, known), GPN_FIELD_BOOL, 1, 1}};
+
+enum {
+    GPN_SHARE_RECORDS = 64,
+    GPN_SHARE_OPEN_MS = 1000,   /* for the lock, when the file is opened, */
+    GPN_SHARE_LOCK_MS = 200,    /* and later */
+    GPN_SHARE_AWAY_MS = 10000,  /* without the file, after it failed */
+    GPN_SHARE_POLL_MS = 500,    /* a head looks what others have left */
+    GPN_SHARE_HOLD_MS = 2000,   /* that others wait for a head */
+    GPN_SHARE_TURN_MS = 20,     /* a head asks again whether it is its turn */
+    GPN_SHARE_LATE_MS = 100,    /* put off by so much: it was overtaken */
+    GPN_SHARE_FUTURE_MS = 10000 /* clocks may be put back a little */
+};
+
+typedef struct gpn_share_head { /* 64 bytes */
+    char magic[8];
+    uint64_t format; /* tells byte order and size of a record, too */
+    uint64_t salt[2];
+    uint64_t check;
+    uint64_t zero[3];
+} gpn_share_head;
+
+static const char gpn_share_magic[] = "gptnerPF";
+#define GPN_SHARE_FORMAT \
+    (UINT64_C(0x0102030400010000) + sizeof(gpn_share_record))
+
+/* shift: unix time less gpn_clock_ms(). */
+static double gpn_field_get(const gpn_field *f, const void *at, int64_t shift)
+{
+    switch (f->kind) {
+    case GPN_FIELD_AMOUNT:
+    case GPN_FIELD_NUMBER:
+        return *(const double *)at;
+    case GPN_FIELD_TIME:
+        return *(const double *)at + (double)shift;
+    case GPN_FIELD_COUNT:
+        return (double)*(const int64_t *)at;
+    case GPN_FIELD_WHEN:
+        return (double)(*(const int64_t *)at + shift);
+    case GPN_FIELD_MAYBE:
+        return *(const int64_t *)at == 0
+                   ? 0
+                   : (double)(*(const int64_t *)at + shift);
+    case GPN_FIELD_INT:
+        return (double)*(const int *)at;
+    default:
+        return *(const bool *)at ? 1 : 0;
+    }
+}
+
+/* false: the value is none that this field can have. */
+static bool gpn_field_set(const gpn_field *f, void *at, double value,
+                          int64_t shift)
+{
+    bool negative = f->kind == GPN_FIELD_NUMBER || f->kind == GPN_FIELD_TIME ||
+                    f->kind == GPN_FIELD_WHEN || f->kind == GPN_FIELD_MAYBE;
+    double most = f->most > 0 ? f->most : GPN_FIELD_MOST;
+    if (!(value <= most &&
+          value >= (negative ? -most : 0))) { /* or no number */
+        return false;
+    }
+    switch (f->kind) {
+    case GPN_FIELD_AMOUNT:
+    case GPN_FIELD_NUMBER:
+        *(double *)at = value;
+        break;
+    case GPN_FIELD_TIME:
+        *(double *)at = value - (double)shift;
+        break;
+    case GPN_FIELD_COUNT:
+        *(int64_t *)at = (int64_t)value;
+        break;
+    case GPN_FIELD_WHEN:
+        *(int64_t *)at = (int64_t)value - shift;
+        break;
+    case GPN_FIELD_MAYBE:
+        *(int64_t *)at = value == 0 ? 0 : (int64_t)value - shift;
+        break;
+    case GPN_FIELD_INT:
+        *(int *)at = (int)value;
+        break;
+    default:
+        *(bool *)at = value > 0;
+        break;
+    }
+    return true;
+}
+
+static size_t gpn_field_size(const gpn_field *f)
+{
+    return f->kind == GPN_FIELD_INT    ? sizeof(int)
+           : f->kind == GPN_FIELD_BOOL ? sizeof(bool)
+                                       : sizeof(double);
+}
+
+/* Fields of a struct to values, or back (set). NULL: damaged. */
+static double *gpn_fields_move(const gpn_field *f, size_t n, void *base,
+                               double *values, int64_t shift, bool set)
+{
+    size_t i, k;
+    for (i = 0; i < n; i++, f++) {
+        for (k = 0; k < f->n; k++, values++) {
+            void *at = (char *)base + f->at + k * gpn_field_size(f);
+            if (!set) {
+                *values = gpn_field_get(f, at, shift);
+            } else if (!gpn_field_set(f, at, *values, shift)) {
+                return NULL;
+            }
+        }
+    }
+    return values;
+}
+
+static bool gpn_account_move(gpn_account *a, double *values, int64_t shift,
+                             bool set)
+{
+    int r;
+    for (r = 0; r < GPN_RESOURCES && values != NULL; r++) {
+        values = gpn_fields_move(gpn_meter_fields, GPN_COUNT(gpn_meter_fields),
+                                 &a->meters[r], values, shift, set);
+    }
+    return values != NULL &&
+           gpn_fields_move(gpn_account_fields, GPN_COUNT(gpn_account_fields), a,
+                           values, shift, set) != NULL;
+}
+
+static uint64_t gpn_share_check(const gpn_share *s, const void *data,
+                                size_t len)
+{
+    return gpn_sip(s->salt, gpn_str((const char *)data, len));
+}
+
+static uint64_t gpn_share_sum(const gpn_share *s, const gpn_share_record *rec)
+{
+    return gpn_share_check(s, (const char *)rec + sizeof rec->check,
+                           sizeof *rec - sizeof rec->check);
+}
+
+/* The file cannot be used now: go on alone for a while. Said once. */
+static void gpn_share_away(gpn_share *s, const char *what, int oserr,
+                           int64_t now)
+{
+    char why[64];
+    s->away_until_ms = now + GPN_SHARE_AWAY_MS;
+    if (!s->told) {
+        s->told = true;
+        gpn_log(s->env, GPTNER_LOG_WARN,
+                "pace_file %s%s%s; this process keeps to the limits alone "
+                "until it can",
+                what, oserr != 0 ? ": " : "",
+                oserr != 0 ? gpn_os_text(oserr, why, sizeof why) : "");
+    }
+}
+
+static bool gpn_share_read(gpn_share *s, int place, void *data, size_t len,
+                           size_t *got, int *oserr)
+{
+    int64_t at = (int64_t)sizeof(gpn_share_head) +
+                 (int64_t)place * (int64_t)sizeof(gpn_share_record);
+    int64_t n = gpn_file_read_at(&s->file, (char *)data, len, at, oserr);
+    *got = n > 0 ? (size_t)n : 0;
+    return n >= 0;
+}
+
+/* The place of the record with this key, else the one to use for it: free, or
+ * not written for the longest time. -1: the file fails. */
+static int gpn_share_find(gpn_share *s, uint64_t key, int *oserr)
+{
+    int64_t oldest = INT64_MAX;
+    int place, best = 0;
+    for (place = 0; place < GPN_SHARE_RECORDS; place++) {
+        uint64_t start[3]; /* check, key, written_ms */
+        int64_t written = 0;
+        size_t got;
+        if (!gpn_share_read(s, place, start, sizeof start, &got, oserr)) {
+            return -1;
+        }
+        if (got == sizeof start && start[1] == key) {
+            return place;
+        }
+        if (got == sizeof start && start[1] != 0) {
+            memcpy(&written, &start[2], sizeof written);
+        }
+        if (written < oldest) {
+            oldest = written;
+            best = place;
+        }
+        if (got < sizeof start) {
+            break; /* the end of the file */
+        }
+    }
+    return best;
+}
+
+/* Is the record whole, of this key, and of this day? */
+static bool gpn_share_good(const gpn_share *s, const gpn_share_record *rec,
+                           int64_t unix_ms)
+{
+    return rec->check == gpn_share_sum(s, rec) &&
+           rec->written_ms <= unix_ms + GPN_SHARE_FUTURE_MS &&
+           rec->written_ms > unix_ms - GPN_DAY_MS;
+}
+
+/* Read the record of l into s->record and l->account. false: the file fails. */
+static bool gpn_share_fetch(gpn_share *s, gpn_limiter *l, int *oserr)
+{
+    gpn_share_record *rec = &s->record;
+    uint64_t both[2];
+    uint64_t key;
+    gpn_account copy = l->account;
+    size_t got = 0;
+    both[0] = s->account;
+    both[1] = l->model;
+    key = gpn_share_check(s, both, sizeof both) | 1; /* never 0 */
+    if (l->placed &&
+        !gpn_share_read(s, l->place, rec, sizeof *rec, &got, oserr)) {
+        return false;
+    }
+    if (got != sizeof *rec || rec->key != key) { /* or not any more */
+        l->place = gpn_share_find(s, key, oserr);
+        l->placed = l->place >= 0;
+        if (!l->placed ||
+            !gpn_share_read(s, l->place, rec, sizeof *rec, &got, oserr)) {
+            return false;
+        }
+    }
+    if (got == sizeof *rec && rec->key == key &&
+        gpn_share_good(s, rec, s->unix_ms) &&
+        gpn_account_move(&copy, rec->values, s->shift, true)) {
+        l->account = copy;
+    } else {
+        memset(rec, 0, sizeof *rec);
+        rec->key = key;
+    }
+    return true;
+}
+
+/* Lock the file and bring l's account up to date. false: l's copy has to do;
+ * otherwise gpn_share_end() must follow. */
+static bool gpn_share_begin(gpn_share *s, gpn_limiter *l, int64_t now)
+{
+    int oserr = 0;
+    bool away;
+    if (!s->file.is_open) {
+        return false;
+    }
+    away = now < s->away_until_ms;
+    if (!gpn_file_hold(&s->file, away ? 0 : GPN_SHARE_LOCK_MS, &oserr)) {
+        if (!away) {
+            gpn_share_away(s,
+                           oserr != 0 ? "cannot be locked"
+                                      : "is locked by another process",
+                           oserr, now);
+        }
+        return false;
+    }
+    s->unix_ms = gpn_clock_unix_ms(s->env);
+    s->shift = s->unix_ms - gpn_clock_ms(s->env);
+    if (!gpn_share_fetch(s, l, &oserr)) {
+        gpn_file_release(&s->file);
+        gpn_share_away(s, "cannot be read", oserr, now);
+        return false;
+    }
+    s->away_until_ms = 0;
+    if (l->debt.cost[GPN_REQUESTS][GPN_UNIT_MORE] > 0) {
+        double open[GPN_RESOURCES] = {0, 0};
+        gpn_account_take(&l->account, &l->debt, open, now);
+        memset(&l->debt, 0, sizeof l->debt);
+    }
+    return true;
+}
+
+static void gpn_share_end(gpn_share *s, gpn_limiter *l, int64_t now)
+{
+    gpn_share_record *rec = &s->record;
+    int64_t at = (int64_t)sizeof(gpn_share_head) +
+                 (int64_t)l->place * (int64_t)sizeof *rec;
+    int oserr = 0;
+    bool ok;
+    rec->written_ms = s->unix_ms;
+    gpn_account_move(&l->account, rec->values, s->shift, false);
+    rec->check = gpn_share_sum(s, rec);
+    ok =
+        gpn_file_write_at(&s->file, (const char *)rec, sizeof *rec, at, &oserr);
+    gpn_file_release(&s->file);
+    if (!ok) {
+        gpn_share_away(s, "cannot be written", oserr, now);
+    }
+}
+
+/* Is no limit known yet, and have the processes together sent as much as one
+ * may then? Those that died without an answer do not count for long. */
+static bool gpn_share_untold(const gpn_account *a, const gpn_ticket *t,
+                             int64_t now)
+{
+    double tokens = a->sum[GPN_TOKENS][GPN_UNIT_MORE];
+    return !a->known && now - a->recent_ms < GPN_SHARE_AWAY_MS &&
+           (a->sum[GPN_REQUESTS][GPN_UNIT_MORE] >= GPN_UNTOLD_REQUESTS ||
+            (tokens > 0 &&
+             tokens + t->cost[GPN_TOKENS][GPN_UNIT_MORE] > GPN_UNTOLD_TOKENS));
+}
+
+/* Is it the turn of another process's head? */
+static bool gpn_share_kept(const gpn_share *s)
+{
+    const gpn_share_record *rec = &s->record;
+    return rec->holder != 0 && rec->holder != s->self &&
+           rec->hold_until_ms > s->unix_ms &&
+           rec->hold_until_ms <= s->unix_ms + 2 * GPN_SHARE_HOLD_MS;
+}
+
+/* When t may go, if it would have gone at when for all that it knew alone. */
+static int64_t gpn_share_when(gpn_share *s, gpn_limiter *l, gpn_ticket *t,
+                              int64_t when, bool told, int64_t now)
+{
+    gpn_share_record *rec = &s->record;
+    bool kept = gpn_share_kept(s);
+    if (!told && gpn_share_untold(&l->account, t, now)) {
+        return now + GPN_SHARE_POLL_MS;
+    }
+    if (kept && when < now + GPN_SHARE_TURN_MS) {
+        when = now + GPN_SHARE_TURN_MS;
+    }
+    if (when <= now) {
+        l->overtaken = 0;
+        if (rec->holder == s->self) {
+            rec->holder = 0;
+        }
+        return when;
+    }
+    l->overtaken += l->head == t && when > l->promised_ms + GPN_SHARE_LATE_MS;
+    l->promised_ms = when;
+    if (l->overtaken > 1 && !kept) {
+        rec->holder = s->self;
+        rec->hold_until_ms = s->unix_ms + GPN_SHARE_HOLD_MS;
+    }
+    return gpn_time_min(when, now + GPN_SHARE_POLL_MS);
+}
+
+static gptner_status gpn_share_fail(gptner_error *err, const char *path,
+                                    const char *what, int oserr)
+{
+    char why[64];
+    return gpn_fail(err, GPTNER_ERR_FILE, "pace_file %s: %s%s%s", path, what,
+                    oserr != 0 ? ": " : "",
+                    oserr != 0 ? gpn_os_text(oserr, why, sizeof why) : "");
+}
+
+/* The head of a file that is locked: read, or written if the file is new. */
+static gptner_status gpn_share_start(gpn_share *s, const char *path,
+                                     gptner_error *err)
+{
+    gpn_share_head head;
+    const size_t checked = offsetof(gpn_share_head, check);
+    int oserr = 0;
+    int64_t got;
+    memset(&head, 0, sizeof head);
+    got = gpn_file_read_at(&s->file, (char *)&head, sizeof head, 0, &oserr);
+    if (got < 0) {
+        return gpn_share_fail(err, path, "cannot be read", oserr);
+    }
+    if (memcmp(head.magic, gpn_share_magic,
+               got < 8 ? (size_t)got : sizeof head.magic) != 0) {
+        return gpn_share_fail(err, path,
+                              "is another kind of file; it was left as it is, "
+                              "name one that is new",
+                              0);
+    }
+    if (got < (int64_t)sizeof head) { /* new, or who made it was killed */
+        memcpy(head.magic, gpn_share_magic, sizeof head.magic);
+        head.format = GPN_SHARE_FORMAT;
+        head.salt[0] = gpn_random_u64(s->env);
+        head.salt[1] = gpn_random_u64(s->env);
+        memcpy(s->salt, head.salt, sizeof s->salt);
+        head.check = gpn_share_check(s, &head, checked);
+        return gpn_file_write_at(&s->file, (const char *)&head, sizeof head, 0,
+                                 &oserr)
+                   ? GPTNER_OK
+                   : gpn_share_fail(err, path, "cannot be written", oserr);
+    }
+    memcpy(s->salt, head.salt, sizeof s->salt);
+    if (head.format != GPN_SHARE_FORMAT) {
+        return gpn_share_fail(err, path,
+                              "was made by another version or kind of "
+                              "machine; remove it, or name another",
+                              0);
+    }
+    return head.check == gpn_share_check(s, &head, checked)
+               ? GPTNER_OK
+               : gpn_share_fail(err, path, "is damaged; remove it", 0);
+}
+
+/* Share the limits of the account that identity tells, which may hold secrets,
+ * by the file at path. Before the first request. */
+static gptner_status gpn_pace_share(gpn_pace *p, const gpn_env *env,
+                                    const char *path, gptner_str identity,
+                                    gptner_error *err)
+{
+    gpn_share *s = &p->share;
+    uint64_t self[3];
+    gptner_status status;
+    int oserr = 0;
+    s->env = env;
+    if (!gpn_file_open(&s->file, path, GPN_FILE_SHARED, &oserr)) {
+        return gpn_share_fail(err, path, "cannot be opened", oserr);
+    }
+    if (gpn_file_size(&s->file) < 0) {
+        return gpn_share_fail(err, path, "is no plain file", 0);
+    }
+    if (!gpn_file_hold(&s->file, GPN_SHARE_OPEN_MS, &oserr)) {
+        return gpn_share_fail(err, path,
+                              oserr != 0 ? "cannot be locked"
+                                         : "is locked by another process that "
+                                           "does not give it back",
+                              oserr);
+    }
+    status = gpn_share_start(s, path, err);
+    gpn_file_release(&s->file);
+    s->account = gpn_share_check(s, identity.ptr, identity.len);
+    self[0] = gpn_random_u64(env);
+    self[1] = (uint64_t)gpn_pid();
+    self[2] = (uint64_t)(uintptr_t)p;
+    s->self = gpn_share_check(s, self, sizeof self) | 1;
+    return status;
+}
+#endif
+
 /* --- all limiters of a client --- */
 
 static bool gpn_pace_init(gpn_pace *p, const gptner_limits *told, bool learn)
@@ -15396,6 +16077,10 @@ static bool gpn_pace_init(gpn_pace *p, const gptner_limits *told, bool learn)
 
 static void gpn_pace_deinit(gpn_pace *p)
 {
+#ifndef GPTNER_NO_STORE
+    int ignored;
+    gpn_file_close(&p->share.file, &ignored);
+#endif
     gpn_mutex_deinit(&p->mutex);
 }
 
@@ -15456,6 +16141,75 @@ static int64_t gpn_limiter_when(gpn_pace *p, gpn_limiter *l,
     return gpn_account_when(&l->account, t, now);
 }
 
+/* Bring a limiter that other processes share up to date. true: it is locked,
+ * until gpn_limiter_give(). */
+static bool gpn_limiter_get(gpn_pace *p, gpn_limiter *l, int64_t now)
+{
+#ifndef GPTNER_NO_STORE
+    return gpn_share_begin(&p->share, l, now);
+#else
+    GPN_UNUSED(p);
+    GPN_UNUSED(l);
+    GPN_UNUSED(now);
+    return false;
+#endif
+}
+
+static void gpn_limiter_give(gpn_pace *p, gpn_limiter *l, bool shared,
+                             int64_t now)
+{
+#ifndef GPTNER_NO_STORE
+    if (shared) {
+        gpn_share_end(&p->share, l, now);
+    }
+#else
+    GPN_UNUSED(p);
+    GPN_UNUSED(l);
+    GPN_UNUSED(shared);
+    GPN_UNUSED(now);
+#endif
+}
+
+/* When the head, or who would be it, may go; others may have to go first. */
+static int64_t gpn_limiter_ask(gpn_pace *p, gpn_limiter *l, gpn_ticket *t,
+                               bool shared, int64_t now)
+{
+    int64_t when = gpn_limiter_when(p, l, t, now);
+#ifndef GPTNER_NO_STORE
+    if (shared) {
+        when = gpn_share_when(&p->share, l, t, when, gpn_pace_told(p), now);
+    }
+#else
+    GPN_UNUSED(shared);
+#endif
+    return when <= now ? 0 : when;
+}
+
+static void gpn_limiter_take(gpn_pace *p, gpn_limiter *l, gpn_ticket *t,
+                             bool shared, int64_t now)
+{
+#ifndef GPTNER_NO_STORE
+    int r, u;
+    if (shared) { /* others' requests may change places with it, too */
+        double open[GPN_RESOURCES] = {GPN_FIELD_MOST, GPN_FIELD_MOST};
+        gpn_account_take(&l->account, t, open, now);
+        for (r = 0; r < GPN_RESOURCES; r++) {
+            l->open[r] += t->cost[r][GPN_UNIT_MORE];
+        }
+        return;
+    }
+    for (r = 0; r < GPN_RESOURCES && p->share.file.is_open; r++) {
+        for (u = 0; u < GPN_UNITS; u++) {
+            l->debt.cost[r][u] += t->cost[r][u];
+        }
+    }
+#else
+    GPN_UNUSED(p);
+    GPN_UNUSED(shared);
+#endif
+    gpn_account_take(&l->account, t, l->open, now);
+}
+
 /* May it go without being weighed? */
 static bool gpn_pace_idle(gpn_pace *p, const gpn_ticket *t)
 {
@@ -15470,6 +16224,7 @@ static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
 {
     gpn_limiter *l;
     int64_t when = INT64_MAX;
+    bool shared = false;
     *call = NULL;
     if (gpn_pace_idle(p, t)) {
         return 0;
@@ -15477,13 +16232,14 @@ static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
     gpn_mutex_lock(&p->mutex);
     l = t->queued ? t->limiter : gpn_pace_find_locked(p, load->model);
     t->limiter = l;
+    if (l->head == NULL || l->head == t) {
+        shared = gpn_limiter_get(p, l, now);
+        gpn_account_weigh(&l->account, load, t);
+        when = gpn_limiter_ask(p, l, t, shared, now);
+        l->head_ms = when;
+    }
     if (gpn_account_too_large(&l->account, load)) {
         when = -1;
-    } else if (l->head == NULL || l->head == t) {
-        gpn_account_weigh(&l->account, load, t);
-        when = gpn_limiter_when(p, l, t, now);
-        when = when <= now ? 0 : when;
-        l->head_ms = when;
     }
     if (when > 0 && !t->queued) {
         gpn_limiter_add(l, t);
@@ -15492,11 +16248,12 @@ static int64_t gpn_pace_enter(gpn_pace *p, gpn_ticket *t, const gpn_load *load,
         *call = l->head;
     }
     if (when == 0) {
-        gpn_account_take(&l->account, t, l->open, now);
+        gpn_limiter_take(p, l, t, shared, now);
     } else if (when < 0) {
         t->limiter = NULL;
         t->most = (int64_t)gpn_account_most(&l->account);
     }
+    gpn_limiter_give(p, l, shared, now);
     gpn_mutex_unlock(&p->mutex);
     return when;
 }
@@ -15590,6 +16347,7 @@ static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
 {
     gpn_limiter *l = t->limiter;
     gpn_ticket *call = NULL;
+    bool shared;
     if (l == NULL || !h->replied) {
         if (l == NULL && h->told) {
             gpn_atomic_set(&p->idle, 0); /* from now on */
@@ -15599,7 +16357,9 @@ static gpn_ticket *gpn_pace_settle(gpn_pace *p, gpn_ticket *t,
     gpn_mutex_lock(&p->mutex);
     gpn_limiter_close(l, t);
     t->limiter = NULL;
+    shared = gpn_limiter_get(p, l, now);
     gpn_limiter_settle(l, t, load, h, now);
+    gpn_limiter_give(p, l, shared, now);
     if (!h->told && gpn_pace_idle_locked(p)) {
         gpn_atomic_set(&p->idle, 1);
     }
@@ -17969,6 +18729,7 @@ static const uint16_t gpn_config_strings[] = {
     offsetof(gptner_config, limits_file),
     offsetof(gptner_config, prices_file),
     offsetof(gptner_config, cache_dir),
+    offsetof(gptner_config, pace_file),
     offsetof(gptner_config, options.model),
     offsetof(gptner_config, options.reasoning_effort),
     offsetof(gptner_config, options.schema_name),
@@ -19352,6 +20113,40 @@ static gptner_status gpn_client_open_cache(const gptner_config *k,
 #endif
 }
 
+/* config.pace_file: who uses the same key at the same server shares limits. */
+static gptner_status gpn_client_share(gptner_client *c, gptner_error *err)
+{
+#ifndef GPTNER_NO_STORE
+    const gptner_config *k = &c->cfg;
+    const char *const parts[] = {k->api_key, k->organization, k->project};
+    gptner_status status;
+    gpn_buf id;
+    size_t i;
+    if (k->pace_file == NULL)
+        return GPTNER_OK;
+    gpn_buf_init(&id, &c->env, SIZE_MAX / 2);
+    id.secret = true;
+    gpn_buf_add_s(&id, c->home.url.host);
+    gpn_buf_add_c(&id, ' ');
+    gpn_buf_add_u64(&id, (uint64_t)c->home.url.port);
+    for (i = 0; i < GPN_COUNT(parts); i++) {
+        gpn_buf_add_c(&id, '\n');
+        gpn_buf_add_s(&id, parts[i] != NULL ? parts[i] : "");
+    }
+    status = id.status != GPTNER_OK
+                 ? gpn_no_memory(err, "client")
+                 : gpn_pace_share(&c->pool->pace, &c->env, k->pace_file,
+                                  gpn_str(id.data, id.len), err);
+    gpn_buf_deinit(&id);
+    return status;
+#else
+    return c->cfg.pace_file == NULL
+               ? GPTNER_OK
+               : gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                          "pace_file: built with GPTNER_NO_STORE");
+#endif
+}
+
 static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
                                      gptner_error *err)
 {
@@ -19391,7 +20186,8 @@ static gptner_status gpn_client_init(gptner_client *c, const gptner_config *cfg,
         return status;
     gpn_client_pool_config(&c->cfg, &pool);
     gpn_client_limits(c, gpn_model_of(&c->cfg.options), &pool.limits);
-    return gpn_pool_new(&c->env, &pool, &c->pool, err);
+    status = gpn_pool_new(&c->env, &pool, &c->pool, err);
+    return status == GPTNER_OK ? gpn_client_share(c, err) : status;
 }
 
 GPTNER_API gptner_status gptner_client_new(const gptner_config *cfg,

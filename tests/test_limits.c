@@ -378,13 +378,13 @@ static void a_server_that_counts_usage_is_used_up(void **state)
 static void fixed_windows_are_used_up_evenly(void **state)
 {
     (void)state;
-    sim_check_sets(SIM_WINDOW, 0.92, 0.02);
+    sim_check_sets(SIM_WINDOW, 0.93, 0.02);
 }
 
 static void short_slices_are_kept_after_the_first_refusal(void **state)
 {
     (void)state;
-    sim_check_sets(SIM_SLICES, 0.95, 0.04);
+    sim_check_sets(SIM_SLICES, 0.95, 0.12); /* the first burst */
 }
 
 static void a_server_that_tells_nothing_is_paced_by_what_was_told(void **state)

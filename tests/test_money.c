@@ -187,8 +187,10 @@ static void a_bad_file_of_prices_is_refused_with_its_place(void **state)
         {"{\"prices\":[{\"model\":\"a\",\"imput\":1}]}", "is not known"},
         {"{\"prices\":[{\"model\":\"a\",\"input\":1,\"long_context\":1}]}",
          "neither true nor false"},
-        {"{\"prices\":[{\"model\":\"a\",\"input\":1}]} x", "column"},
-        {"{\"prices\":[{\"model\":\"a\",\"input\":1}", "too early"}};
+        {"{\"prices\":[{\"model\":\"a\",\"input\":1,\"output\":2}]} x",
+         "more text"},
+        {"{\"prices\":[{\"model\":\"a\",\"input\":1,\"output\":1}",
+         "too early"}};
     char path[256];
     gptner_config cfg;
     gptner_client *c;

@@ -30,6 +30,7 @@ typedef struct scenario {
     int64_t rpm, tpm;
     int workers, clients;
     bool told;
+    bool shared;    /* by a pace_file */
     int max_tokens; /* 0: the default, 512 */
     int longest;    /* text, in bytes */
 } scenario;
@@ -52,6 +53,7 @@ typedef struct client {
  * has nothing to do. */
 typedef struct world {
     const scenario *s;
+    char pace_file[64];
     pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t turn;
     uint64_t turns;
@@ -203,6 +205,7 @@ static bool client_start(world *w, client *c)
     cfg.api_key = "sk-bench";
     cfg.max_workers = s->workers;
     cfg.max_threads = 1;
+    cfg.pace_file = s->shared ? w->pace_file : NULL;
     cfg.options.max_tokens = s->max_tokens;
     cfg.hooks.monotonic_ms_fn = world_ms;
     cfg.hooks.unix_ms_fn = world_unix_ms;
@@ -247,7 +250,7 @@ static void report(const world *w)
     for (i = 1; i < 64; i++) {
         lost += w->by_status[i];
     }
-    printf("%-20s %4d x %d  %5.1f%%  %5.1f%%  %6.2f%%  %5lld %5lld %5lld "
+    printf("%-27s %4d x %d  %5.1f%%  %5.1f%%  %6.2f%%  %5lld %5lld %5lld "
            "%7lld  %lld\n",
            s->name, s->workers, s->clients, used(w, 0), used(w, 1),
            all > 0 ? 100.0 * (double)refused / (double)all : 0,
@@ -263,7 +266,13 @@ static void report(const world *w)
     }
 }
 
-static bool run_scenario(const scenario *s)
+typedef struct figures {
+    double used[2]; /* per cent, before and after the limits are halved */
+    int64_t replies, refused;
+} figures;
+
+/* out NULL: print. */
+static bool run_scenario(const scenario *s, figures *out)
 {
     world *w = (world *)calloc(1, sizeof *w);
     mock_options opt = MKI_ZERO;
@@ -274,6 +283,9 @@ static bool run_scenario(const scenario *s)
         return false;
     }
     w->s = s;
+    snprintf(w->pace_file, sizeof w->pace_file, "/tmp/gptner-pace-%d",
+             (int)getpid());
+    unlink(w->pace_file);
     w->now = 1;
     w->clients[0].world = w;
     pthread_mutex_init(&w->mutex, NULL);
@@ -306,14 +318,21 @@ static bool run_scenario(const scenario *s)
     for (i = 0; ok && i < s->clients; i++) {
         pthread_join(w->clients[i].thread, NULL);
     }
-    if (ok) {
+    if (ok && out == NULL) {
         report(w);
+    } else if (ok) {
+        out->used[0] = used(w, 0);
+        out->used[1] = used(w, 1);
+        out->replies = w->replies_at[3];
+        out->refused = w->refused_at[3];
+        ok = !w->clients[0].failed && !w->clients[s->clients - 1].failed;
     }
     for (i = 0; i < s->clients; i++) {
         gptner_client_free(w->clients[i].client);
         free(w->clients[i].text);
     }
     mock_server_stop(w->mock);
+    unlink(w->pace_file);
     free(w);
     return ok;
 }
@@ -329,29 +348,31 @@ int main(int argc, char **argv)
                 {"5000/450k", 5000, 450000, 0, 16000},
                 {"500/30k small", 500, 30000, 16, 300}};
     size_t i, k;
-    int told, clients;
+    int told, group; /* of clients: one; two; two with a pace_file */
     bool ok = true;
-    printf("%-20s %8s  %6s  %6s  %7s  %s\n", "", "workers", "used", "halved",
+    printf("%-27s %8s  %6s  %6s  %7s  %s\n", "", "workers", "used", "halved",
            "429", "429 <10s  then halved replies failed");
-    for (clients = 1; clients <= CLIENTS_MAX; clients++) {
+    for (group = 0; group < 3; group++) {
         for (i = 0; i < sizeof sets / sizeof sets[0]; i++) {
             for (told = 1; told >= 0; told--) {
                 for (k = 0; k < 3; k++) {
                     char name[64];
                     scenario s;
                     memset(&s, 0, sizeof s);
-                    snprintf(name, sizeof name, "%s %s", sets[i].name,
-                             told ? "told" : "untold");
+                    snprintf(name, sizeof name, "%s %s%s", sets[i].name,
+                             told ? "told" : "untold",
+                             group == 2 ? " shared" : "");
                     s.name = name;
                     s.rpm = sets[i].rpm;
                     s.tpm = sets[i].tpm;
                     s.max_tokens = sets[i].max_tokens;
                     s.longest = sets[i].longest;
                     s.workers = workers[k];
-                    s.clients = clients;
+                    s.clients = group == 0 ? 1 : 2;
+                    s.shared = group == 2;
                     s.told = told != 0;
                     if (argc < 2 || strstr(name, argv[1]) != NULL) {
-                        ok = run_scenario(&s) && ok;
+                        ok = run_scenario(&s, NULL) && ok;
                     }
                 }
             }

@@ -62,6 +62,7 @@ build peer_bare "peer_bare.c bench_util.c" "$tls"
 clients="curl bare"
 if [ -f "$header_dir/gptner.h" ]; then
     build bench_run "bench_run.c bench_util.c" "$tls -lpthread"
+    build limits limits.c "$tls -lpthread"
     build bench_parse bench_parse.c "$tls -lpthread -lcjson -lhttp_parser"
     clients="ours curl bare"
 else
@@ -255,3 +256,8 @@ awk -f "$here/report.awk" runs
     taskset -c $client_core "$bin/bench_parse" "$quick"
 . "$here/batch.sh"
 . "$here/batch_read.sh"
+if [ -x "$bin/limits" ] && [ -f "$header_dir/gptner.h" ]; then
+    say "bench: limits of an account, in virtual time"
+    printf '\nshare of the account used, and replies that were 429\n'
+    "$bin/limits"
+fi
