@@ -190,8 +190,9 @@ ANSWERS KEPT ON DISK
 THE ACCOUNT'S LIMITS
 
 - Requests wait for their turn so that the server need not refuse any: by what
-  config.limits says, and by the x-ratelimit-* headers of the replies, a model
-  at a time, for all runs of a client. Nothing need be set.
+  config.limits says, what limits_file or a table have of config.tier ("free",
+  "1" to "5"), and by the x-ratelimit-* headers of the replies, a model at a
+  time, for all runs of a client. Nothing need be set.
 - They go in the order in which they came; one that waits keeps its worker. No
   timeout but that of the run counts before a prompt was sent for the first
   time. What can never fit ends at once with GPTNER_ERR_TOO_LARGE.
@@ -224,34 +225,12 @@ may lose up to 64 answers and the requests in flight, which are then paid again.
 - Uploads and downloads take as long as they move: timeout_ms does not bound
   them, gap_timeout_ms and item_timeout_ms (an hour) do.
 
-LIMITS AND MONEY
+CHOOSING THE WAY
 
-- An account has limits of requests and tokens, by the minute and the day. Name
-  its tier (config.tier: "free", "1" to "5"), or set config.limits by hand; a
-  table that limits_file goes before has the rest. Or tell nothing: then the
-  x-ratelimit-* of the replies are kept to. All workers of a client share the
-  limits, and with pace_file all processes on the machine that name the same
-  file. A request that is too large for a limit is refused at once
-  (GPTNER_ERR_TOO_LARGE). max_workers GPTNER_WORKERS_AUTO finds how many help.
-- Tokens are estimated before a request and learnt from its reply. Who has the
-  model's tokenizer sets count_fn.
-- max_cost_usd, of a run or a job, is not exceeded: what a request can cost at
-  most is set aside before it is sent. So a limit of answers (max_tokens) that
-  is near their length uses a budget up better. What does not fit any more is
-  GPTNER_ERR_NOT_SENT, and all ends with GPTNER_ERR_BUDGET. cost_usd of results,
-  progress and summaries says what was spent, failed attempts included. Prices
-  are in a table with its date; config.prices and prices_file go before it. They
-  are the provider's to change: its bill is what counts.
 - Under 10,000 prompts in parallel, beyond that by batch: gptner_plan_run()
   weighs that against cost, time at the limits, the queue of batches and the
   budget, and gptner_auto_run() does what it says. How long answers will be it
   cannot know: state it, or let it send a sample.
-- journal_path makes a run in parallel go on where it was killed, as a job does:
-  only what is missing or failed is sent. At most the requests in flight at that
-  moment are paid again.
-- cache_dir keeps answers on disk. The same request, to the byte, is then not
-  sent again in any later run, which is what development wants; do not set it
-  where each call shall give a new answer. Failures are never kept.
 
 SECURITY
 
@@ -15335,7 +15314,8 @@ static void gpn_account_init(gpn_account *a,
 
 static double gpn_answer_most(const gpn_load *load)
 {
-    return (double)(load->answer >= 0 ? load->answer : GPN_ANSWER_GUESS);
+    return (double)(load->answer >= 0 ? load->answer
+                                      : (int64_t)GPN_ANSWER_GUESS);
 }
 
 static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
@@ -19062,8 +19042,9 @@ static void gpn_client_limits(const gptner_client *c, const char *model,
     gpn_limits_look(c, c->cfg.tier, model, out);
     for (i = 0; i < GPN_COUNT(gpn_limit_places); i++) {
         int64_t value = *(int64_t *)gpn_at(&hand, gpn_limit_places[i]);
-        if (value > 0)
-            *(int64_t *)gpn_at(out, gpn_limit_places[i]) = value;
+        if (value != 0) /* below 0: not limited, whatever the tier says */
+            *(int64_t *)gpn_at(out, gpn_limit_places[i]) =
+                value > 0 ? value : 0;
     }
 }
 

@@ -242,7 +242,7 @@ static void a_file_goes_before_the_table(void **state)
     r.config.limits_file = limits_file(text, sizeof text - 1);
     r.config.tier = "2";
     r.config.limits.tokens_per_day = 19;
-    r.config.limits.requests_per_day = 23;
+    r.config.limits.requests_per_day = -1;
     rig_client(&r);
     gptner_limits_find(r.client, "2", "gpt-4o", &l, NULL);
     assert_int_equal(l.requests_per_minute, 7);
@@ -260,7 +260,7 @@ static void a_file_goes_before_the_table(void **state)
     /* by hand goes before all */
     gpn_client_limits(r.client, "other", &l);
     assert_int_equal(l.tokens_per_day, 19);
-    assert_int_equal(l.requests_per_day, 23);
+    assert_int_equal(l.requests_per_day, 0);
     assert_int_equal(l.requests_per_minute, 5000);
     rig_end(&r);
     /* and a row of no tier is for an account that names none */
