@@ -30,6 +30,17 @@ static const char usage[] =
     "                         (all kinds: see the top of mock_openai.h)\n"
     "  --seed N               other faults, the same each time\n"
     "  --rpm N  --tpm N       requests and tokens a minute\n"
+    "  --rpd N  --tpd N       requests and tokens a day\n"
+    "  --slice MS             rpm and tpm also hold within such slices\n"
+    "  --charge admission|usage   what tokens count against the limits: what\n"
+    "                         was asked for, or corrected to the usage\n"
+    "  --count-failed         failed and refused requests count, too\n"
+    "  --no-rate-headers      no x-ratelimit-* in the answers\n"
+    "  --reset-form go|seconds|unix|rfc3339|none|minus1|azure\n"
+    "                         of x-ratelimit-reset-* (default go: 8.64s)\n"
+    "  --price IN[:CACHED]:OUT    USD per million tokens; see cost in the\n"
+    "                         counters\n"
+    "  --cached SHARE         of long prompts, told as cached (0 to 1)\n"
     "  --model-profiles       refuse what the real models refuse\n"
     "  --expect-connections N report more open connections than N\n"
     "  --expect-repeats N     one prompt may occur N times (-1: any)\n"
@@ -45,7 +56,8 @@ static const char usage[] =
     "\n"
     "Prints \"listening on URL\" when ready. Counters: GET /mock/stats;\n"
     "report card on the client: GET /mock/report. POST /mock/clock with\n"
-    "{\"advance_seconds\":N} moves the date on. SIGTERM ends it.\n";
+    "{\"advance_seconds\":N} moves the date on; /mock/limits with\n"
+    "{\"rpm\":N,...} changes the limits. SIGTERM ends it.\n";
 
 typedef struct main_options {
     mock_options mock;
@@ -107,16 +119,84 @@ static const char **text_option(main_options *m, const char *name)
 {
     mock_options *o = &m->mock;
 
-    return strcmp(name, "--host") == 0       ? &o->host
-           : strcmp(name, "--cert") == 0     ? &o->cert_file
-           : strcmp(name, "--key") == 0      ? &o->key_file
-           : strcmp(name, "--names") == 0    ? &o->names
-           : strcmp(name, "--api-key") == 0  ? &o->api_key
-           : strcmp(name, "--reply") == 0    ? &o->reply
-           : strcmp(name, "--data-dir") == 0 ? &o->data_dir
-           : strcmp(name, "--log") == 0      ? &o->log_file
-           : strcmp(name, "--ca-out") == 0   ? &m->ca_out
-                                             : NULL;
+    return strcmp(name, "--host") == 0         ? &o->host
+           : strcmp(name, "--cert") == 0       ? &o->cert_file
+           : strcmp(name, "--key") == 0        ? &o->key_file
+           : strcmp(name, "--names") == 0      ? &o->names
+           : strcmp(name, "--api-key") == 0    ? &o->api_key
+           : strcmp(name, "--reply") == 0      ? &o->reply
+           : strcmp(name, "--data-dir") == 0   ? &o->data_dir
+           : strcmp(name, "--log") == 0        ? &o->log_file
+           : strcmp(name, "--reset-form") == 0 ? &o->reset_form
+           : strcmp(name, "--ca-out") == 0     ? &m->ca_out
+                                               : NULL;
+}
+
+/* IN:OUT or IN:CACHED:OUT. */
+static bool read_price(const char *text, mock_options *o)
+{
+    double prices[3] = {0, 0, 0};
+    size_t n = 0;
+
+    while (n < 3) {
+        size_t len = strcspn(text, ":");
+
+        if (!mki_decimal(mki_s(text, len), &prices[n]) || prices[n] > 100000) {
+            return false;
+        }
+        n++;
+        if (text[len] == '\0') {
+            o->price_in = prices[0];
+            o->price_out = prices[n - 1];
+            /* less than 0: nothing, where 0 is as without */
+            o->price_cached = n < 3 ? 0 : prices[1] > 0 ? prices[1] : -1;
+            return n > 1;
+        }
+        text += len + 1;
+    }
+    return false;
+}
+
+static bool read_charge(const char *text, mock_options *o)
+{
+    o->charge_usage = strcmp(text, "usage") == 0;
+    return o->charge_usage || strcmp(text, "admission") == 0;
+}
+
+/* As number_option(), for what an account may use and pays. */
+static bool account_option(mock_options *o, const char *name, const char *value,
+                           bool *known)
+{
+    int64_t v = 0;
+    bool ok = true;
+
+    *known = true;
+    if (strcmp(name, "--rpm") == 0) {
+        ok = read_number(value, 0, INT_MAX, &v);
+        o->rpm = (int)v;
+    } else if (strcmp(name, "--tpm") == 0) {
+        ok = read_number(value, 0, INT64_MAX / 1000, &v);
+        o->tpm = v;
+    } else if (strcmp(name, "--rpd") == 0) {
+        ok = read_number(value, 0, INT_MAX, &v);
+        o->rpd = (int)v;
+    } else if (strcmp(name, "--tpd") == 0) {
+        ok = read_number(value, 0, INT64_MAX / 1000, &v);
+        o->tpd = v;
+    } else if (strcmp(name, "--slice") == 0) {
+        ok = read_number(value, 0, 60000, &v);
+        o->slice_ms = (int)v;
+    } else if (strcmp(name, "--charge") == 0) {
+        ok = read_charge(value, o);
+    } else if (strcmp(name, "--price") == 0) {
+        ok = read_price(value, o);
+    } else if (strcmp(name, "--cached") == 0) {
+        ok = mki_decimal(mki_sc(value), &o->cached_share) &&
+             o->cached_share <= 1;
+    } else {
+        *known = false;
+    }
+    return ok;
 }
 
 /* true: a number, and stored. *known: it is such an option. */
@@ -134,12 +214,6 @@ static bool number_option(main_options *m, const char *name, const char *value,
     } else if (strcmp(name, "--seed") == 0) {
         ok = read_number(value, 0, INT64_MAX, &v);
         o->seed = (uint64_t)v;
-    } else if (strcmp(name, "--rpm") == 0) {
-        ok = read_number(value, 0, INT_MAX, &v);
-        o->rpm = (int)v;
-    } else if (strcmp(name, "--tpm") == 0) {
-        ok = read_number(value, 0, INT64_MAX / 1000, &v);
-        o->tpm = v;
     } else if (strcmp(name, "--idle") == 0) {
         ok = read_number(value, 0, INT_MAX, &v);
         o->idle_ms = (int)v;
@@ -157,9 +231,20 @@ static bool number_option(main_options *m, const char *name, const char *value,
     } else if (strcmp(name, "--latency") == 0) {
         ok = read_latency(value, o);
     } else {
-        *known = false;
+        ok = account_option(o, name, value, known);
     }
     return ok;
+}
+
+/* An option without a value; NULL: not one. */
+static bool *flag_option(mock_options *o, const char *name)
+{
+    return strcmp(name, "--tls") == 0                  ? &o->tls
+           : strcmp(name, "--expect-clean-files") == 0 ? &o->expect_clean_files
+           : strcmp(name, "--model-profiles") == 0     ? &o->model_profiles
+           : strcmp(name, "--count-failed") == 0       ? &o->count_failed
+           : strcmp(name, "--no-rate-headers") == 0    ? &o->no_rate_headers
+                                                       : NULL;
 }
 
 /* One option at argv[*i]; moves *i over its value. */
@@ -180,16 +265,8 @@ static bool read_option(main_options *m, int argc, char **argv, int *i)
         m->leave = true;
         return true;
     }
-    if (strcmp(name, "--tls") == 0) {
-        m->mock.tls = true;
-        return true;
-    }
-    if (strcmp(name, "--expect-clean-files") == 0) {
-        m->mock.expect_clean_files = true;
-        return true;
-    }
-    if (strcmp(name, "--model-profiles") == 0) {
-        m->mock.model_profiles = true;
+    if (flag_option(&m->mock, name) != NULL) {
+        *flag_option(&m->mock, name) = true;
         return true;
     }
     if (text == NULL && strcmp(name, "--fault") != 0 &&

@@ -116,6 +116,28 @@
  *     beside it). The same body in another batch has another fate.
  *   Kinds of the lines they are written on: row-crlf, row-blank, row-u2028
  *
+ * LIMITS OF AN ACCOUNT   options.rpm, tpm, rpd, tpd are buckets that start full
+ *   and fill evenly, over a minute or a day; one account, whatever the key.
+ *   A request is charged when it is admitted: one request, and as tokens the
+ *   larger of max_tokens * n and a quarter of its bytes. With charge_usage that
+ *   is corrected to its usage when the answer is out. With count_failed each
+ *   request counts against rpm and rpd, also if it is refused or fails (as with
+ *   the real API: who goes on asking is never let in). slice_ms: no more at
+ *   once than the share of so many milliseconds; headers do not tell. Requests
+ *   beyond a limit are answered 429 with retry-after and retry-after-ms.
+ *   x-ratelimit-* describe the state behind the request as it came, before its
+ *   latency; those of requests tell the limit of a day where there is one.
+ *   options.reset_form: go (8.64s), seconds (9), unix (1790000009), rfc3339,
+ *   none (no such header), minus1 (-1), azure (-1 for limit and remaining, 0).
+ *   mock_server_limits() or POST /mock/limits {"rpm":N,"tpm":N,"rpd":N,"tpd":N,
+ *   "slice_ms":N} changes what is named (0: no limit): what is left of the old
+ *   limit is kept, cut to the new one; a first limit is full.
+ *
+ * COST   options.price_*: of every answer that was made, also if a fault loses
+ *   or cuts it (not by a plain reset), of batches the half; not of errors.
+ *   cached_share of the prompt tokens is told as cached, in steps of 128, where
+ *   there are 1,024; not in batches.
+ *
  * BATCHES   are checked when they are made and run when somebody looks past
  *   their end: nothing waits. The first 3% of options.batch_seconds they are
  *   validating, the last 3% finalizing. mock_server_advance() or POST
@@ -133,6 +155,17 @@
  *   (the body was answered before, live or by another batch, and the mock did
  *   not spoil that answer), files_stored, ... Requests to /mock itself are not
  *   counted. POST /mock/reset starts afresh, without the batches made so far.
+ *   cost, cost_batch (its part for batches; USD, exact), cost_microusd,
+ *   cost_batch_microusd (rounded up); billed (tokens, without batches).
+ *   limits; throttled: 429s by cause (requests, tokens, requests_day,
+ *   tokens_day, slice_requests, slice_tokens, too_large; injected: by a fault);
+ *   elapsed_ms, first_429_ms, last_429_ms: the mock's clock since the start or
+ *   the last reset (-1: never). quota and since_mark (since POST /mock/mark or
+ *   mock_server_mark(), else the start): replies, throttled, requests_charged,
+ *   tokens_charged, and what rpm and tpm granted in that time as
+ *   requests_allowed, tokens_allowed (without the full bucket at its begin):
+ *   charged / allowed is the share of the quota that was used, also if limits
+ *   changed. quota.requests_last_60s, tokens_last_60s; max_in_flight.
  *
  * REPORT CARD   GET /mock/report or mock_server_report():
  *   {"clean":true,"findings":[]}, else per code a count and a sentence:
@@ -250,6 +283,18 @@ typedef struct mock_options {
      * answer at once (429: too many at a time; 503, 529: overloaded). */
     int (*load_fn)(int under_way, int64_t *delay_ms, void *user);
     void *load_user;
+    int rpd;           /* requests a day; 0: no limit */
+    int64_t tpd;       /* tokens a day; 0: no limit */
+    int slice_ms;      /* enforce rpm and tpm within such slices, too; 0: no */
+    bool charge_usage; /* tokens: correct the charge when the answer is out */
+    bool count_failed; /* failed and refused requests count against rpm, rpd */
+    bool no_rate_headers;   /* no x-ratelimit-* at all */
+    const char *reset_form; /* of x-ratelimit-reset-*: "go" (NULL), "seconds",
+                               "unix", "rfc3339", "none", "minus1", "azure" */
+    /* What answers cost, in USD per million tokens, to 6 decimals; batches take
+     * half. price_cached 0: as price_in; less than 0: nothing. */
+    double price_in, price_cached, price_out;
+    double cached_share; /* of prompts from 1,024 tokens on, in usage: 0 to 1 */
 } mock_options;
 
 typedef struct mock_server mock_server;
@@ -293,6 +338,13 @@ MOCK_API void mock_server_reset(mock_server *server);
 
 /* Moves the date on, and with it batches and what expires. */
 MOCK_API void mock_server_advance(mock_server *server, int64_t ms);
+
+/* Other limits from now on; 0: none, less than 0: as it is. What is left of the
+ * old one is kept, cut to the new one; headers tell the new one at once. */
+MOCK_API void mock_server_limits(mock_server *server, int rpm, int64_t tpm);
+
+/* "since_mark" of the counters begins here. */
+MOCK_API void mock_server_mark(mock_server *server);
 
 /* Adds a fault, or removes all (spec NULL), while the server runs. false and
  * err: the text is not understood. */
@@ -3947,7 +3999,41 @@ typedef struct mki_count {
     int64_t n;
 } mki_count;
 
+/* The limits, and what else a 429 is for. Those of tokens are odd. */
+typedef enum mki_cause {
+    MKI_RPM,
+    MKI_TPM,
+    MKI_RPD,
+    MKI_TPD,
+    MKI_SLICE_R,
+    MKI_SLICE_T,
+    MKI_LIMITS,
+    MKI_TOO_LARGE = MKI_LIMITS, /* for a limit of tokens, ever */
+    MKI_INJECTED,               /* by a fault, a script or load_fn */
+    MKI_CAUSES
+} mki_cause;
+
+/* What a benchmark needs; allowed: what rpm and tpm granted in that time. */
+typedef struct mki_tally {
+    int64_t at; /* of the mock's clock */
+    int64_t replies, throttled;
+    int64_t requests, tokens; /* charged */
+    double requests_allowed, tokens_allowed;
+    int64_t max_flying;
+} mki_tally;
+
+#define MKI_RECENT 60 /* cells of a second */
+
+typedef struct mki_recent {
+    int64_t second, requests, tokens;
+} mki_recent;
+
 typedef struct mki_account {
+    mki_tally all, mark; /* since the start; that at the mark */
+    mki_recent recent[MKI_RECENT];
+    int64_t throttled[MKI_CAUSES];
+    int64_t first_429, last_429;                  /* -1: none */
+    int64_t billed_in, billed_cached, billed_out; /* not those of batches */
     int64_t requests[MKI_ROUTES];
     int64_t responses[600];
     mki_count faults[64];
@@ -4148,6 +4234,109 @@ static void mki_account_unread(mki_account *a, uint64_t key)
     }
 }
 
+static mki_recent *mki_recent_cell(mki_account *a, int64_t now)
+{
+    mki_recent *r = &a->recent[now / 1000 % MKI_RECENT];
+
+    if (r->second != now / 1000) {
+        memset(r, 0, sizeof *r);
+        r->second = now / 1000;
+    }
+    return r;
+}
+
+static void mki_account_charge(mki_account *a, int64_t now, int64_t requests,
+                               int64_t tokens)
+{
+    mki_recent *r = mki_recent_cell(a, now);
+
+    r->requests += requests;
+    r->tokens += tokens;
+    a->all.requests += requests;
+    a->all.tokens += tokens;
+}
+
+static void mki_account_429(mki_account *a, int64_t now, mki_cause cause)
+{
+    a->all.throttled++;
+    a->throttled[cause]++;
+    a->last_429 = now;
+    a->first_429 = a->first_429 < 0 ? now : a->first_429;
+}
+
+static void mki_account_flying(mki_account *a)
+{
+    a->flying++;
+    a->max_flying = a->flying > a->max_flying ? a->flying : a->max_flying;
+    if (a->flying > a->all.max_flying) {
+        a->all.max_flying = a->flying;
+    }
+}
+
+/* The highest number in flight is one since the mark. */
+static void mki_account_mark(mki_account *a, int64_t now)
+{
+    a->all.max_flying = a->flying;
+    a->mark = a->all;
+    a->mark.at = now;
+}
+
+/* What has happened since t; no closing brace. */
+static void mki_tally_stats(const mki_tally *all, const mki_tally *t,
+                            mki_buf *b)
+{
+    mki_js_int(b, "replies", all->replies - t->replies);
+    mki_js_int(b, "throttled", all->throttled - t->throttled);
+    mki_js_int(b, "requests_charged", all->requests - t->requests);
+    mki_js_int(b, "tokens_charged", all->tokens - t->tokens);
+    mki_js_int(b, "requests_allowed",
+               (int64_t)(all->requests_allowed - t->requests_allowed));
+    mki_js_int(b, "tokens_allowed",
+               (int64_t)(all->tokens_allowed - t->tokens_allowed));
+}
+
+/* How limits were kept and used. */
+static void mki_quota_stats(mki_account *a, mki_buf *b, int64_t now)
+{
+    static const char *const causes[MKI_CAUSES] = {
+        "requests",       "tokens",       "requests_day", "tokens_day",
+        "slice_requests", "slice_tokens", "too_large",    "injected"};
+    mki_tally none = MKI_ZERO;
+    int64_t requests = 0;
+    int64_t tokens = 0;
+    size_t i;
+
+    for (i = 0; i < MKI_RECENT; i++) {
+        bool old = a->recent[i].second <= now / 1000 - MKI_RECENT;
+
+        requests += old ? 0 : a->recent[i].requests;
+        tokens += old ? 0 : a->recent[i].tokens;
+    }
+    mki_js_int(b, "elapsed_ms", now - a->all.at);
+    mki_js_int(b, "first_429_ms",
+               a->first_429 < 0 ? -1 : a->first_429 - a->all.at);
+    mki_js_int(b, "last_429_ms",
+               a->last_429 < 0 ? -1 : a->last_429 - a->all.at);
+    mki_js_key(b, "throttled");
+    mki_buf_c(b, '{');
+    for (i = 0; i < MKI_CAUSES; i++) {
+        mki_js_int(b, causes[i], a->throttled[i]);
+    }
+    mki_buf_c(b, '}');
+    mki_js_key(b, "quota");
+    mki_buf_c(b, '{');
+    mki_tally_stats(&a->all, &none, b);
+    mki_js_int(b, "requests_last_60s", requests);
+    mki_js_int(b, "tokens_last_60s", tokens);
+    mki_buf_c(b, '}');
+    mki_js_key(b, "since_mark");
+    mki_buf_c(b, '{');
+    mki_js_int(b, "elapsed_ms", now - a->mark.at);
+    mki_tally_stats(&a->all, &a->mark, b);
+    mki_js_int(b, "max_in_flight", a->all.max_flying);
+    mki_buf_c(b, '}');
+}
+
 /* Without the closing brace. */
 static void mki_account_stats(const mki_account *a, mki_buf *b)
 {
@@ -4179,6 +4368,7 @@ static void mki_account_stats(const mki_account *a, mki_buf *b)
     mki_js_int(b, "connections_accepted", a->accepted);
     mki_js_int(b, "max_connections", a->max_open);
     mki_js_int(b, "max_concurrency", a->max_flying);
+    mki_js_int(b, "max_in_flight", a->max_flying);
     mki_js_int(b, "prompts_answered", a->answered);
     mki_js_int(b, "prompts_answered_again", a->answered_again);
     mki_js_int(b, "cancelled", a->cancelled);
@@ -4238,12 +4428,15 @@ static void mki_account_report(mki_account *a, mki_buf *b)
 }
 
 /* Connections that are open now stay counted as open. */
-static void mki_account_reset(mki_account *a)
+static void mki_account_reset(mki_account *a, int64_t now)
 {
     mki_account old = *a;
     size_t i;
 
     memset(a, 0, sizeof *a);
+    a->all.at = now;
+    a->first_429 = -1;
+    a->last_429 = -1;
     a->expect_connections = old.expect_connections;
     a->expect_repeats = old.expect_repeats;
     a->clients = old.clients;
@@ -4252,6 +4445,7 @@ static void mki_account_reset(mki_account *a)
     a->max_open = old.open;
     a->flying = old.flying;
     a->max_flying = old.flying;
+    mki_account_mark(a, now);
     for (i = 0; i < a->n_clients; i++) {
         mki_client *c = &a->clients[i];
 
@@ -7108,6 +7302,8 @@ typedef struct mki_plan {
     int64_t pause_ms;  /* asked for by this answer */
     int final_status;
     int64_t tokens_in, tokens_out;
+    int64_t charged; /* against limits of tokens; less than 0: not admitted */
+    bool throttled;  /* counted as such */
     char fault[24];
     char method[16];
     char path[128];
@@ -7115,8 +7311,20 @@ typedef struct mki_plan {
 
 typedef struct mki_bucket {
     double level, limit; /* limit 0: none */
+    double full_ms;      /* from empty to full */
     int64_t at;
 } mki_bucket;
+
+typedef enum mki_reset_form {
+    MKI_RESET_GO,
+    MKI_RESET_SECONDS,
+    MKI_RESET_UNIX,
+    MKI_RESET_RFC3339,
+    MKI_RESET_NONE,
+    MKI_RESET_MINUS1,
+    MKI_RESET_AZURE,
+    MKI_RESET_FORMS
+} mki_reset_form;
 
 /* A file that is being uploaded. */
 typedef struct mki_upload {
@@ -7176,7 +7384,8 @@ struct mock_server {
     bool stopping, listening;
     mki_faults faults;
     mki_account account;
-    mki_bucket requests, tokens;
+    mki_bucket limits[MKI_LIMITS];
+    mki_reset_form reset_form;
     int64_t unix_offset; /* unix time minus clock, where no hook gives it */
     int64_t skew_ms;     /* as mock_server_advance() moved it */
     uint64_t ids, uploads, id_state;
@@ -7219,7 +7428,9 @@ typedef struct mki_call {
     /* of an answer */
     mki_str model;
     bool stream, usage, obfuscate, logprobs;
-    bool quiet; /* a row of a batch: no head */
+    bool quiet;               /* a row of a batch: no head */
+    bool counted;             /* as a request, before it is admitted */
+    double taken[MKI_LIMITS]; /* for that */
     int64_t tokens_in;
     size_t stop_after; /* events; a stream that breaks off */
     size_t events;
@@ -7249,12 +7460,24 @@ static void mki_skew(mock_server *s, int64_t ms)
     }
 }
 
-/* ---- rate limits ---- */
+/* ---- rate limits ----
+ *
+ * Buckets that fill evenly: in a minute, in a day, and within a slice up to the
+ * slice's share of the minute. The share of a slice is one request at least;
+ * a request of more tokens than the share passes when the slice is untouched,
+ * and the next ones wait until that is made good. */
+
+static bool mki_of_tokens(size_t cause)
+{
+    return cause % 2 == 1;
+}
 
 static void mki_bucket_fill(mki_bucket *b, int64_t now)
 {
     if (now > b->at) {
-        b->level += b->limit * (double)(now - b->at) / 60000.0;
+        if (b->limit > 0) {
+            b->level += b->limit * (double)(now - b->at) / b->full_ms;
+        }
         b->at = now;
     }
     b->level = b->level > b->limit ? b->limit : b->level;
@@ -7263,33 +7486,157 @@ static void mki_bucket_fill(mki_bucket *b, int64_t now)
 /* Milliseconds until the level is reached. */
 static int64_t mki_bucket_wait(const mki_bucket *b, double level)
 {
-    double ms = b->limit > 0 ? (level - b->level) * 60000.0 / b->limit : 0;
+    double ms = b->limit > 0 ? (level - b->level) * b->full_ms / b->limit : 0;
 
     return ms <= 0 ? 0 : (int64_t)ms + 1;
 }
 
-static void mki_rate_headers(mock_server *s, mki_buf *b)
+/* A new limit takes what is left of the old one, a first one is full. */
+static void mki_bucket_set(mki_bucket *b, double limit, double full_ms)
+{
+    if (b->limit <= 0 || b->level > limit) {
+        b->level = limit;
+    }
+    b->limit = limit;
+    b->full_ms = full_ms;
+}
+
+static void mki_limits_fill(mock_server *s, int64_t now)
+{
+    mki_tally *t = &s->account.all;
+    double minutes =
+        now > s->limits[0].at ? (double)(now - s->limits[0].at) / 60000.0 : 0;
+    size_t i;
+
+    t->requests_allowed += s->limits[MKI_RPM].limit * minutes;
+    t->tokens_allowed += s->limits[MKI_TPM].limit * minutes;
+    for (i = 0; i < MKI_LIMITS; i++) {
+        mki_bucket_fill(&s->limits[i], now);
+    }
+}
+
+/* Makes s->opt's limits those of the buckets. */
+static void mki_limits_set(mock_server *s, int64_t now)
+{
+    const mock_options *o = &s->opt;
+    double share = (double)o->slice_ms / 60000.0;
+    double requests = (double)o->rpm * share;
+    double tokens = (double)o->tpm * share;
+    bool less = requests > 0 && requests < 1; /* than one request a slice */
+
+    mki_limits_fill(s, now);
+    mki_bucket_set(&s->limits[MKI_RPM], o->rpm, 60000);
+    mki_bucket_set(&s->limits[MKI_TPM], (double)o->tpm, 60000);
+    mki_bucket_set(&s->limits[MKI_RPD], o->rpd, 86400000);
+    mki_bucket_set(&s->limits[MKI_TPD], (double)o->tpd, 86400000);
+    mki_bucket_set(&s->limits[MKI_SLICE_R], less ? 1 : requests,
+                   less ? 60000.0 / o->rpm : o->slice_ms);
+    mki_bucket_set(&s->limits[MKI_SLICE_T], tokens, o->slice_ms);
+}
+
+static void mki_rfc3339(mki_buf *b, int64_t unix_ms)
+{
+    time_t t = (time_t)(unix_ms / 1000);
+    struct tm tm;
+
+    gmtime_r(&t, &tm);
+    mki_buf_f(b, "%04d-%02d-%02dT%02d:%02d:%02dZ", tm.tm_year + 1900,
+              tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
+/* When something is over, ms from now, in the form that was chosen; what has
+ * no fractions is rounded up. */
+static void mki_reset_value(mock_server *s, mki_buf *b, int64_t ms)
+{
+    switch (s->reset_form) {
+    case MKI_RESET_SECONDS:
+        mki_buf_i64(b, (ms + 999) / 1000);
+        break;
+    case MKI_RESET_UNIX:
+        mki_buf_i64(b, (mki_unix(s) + ms + 999) / 1000);
+        break;
+    case MKI_RESET_RFC3339:
+        mki_rfc3339(b, mki_unix(s) + ms + 999);
+        break;
+    case MKI_RESET_MINUS1:
+        mki_buf_s(b, "-1");
+        break;
+    case MKI_RESET_AZURE:
+        mki_buf_s(b, "0");
+        break;
+    default:
+        mki_duration(b, ms);
+        break;
+    }
+}
+
+/* The state behind this request, which has been charged, if it was admitted.
+ * Of requests the limit of a day is told where there is one, of tokens where
+ * there is no other. */
+static void mki_rate_headers(mock_server *s, mki_buf *b, int64_t now)
 {
     static const char *const names[] = {"requests", "tokens"};
-    mki_bucket *buckets[2];
     int i;
 
-    buckets[0] = &s->requests;
-    buckets[1] = &s->tokens;
+    if (s->opt.no_rate_headers) {
+        return;
+    }
+    mki_limits_fill(s, now);
     for (i = 0; i < 2; i++) {
-        mki_bucket *k = buckets[i];
+        const mki_bucket *minute = &s->limits[i == 0 ? MKI_RPM : MKI_TPM];
+        const mki_bucket *day = &s->limits[i == 0 ? MKI_RPD : MKI_TPD];
+        const mki_bucket *k =
+            day->limit > 0 && (i == 0 || minute->limit <= 0) ? day : minute;
         bool on = k->limit > 0;
         int64_t limit = on ? (int64_t)k->limit : i == 0 ? 30000 : 150000000;
+        int64_t left = !on ? limit - 1 : k->level > 0 ? (int64_t)k->level : 0;
+        bool unknown = s->reset_form == MKI_RESET_AZURE;
 
-        mki_buf_f(b, "x-ratelimit-limit-%s: %" PRId64 "\r\n", names[i], limit);
+        mki_buf_f(b, "x-ratelimit-limit-%s: %" PRId64 "\r\n", names[i],
+                  unknown ? -1 : limit);
         mki_buf_f(b, "x-ratelimit-remaining-%s: %" PRId64 "\r\n", names[i],
-                  on && k->level > 0 ? (int64_t)k->level
-                  : on               ? 0
-                                     : limit - 1);
-        mki_buf_f(b, "x-ratelimit-reset-%s: ", names[i]);
-        mki_duration(b, on ? mki_bucket_wait(k, k->limit) : 2);
-        mki_buf_s(b, "\r\n");
+                  unknown ? -1 : left);
+        if (s->reset_form != MKI_RESET_NONE) {
+            mki_buf_f(b, "x-ratelimit-reset-%s: ", names[i]);
+            mki_reset_value(s, b, on ? mki_bucket_wait(k, k->limit) : 2);
+            mki_buf_s(b, "\r\n");
+        }
     }
+}
+
+/* Counts a request before anybody knows what becomes of it. */
+static void mki_count_request(mki_call *call)
+{
+    static const mki_cause causes[] = {MKI_RPM, MKI_RPD};
+    mock_server *s = call->s;
+    size_t i;
+
+    mki_limits_fill(s, call->now);
+    for (i = 0; i < MKI_COUNT(causes); i++) {
+        mki_bucket *b = &s->limits[causes[i]];
+
+        call->taken[causes[i]] = b->level < 0 ? 0 : b->level < 1 ? b->level : 1;
+        b->level -= call->taken[causes[i]];
+    }
+    call->counted = true;
+    mki_account_charge(&s->account, call->now, 1, 0);
+}
+
+/* Corrects what was charged for tokens once the answer is out. */
+static void mki_limits_settle(mock_server *s, const mki_plan *p, int64_t now)
+{
+    int64_t used = p->status == 200 ? p->tokens_in + p->tokens_out : 0;
+    size_t i;
+
+    if (!s->opt.charge_usage || p->charged < 0) {
+        return;
+    }
+    mki_limits_fill(s, now);
+    for (i = MKI_TPM; i < MKI_LIMITS; i += 2) {
+        s->limits[i].level += (double)(p->charged - used);
+        mki_bucket_fill(&s->limits[i], now); /* not beyond its limit */
+    }
+    mki_account_charge(&s->account, now, 0, used - p->charged);
 }
 
 /* ---- the response as bytes ---- */
@@ -7387,7 +7734,7 @@ static void mki_out_head(mki_call *call, int status, const char *type,
                   "openai-processing-ms: %d\r\n"
                   "openai-version: 2020-10-01\r\n",
                   (int)(plan->delay_ms + 1));
-        mki_rate_headers(s, b);
+        mki_rate_headers(s, b, call->now);
     }
     mki_buf_add(b, s->extra.data, s->extra.len);
     if (call->framing == MKI_LENGTH) {
@@ -7485,22 +7832,28 @@ static int64_t mki_retry_headers(mki_call *call, const mki_fault *f)
     return (int64_t)(seconds * 1000);
 }
 
-static void mki_problem_429(mki_call *call, const char *what, int64_t limit,
+static void mki_problem_429(mki_call *call, mki_cause cause, int64_t limit,
                             int64_t used, int64_t asked, int64_t wait_ms)
 {
+    static const struct {
+        const char *what, *span, *name;
+    } words[MKI_LIMITS] = {
+        {"requests", "min", "RPM"}, {"tokens", "min", "TPM"},
+        {"requests", "day", "RPD"}, {"tokens", "day", "TPD"},
+        {"requests", "min", "RPM"}, {"tokens", "min", "TPM"}};
     mki_problem *p = &call->problem;
     mki_buf wait = MKI_ZERO;
     char shown[64];
-    bool requests = strcmp(what, "requests") == 0;
+    bool requests = !mki_of_tokens(cause);
 
     mki_duration(&wait, wait_ms);
     mki_bad(p, NULL, "rate_limit_exceeded",
-            "Rate limit reached for %s in organization org-mock on %s per min "
+            "Rate limit reached for %s in organization org-mock on %s per %s "
             "(%s): Limit %" PRId64 ", Used %" PRId64 ", Requested %" PRId64
             ". Please try again in %.*s. Visit https://platform.openai.com/"
             "account/rate-limits to learn more.",
-            mki_quote(call->model, shown), what, requests ? "RPM" : "TPM",
-            limit, used, asked, (int)wait.len, wait.data);
+            mki_quote(call->model, shown), words[cause].what, words[cause].span,
+            words[cause].name, limit, used, asked, (int)wait.len, wait.data);
     p->type = requests ? "requests" : "tokens";
     p->status = 429;
     mki_buf_free(&wait);
@@ -7574,7 +7927,7 @@ static void mki_fault_status(mki_call *call, const mki_fault *f)
         plan->pause_ms = wait;
     }
     if (status == 429) {
-        mki_problem_429(call, "requests", 500, 500, 1, wait > 0 ? wait : 20);
+        mki_problem_429(call, MKI_RPM, 500, 500, 1, wait > 0 ? wait : 20);
     } else if (status == 502 || status == 504 ||
                (status >= 520 && status < 529)) {
         mki_respond_html(call, status);
@@ -7894,15 +8247,28 @@ static void mki_js_open(mki_call *call, mki_buf *b, const char *object)
     mki_js_model(b, call->model);
 }
 
-static void mki_js_usage(mki_buf *b, int64_t in, int64_t out)
+/* Of the prompt, in steps of 128; batches have none. */
+static int64_t mki_cached(const mki_call *call)
 {
+    int64_t n = (int64_t)((double)call->tokens_in * call->s->opt.cached_share);
+
+    n = n > call->tokens_in ? call->tokens_in : n;
+    return call->quiet || call->tokens_in < 1024 || n < 0 ? 0 : n - n % 128;
+}
+
+static void mki_js_usage(mki_call *call, mki_buf *b, int64_t out)
+{
+    int64_t in = call->tokens_in;
+
     mki_js_key(b, "usage");
     mki_buf_c(b, '{');
     mki_js_int(b, "prompt_tokens", in);
     mki_js_int(b, "completion_tokens", out);
     mki_js_int(b, "total_tokens", in + out);
-    mki_buf_s(b, ",\"prompt_tokens_details\":{\"cached_tokens\":0,"
-                 "\"audio_tokens\":0},\"completion_tokens_details\":"
+    mki_buf_s(b, ",\"prompt_tokens_details\":{");
+    mki_js_int(b, "cached_tokens", mki_cached(call));
+    mki_buf_s(b, ",\"audio_tokens\":0},"
+                 "\"completion_tokens_details\":"
                  "{\"reasoning_tokens\":0,\"audio_tokens\":0,"
                  "\"accepted_prediction_tokens\":0,"
                  "\"rejected_prediction_tokens\":0}}");
@@ -8008,7 +8374,7 @@ static void mki_send_whole(mki_call *call, const mki_answer *answers,
         }
     }
     mki_buf_c(b, ']');
-    mki_js_usage(b, call->tokens_in, out);
+    mki_js_usage(call, b, out);
     if (call->route == MKI_CHAT) {
         mki_buf_s(b, ",\"service_tier\":\"default\","
                      "\"system_fingerprint\":\"fp_0123456789\"");
@@ -8153,7 +8519,7 @@ static void mki_sse_end(mki_call *call, int64_t out, bool broken)
                     call->route == MKI_CHAT ? "chat.completion.chunk"
                                             : "text_completion");
         mki_buf_s(b, ",\"choices\":[]");
-        mki_js_usage(b, call->tokens_in, out);
+        mki_js_usage(call, b, out);
         mki_buf_c(b, '}');
         mki_sse(call, mki_buf_str(b));
     }
@@ -9316,7 +9682,7 @@ static void mki_row_answer(mki_run *run, mki_row *row, mki_call *call)
         kind == MKI_F_ROW_5XX) {
         mki_problem_status(p, f->status);
     } else if (kind == MKI_F_ROW_429) {
-        mki_problem_429(call, "requests", 500, 500, 1, 20);
+        mki_problem_429(call, MKI_RPM, 500, 500, 1, 20);
     } else if (call->route > MKI_EMBEDDINGS) {
         mki_bad(p, NULL, NULL, "The mock has no %s.", run->b->endpoint);
         p->status = 404;
@@ -10164,6 +10530,78 @@ static void mki_batches_endpoint(mki_call *call)
 
 /* ---- counters ---- */
 
+/* Millionths of a millionth of a USD, so that sums are exact. */
+static int64_t mki_price(double usd)
+{
+    return usd > 0 && usd <= 100000 ? (int64_t)(usd * 1e6 + 0.5) : 0;
+}
+
+/* As "0.0015": exact. */
+static void mki_js_usd(mki_buf *b, const char *name, int64_t pico)
+{
+    mki_js_key(b, name);
+    mki_buf_f(b, "%" PRId64 ".%012" PRId64, pico / 1000000000000,
+              pico % 1000000000000);
+    while (b->len > 1 && b->data[b->len - 1] == '0' &&
+           b->data[b->len - 2] != '.') {
+        b->len--;
+    }
+}
+
+static void mki_cost_stats(mock_server *s, mki_buf *b)
+{
+    const mki_account *a = &s->account;
+    int64_t in = mki_price(s->opt.price_in);
+    int64_t out = mki_price(s->opt.price_out);
+    int64_t cached =
+        s->opt.price_cached == 0 ? in : mki_price(s->opt.price_cached);
+    int64_t batch = 0;
+    int64_t cost = (a->billed_in - a->billed_cached) * in +
+                   a->billed_cached * cached + a->billed_out * out;
+    size_t i;
+
+    for (i = 0; i < s->store.n_batches; i++) {
+        const mki_batch *o = s->store.batches[i];
+
+        if (o->serial >= s->store.counted_from) {
+            batch += o->tokens_in * in + o->tokens_out * out;
+        }
+    }
+    batch = (batch + 1) / 2;
+    cost += batch;
+    mki_js_usd(b, "cost", cost);
+    mki_js_int(b, "cost_microusd", (cost + 999999) / 1000000);
+    mki_js_usd(b, "cost_batch", batch);
+    mki_js_int(b, "cost_batch_microusd", (batch + 999999) / 1000000);
+    mki_js_key(b, "billed");
+    mki_buf_c(b, '{');
+    mki_js_int(b, "prompt_tokens", a->billed_in);
+    mki_js_int(b, "cached_tokens", a->billed_cached);
+    mki_js_int(b, "completion_tokens", a->billed_out);
+    mki_buf_c(b, '}');
+}
+
+static void mki_js_limits(const mock_server *s, mki_buf *b)
+{
+    mki_buf_c(b, '{');
+    mki_js_int(b, "rpm", s->opt.rpm);
+    mki_js_int(b, "tpm", s->opt.tpm);
+    mki_js_int(b, "rpd", s->opt.rpd);
+    mki_js_int(b, "tpd", s->opt.tpd);
+    mki_js_int(b, "slice_ms", s->opt.slice_ms);
+    mki_buf_c(b, '}');
+}
+
+static void mki_limits_stats(mock_server *s, mki_buf *b)
+{
+    int64_t now = mki_now(s);
+
+    mki_limits_fill(s, now);
+    mki_js_key(b, "limits");
+    mki_js_limits(s, b);
+    mki_quota_stats(&s->account, b, now);
+}
+
 static void mki_stats(mock_server *s, mki_buf *b)
 {
     const mki_store *t = &s->store;
@@ -10203,6 +10641,8 @@ static void mki_stats(mock_server *s, mki_buf *b)
     mki_buf_c(b, '}');
     mki_js_int(b, "batch_lines_billed", sums[1]);
     mki_js_int(b, "batch_lines_billed_again", sums[2]);
+    mki_cost_stats(s, b);
+    mki_limits_stats(s, b);
     mki_js_int(b, "files_stored", (int64_t)t->n_files);
     mki_buf_s(b, "}\n");
 }
@@ -10224,7 +10664,7 @@ static void mki_reset(mock_server *s)
 {
     size_t i;
 
-    mki_account_reset(&s->account);
+    mki_account_reset(&s->account, mki_now(s));
     free(s->store.bills);
     s->store.bills = NULL;
     s->store.n_bills = 0;
@@ -10308,6 +10748,63 @@ static bool mki_mock_clock(mki_call *call)
     return true;
 }
 
+/* A limit of {"rpm":N,...}, if it is there; false: not a number of that kind.
+ */
+static bool mki_limit_read(const mki_json *body, const char *name, int64_t max,
+                           int64_t *out)
+{
+    const mki_json *v = mki_get(body, name);
+
+    if (v != NULL && (v->type != MKI_INT || v->i < 0 || v->i > max)) {
+        return false;
+    }
+    *out = v != NULL ? v->i : *out;
+    return true;
+}
+
+/* {"rpm":N,"tpm":N,"rpd":N,"tpd":N,"slice_ms":N}, each if it is to change, 0:
+ * no limit. false: answered with a problem, and nothing has changed. */
+static bool mki_mock_limits(mki_call *call)
+{
+    mock_server *s = call->s;
+    const mki_json *body = mki_json_parse(&s->arena, call->q->body);
+    int64_t rpm = s->opt.rpm;
+    int64_t rpd = s->opt.rpd;
+    int64_t tpm = s->opt.tpm;
+    int64_t tpd = s->opt.tpd;
+    int64_t slice = s->opt.slice_ms;
+
+    if (body == NULL || body->type != MKI_OBJECT ||
+        !mki_limit_read(body, "rpm", INT_MAX, &rpm) ||
+        !mki_limit_read(body, "tpm", MKI_SANE_MAX / 1000, &tpm) ||
+        !mki_limit_read(body, "rpd", INT_MAX, &rpd) ||
+        !mki_limit_read(body, "tpd", MKI_SANE_MAX / 1000, &tpd) ||
+        !mki_limit_read(body, "slice_ms", 60000, &slice)) {
+        mki_bad(&call->problem, NULL, "invalid_value",
+                "Expected {\"rpm\":N,\"tpm\":N,\"rpd\":N,\"tpd\":N,"
+                "\"slice_ms\":N}, any of them.");
+        mki_respond_problem(call, &call->problem);
+        return false;
+    }
+    s->opt.rpm = (int)rpm;
+    s->opt.rpd = (int)rpd;
+    s->opt.tpm = tpm;
+    s->opt.tpd = tpd;
+    s->opt.slice_ms = (int)slice;
+    mki_limits_set(s, call->now);
+    mki_js_limits(s, &s->body);
+    mki_buf_s(&s->body, "\n");
+    return true;
+}
+
+static void mki_mark(mock_server *s)
+{
+    int64_t now = mki_now(s);
+
+    mki_limits_fill(s, now);
+    mki_account_mark(&s->account, now);
+}
+
 /* The answers to /mock/stats, /mock/report and so on. */
 static void mki_mock_get(mki_call *call)
 {
@@ -10334,13 +10831,21 @@ static void mki_mock_get(mki_call *call)
         if (!mki_mock_clock(call)) {
             return;
         }
+    } else if (mki_eq(path, "/mock/limits") &&
+               mki_eq(call->q->method, "POST")) {
+        if (!mki_mock_limits(call)) {
+            return;
+        }
+    } else if (mki_eq(path, "/mock/mark") && mki_eq(call->q->method, "POST")) {
+        mki_mark(s);
+        mki_buf_s(&s->body, "{\"marked\":true}\n");
     } else if (mki_starts(path, "/mock/content/") && file != NULL) {
         mki_file_send(call, file);
         return;
     } else {
         mki_bad(&call->problem, NULL, NULL,
-                "The mock has GET /mock/stats, GET /mock/report, POST "
-                "/mock/reset and POST /mock/clock.");
+                "The mock has GET /mock/stats, GET /mock/report, and POST "
+                "/mock/reset, /mock/clock, /mock/limits and /mock/mark.");
         call->problem.status = 404;
         mki_respond_problem(call, &call->problem);
         return;
@@ -10377,6 +10882,92 @@ static bool mki_authorized(mki_call *call)
     return false;
 }
 
+/* What a bucket must hold for the request to pass. */
+static double mki_need(const mki_call *call, size_t cause, int64_t asked)
+{
+    double limit = call->s->limits[cause].limit;
+    double need = mki_of_tokens(cause) ? (double)asked : 1;
+
+    /* more than a slice ever holds passes when that is full */
+    return (cause >= MKI_SLICE_R && need > limit ? limit : need) -
+           call->taken[cause];
+}
+
+/* The limit that the request has to wait for longest; MKI_LIMITS: for none. */
+static mki_cause mki_over(const mki_call *call, int64_t asked, int64_t *wait)
+{
+    mki_cause cause = MKI_LIMITS;
+    size_t i;
+
+    *wait = 0;
+    for (i = 0; i < MKI_LIMITS; i++) {
+        const mki_bucket *b = &call->s->limits[i];
+        double need = mki_need(call, i, asked);
+
+        if (b->limit > 0 && b->level < need) {
+            /* what was taken is gone */
+            int64_t ms = mki_bucket_wait(b, need + call->taken[i]);
+
+            if (ms > *wait) {
+                *wait = ms;
+                cause = (mki_cause)i;
+            }
+        }
+    }
+    return cause;
+}
+
+static void mki_charge(mki_call *call, int64_t asked)
+{
+    mock_server *s = call->s;
+    size_t i;
+
+    for (i = 0; i < MKI_LIMITS; i++) {
+        if (s->limits[i].limit > 0) {
+            s->limits[i].level -=
+                (mki_of_tokens(i) ? (double)asked : 1) - call->taken[i];
+        }
+    }
+    call->c->plan.charged = asked;
+    mki_account_charge(&s->account, call->now, call->counted ? 0 : 1, asked);
+}
+
+/* A request that no waiting helps; 0: it is not one, else the limit. */
+static int64_t mki_too_large_for(const mock_server *s, int64_t asked)
+{
+    double tpm = s->limits[MKI_TPM].limit;
+    double tpd = s->limits[MKI_TPD].limit;
+
+    return tpm > 0 && (double)asked > tpm   ? (int64_t)tpm
+           : tpd > 0 && (double)asked > tpd ? (int64_t)tpd
+                                            : 0;
+}
+
+static void mki_throttle(mki_call *call, mki_cause cause)
+{
+    mki_account_429(&call->s->account, call->now, cause);
+    call->c->plan.throttled = true;
+    mki_respond_problem(call, &call->problem);
+}
+
+/* What the client reads of a limit; a slice is not told as one. */
+static void mki_over_limit(mki_call *call, mki_cause cause, int64_t asked,
+                           int64_t wait)
+{
+    const mki_bucket *k =
+        &call->s->limits[cause < MKI_SLICE_R ? cause : cause - MKI_SLICE_R];
+    int64_t limit = (int64_t)k->limit;
+
+    if (mki_of_tokens(cause)) {
+        mki_problem_429(call, cause, limit, (int64_t)(k->limit - k->level),
+                        asked, wait);
+    } else {
+        mki_problem_429(call, cause, limit,
+                        k->level < 1 ? limit : limit - (int64_t)k->level, 1,
+                        wait);
+    }
+}
+
 /* false: over a limit, and answered with 429. */
 static bool mki_admitted(mki_call *call)
 {
@@ -10384,37 +10975,45 @@ static bool mki_admitted(mki_call *call)
     int64_t asked = (int64_t)call->q->body.len / 4;
     int64_t limit = mki_limit(call->body, 0);
     int64_t wait;
+    mki_cause cause;
 
     limit = limit > INT32_MAX ? INT32_MAX : limit; /* whatever was asked for */
     limit *= mki_get_int(call->body, "n", 1);
     asked = limit > asked ? limit : asked;
-    mki_bucket_fill(&s->requests, call->now);
-    mki_bucket_fill(&s->tokens, call->now);
-    if (s->tokens.limit > 0 && (double)asked > s->tokens.limit) {
-        mki_problem_too_large(call, (int64_t)s->tokens.limit, asked);
+    mki_limits_fill(s, call->now);
+    if (mki_too_large_for(s, asked) > 0) {
+        mki_problem_too_large(call, mki_too_large_for(s, asked), asked);
         call->c->plan.final_status = 429;
-        mki_respond_problem(call, &call->problem);
+        mki_throttle(call, MKI_TOO_LARGE);
         return false;
     }
-    if (s->requests.limit > 0 && s->requests.level < 1) {
-        wait = mki_bucket_wait(&s->requests, 1);
-        mki_problem_429(call, "requests", (int64_t)s->requests.limit,
-                        (int64_t)s->requests.limit, 1, wait);
-    } else if (s->tokens.limit > 0 && s->tokens.level < (double)asked) {
-        wait = mki_bucket_wait(&s->tokens, (double)asked);
-        mki_problem_429(call, "tokens", (int64_t)s->tokens.limit,
-                        (int64_t)(s->tokens.limit - s->tokens.level), asked,
-                        wait);
-    } else {
-        s->requests.level -= s->requests.limit > 0 ? 1 : 0;
-        s->tokens.level -= s->tokens.limit > 0 ? (double)asked : 0;
+    cause = mki_over(call, asked, &wait);
+    if (cause == MKI_LIMITS) {
+        mki_charge(call, asked);
         return true;
     }
+    mki_over_limit(call, cause, asked, wait);
     call->c->plan.pause_ms = wait;
     mki_buf_f(&s->extra, "retry-after: %" PRId64 "\r\n", (wait + 999) / 1000);
     mki_buf_f(&s->extra, "retry-after-ms: %" PRId64 "\r\n", wait);
-    mki_respond_problem(call, &call->problem);
+    mki_throttle(call, cause);
     return false;
+}
+
+/* Every answer that was made, whatever then becomes of it; a connection that is
+ * reset before its first byte has none. */
+static void mki_bill_call(const mki_call *call)
+{
+    mki_account *a = &call->s->account;
+    const mki_fault *f = call->choice.main;
+
+    if (call->c->plan.status != 200 ||
+        (f != NULL && f->kind == MKI_F_RESET && f->bytes <= 0)) {
+        return;
+    }
+    a->billed_in += call->tokens_in;
+    a->billed_cached += mki_cached(call);
+    a->billed_out += call->c->plan.tokens_out;
 }
 
 static void mki_endpoint(mki_call *call)
@@ -10444,6 +11043,7 @@ static void mki_endpoint(mki_call *call)
     }
     mki_model_answer(call);
     call->c->plan.tokens_in = call->tokens_in;
+    mki_bill_call(call);
 }
 
 /* Unknown paths and methods; false: answered. */
@@ -10706,7 +11306,11 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
         return;
     }
     c->plan.api = true;
+    c->plan.charged = -1;
     body = mki_note_request(&call);
+    if (s->opt.count_failed && call.route <= MKI_EMBEDDINGS) {
+        mki_count_request(&call);
+    }
     if (mki_authorized(&call) && mki_route_ok(&call) && mki_load_ok(&call)) {
         mki_faults_choose(
             &s->faults, call.route, q->path,
@@ -10723,6 +11327,10 @@ static void mki_api_answer(mock_server *s, mki_conn *c, const mki_request *q,
         }
     }
     c->plan.final_status = mki_final_status(&call);
+    s->account.all.replies++;
+    if (c->plan.status == 429 && !c->plan.throttled) {
+        mki_account_429(&s->account, now, MKI_INJECTED);
+    }
     mki_plan_finish(&call);
     mki_arena_reset(&s->arena, false);
 }
@@ -10891,6 +11499,7 @@ static void mki_conn_settle(mock_server *s, mki_conn *c, int64_t now, bool done)
     }
     a->flying--;
     a->cancelled += done ? 0 : 1;
+    mki_limits_settle(s, p, now);
     body = p->body_key != 0 ? mki_body_get(a, p->body_key) : NULL;
     if (body != NULL && body->flying > 0) {
         body->flying--;
@@ -11033,10 +11642,7 @@ static void mki_conn_request(mock_server *s, mki_conn *c, size_t used,
     memset(&c->incoming, 0, sizeof c->incoming);
     c->first_byte = now;
     if (c->plan.api) {
-        s->account.flying++;
-        if (s->account.flying > s->account.max_flying) {
-            s->account.max_flying = s->account.flying;
-        }
+        mki_account_flying(&s->account);
     }
     mki_conn_begin(s, c, now);
 }
@@ -11592,6 +12198,34 @@ static bool mki_start_listening(mock_server *s, char *err, size_t cap)
     return s->listening;
 }
 
+static bool mki_start_limits(mock_server *s, char *err, size_t cap)
+{
+    static const char *const forms[MKI_RESET_FORMS] = {
+        "go", "seconds", "unix", "rfc3339", "none", "minus1", "azure"};
+    const char *form = s->opt.reset_form != NULL ? s->opt.reset_form : "go";
+    int64_t now = mki_now(s);
+    size_t i;
+
+    for (i = 0; i < MKI_RESET_FORMS && strcmp(form, forms[i]) != 0; i++) {
+    }
+    if (i == MKI_RESET_FORMS) {
+        mki_err(err, cap, "no such form of a reset: %s", form);
+        return false;
+    }
+    s->reset_form = (mki_reset_form)i;
+    s->opt.reset_form = NULL; /* the caller's */
+    for (i = 0; i < MKI_LIMITS; i++) {
+        s->limits[i].at = now;
+    }
+    s->opt.slice_ms = s->opt.slice_ms > 60000 ? 60000 : s->opt.slice_ms;
+    mki_limits_set(s, now);
+    s->account.all.at = now;
+    s->account.mark.at = now;
+    s->account.first_429 = -1;
+    s->account.last_429 = -1;
+    return true;
+}
+
 static bool mki_start(mock_server *s, char *err, size_t cap)
 {
     size_t i;
@@ -11617,12 +12251,9 @@ static bool mki_start(mock_server *s, char *err, size_t cap)
                   : s->opt.batch_seconds > 0
                       ? (int64_t)(s->opt.batch_seconds * 1000 + 0.5)
                       : 1000;
-    s->requests.limit = s->opt.rpm;
-    s->requests.level = s->opt.rpm;
-    s->requests.at = mki_now(s);
-    s->tokens.limit = (double)s->opt.tpm;
-    s->tokens.level = (double)s->opt.tpm;
-    s->tokens.at = s->requests.at;
+    if (!mki_start_limits(s, err, cap)) {
+        return false;
+    }
     for (i = 0; i < s->opt.n_faults; i++) {
         if (!mki_fault_add(s, s->opt.faults[i], err, cap)) {
             return false;
@@ -11836,6 +12467,22 @@ MOCK_API void mock_server_advance(mock_server *s, int64_t ms)
 {
     pthread_mutex_lock(&s->mutex);
     mki_skew(s, ms);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+MOCK_API void mock_server_limits(mock_server *s, int rpm, int64_t tpm)
+{
+    pthread_mutex_lock(&s->mutex);
+    s->opt.rpm = rpm >= 0 ? rpm : s->opt.rpm;
+    s->opt.tpm = tpm >= 0 ? tpm : s->opt.tpm;
+    mki_limits_set(s, mki_now(s));
+    pthread_mutex_unlock(&s->mutex);
+}
+
+MOCK_API void mock_server_mark(mock_server *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    mki_mark(s);
     pthread_mutex_unlock(&s->mutex);
 }
 

@@ -255,6 +255,23 @@ static void rig_get(rig *r, const char *path)
     rig_step(r);
 }
 
+static void rig_post_mock(rig *r, const char *path, const char *body)
+{
+    char head[256];
+    int fd = rig_connect(r);
+
+    snprintf(head, sizeof head,
+             "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+             "%zu\r\n\r\n",
+             path, strlen(body));
+    rig_text(fd, head);
+    rig_text(fd, body);
+    rig_read(r, fd);
+    rig_parse(r);
+    close(fd);
+    rig_step(r);
+}
+
 /* The text (or number, or word) at a path of the reply's JSON. */
 static const char *rig_json(const rig *r, const char *path)
 {
@@ -1595,6 +1612,399 @@ static void durations_are_written_as_go_writes_them(void **state)
     }
 }
 
+/* A prompt of few tokens and an answer limited to n. */
+static const char *say_limited(int n)
+{
+    static char body[256];
+
+    snprintf(body, sizeof body,
+             "{\"model\":\"gpt-4o-mini\",\"max_tokens\":%d,\"messages\":[{"
+             "\"role\":\"user\",\"content\":\"abcd\"}]}",
+             n);
+    return body;
+}
+
+static void limits_of_a_day_are_told_and_kept(void **state)
+{
+    rig *r = rig_new();
+    int i;
+
+    (void)state;
+    r->opt.rpm = 100;
+    r->opt.rpd = 3;
+    r->opt.tpd = 1000;
+    rig_start(r);
+    for (i = 0; i < 3; i++) {
+        rig_ask(r, CHAT, say("x"));
+        assert_int_equal(r->status, 200);
+    }
+    assert_string_equal(rig_header(r, "x-ratelimit-limit-requests"), "3");
+    assert_string_equal(rig_header(r, "x-ratelimit-reset-requests"),
+                        "24h0m0.001s");
+    assert_string_equal(rig_header(r, "x-ratelimit-limit-tokens"), "1000");
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    assert_string_equal(rig_header(r, "retry-after"), "28801");
+    assert_non_null(strstr(rig_json(r, "error.message"),
+                           "on requests per day (RPD): Limit 3, Used 3, "));
+    rig_ask(r, CHAT, say_limited(1001));
+    assert_non_null(strstr(r->body, "Request too large"));
+    rig_post_mock(r, "/mock/limits", "{\"rpd\":0}");
+    rig_ask(r, CHAT, say_limited(1000));
+    assert_int_equal(r->status, 429);
+    assert_non_null(strstr(rig_json(r, "error.message"), "per day (TPD)"));
+    r->now += 28800001;
+    rig_ask(r, CHAT, say_limited(1000));
+    assert_int_equal(r->status, 200);
+    assert_int_equal(counted(r, "throttled.requests_day"), 1);
+    assert_int_equal(counted(r, "throttled.tokens_day"), 1);
+    assert_int_equal(counted(r, "throttled.too_large"), 1);
+    rig_free(r);
+}
+
+static void charges_are_corrected_by_usage_when_the_answer_is_out(void **state)
+{
+    rig *r = rig_new();
+    int fd;
+
+    (void)state;
+    r->opt.tpm = 60000;
+    r->opt.charge_usage = true;
+    r->opt.latency_ms = 1;
+    rig_start(r);
+    fd = rig_connect(r);
+    rig_post(fd, CHAT, say_limited(40000));
+    rig_read(r, fd);
+    assert_int_equal(counted(r, "quota.tokens_charged"), 40000);
+    r->now += 1;
+    rig_read(r, fd);
+    rig_parse(r);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-tokens"), "20000");
+    assert_int_equal(counted(r, "quota.tokens_charged"),
+                     strtol(rig_json(r, "usage.total_tokens"), NULL, 10));
+    r->now += 60000;
+    rig_post(fd, CHAT, "{}"); /* never more than the limit */
+    rig_read(r, fd);
+    r->now += 1;
+    rig_read(r, fd);
+    rig_parse(r);
+    close(fd);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-tokens"), "60000");
+    rig_free(r);
+}
+
+static void slices_are_kept_and_not_told(void **state)
+{
+    rig *r = rig_new();
+    int i;
+
+    (void)state;
+    r->opt.rpm = 300; /* 5 a second */
+    r->opt.tpm = 60000;
+    r->opt.slice_ms = 1000;
+    rig_start(r);
+    for (i = 0; i < 5; i++) {
+        rig_ask(r, CHAT, say("x"));
+        assert_int_equal(r->status, 200);
+    }
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "295");
+    assert_string_equal(rig_header(r, "retry-after-ms"), "201");
+    assert_int_equal(counted(r, "throttled.slice_requests"), 1);
+    r->now += 2000;
+    rig_ask(r, CHAT, say_limited(3000)); /* more than a slice ever holds */
+    assert_int_equal(r->status, 200);
+    rig_ask(r, CHAT, say_limited(100));
+    assert_int_equal(r->status, 429);
+    assert_string_equal(rig_header(r, "retry-after-ms"), "2101");
+    assert_int_equal(counted(r, "throttled.slice_tokens"), 1);
+    r->now += 2101;
+    rig_ask(r, CHAT, say_limited(100));
+    assert_int_equal(r->status, 200);
+    rig_free(r);
+}
+
+static void a_slice_of_less_than_a_request_is_an_even_pace(void **state)
+{
+    rig *r = rig_new();
+    int i;
+
+    (void)state;
+    r->opt.rpm = 500;
+    r->opt.slice_ms = 100;
+    rig_start(r);
+    for (i = 0; i < 20; i++) {
+        rig_ask(r, CHAT, say("x"));
+        assert_int_equal(r->status, 200);
+        r->now += 120;
+    }
+    rig_ask(r, CHAT, say("x"));
+    r->now += 110;
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    rig_free(r);
+}
+
+static void resets_are_told_in_the_form_that_was_chosen(void **state)
+{
+    static const struct {
+        const char *form, *reset, *remaining;
+    } cases[] = {
+        {"go", "30.001s", "1"},      {"seconds", "31", "1"},
+        {"unix", "1790000032", "1"}, {"rfc3339", "2026-09-21T14:13:52Z", "1"},
+        {"none", NULL, "1"},         {"minus1", "-1", "1"},
+        {"azure", "0", "-1"}};
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        rig *r = rig_new();
+        const char *reset;
+
+        r->opt.rpm = 2;
+        r->opt.reset_form = cases[i].form;
+        rig_start(r);
+        rig_ask(r, CHAT, say("x"));
+        assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"),
+                            cases[i].remaining);
+        reset = rig_header(r, "x-ratelimit-reset-requests");
+        if (cases[i].reset == NULL) {
+            assert_null(reset);
+        } else {
+            assert_non_null(reset);
+            assert_string_equal(reset, cases[i].reset);
+        }
+        rig_free(r);
+    }
+}
+
+static void limits_work_without_any_header(void **state)
+{
+    rig *r = rig_new();
+
+    (void)state;
+    r->opt.rpm = 1;
+    r->opt.no_rate_headers = true;
+    rig_start(r);
+    rig_ask(r, CHAT, say("x"));
+    assert_null(rig_header(r, "x-ratelimit-limit-requests"));
+    assert_null(rig_header(r, "x-ratelimit-reset-tokens"));
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    assert_non_null(rig_header(r, "retry-after"));
+    rig_free(r);
+}
+
+static void failed_requests_count_where_that_is_wanted(void **state)
+{
+    rig *r = rig_new();
+
+    (void)state;
+    r->opt.rpm = 4;
+    r->opt.count_failed = true;
+    rig_start(r);
+    rig_fault(r, "500@1");
+    rig_ask(r, CHAT, say("a"));
+    assert_int_equal(r->status, 500);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "3");
+    rig_ask(r, CHAT, "{}");
+    assert_int_equal(r->status, 400);
+    rig_ask(r, CHAT, say("b"));
+    assert_int_equal(r->status, 200);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "1");
+    rig_ask(r, CHAT, say("c"));
+    r->now += 14000; /* nearly one again, and the asking takes that */
+    rig_ask(r, CHAT, say("d"));
+    assert_int_equal(r->status, 429);
+    assert_string_equal(rig_header(r, "retry-after-ms"), "15001");
+    r->now += 14000;
+    rig_ask(r, CHAT, say("d"));
+    assert_int_equal(r->status, 429);
+    r->now += 15001;
+    rig_ask(r, CHAT, say("d"));
+    assert_int_equal(r->status, 200);
+    assert_int_equal(counted(r, "quota.requests_charged"), 7);
+    rig_free(r);
+}
+
+static void limits_change_while_it_runs(void **state)
+{
+    rig *r = rig_new();
+
+    (void)state;
+    r->opt.rpm = 100;
+    rig_start(r);
+    rig_ask(r, CHAT, say("x"));
+    mock_server_limits(r->mock, 50, -1); /* 99 are left: cut */
+    rig_ask(r, CHAT, say("x"));
+    assert_string_equal(rig_header(r, "x-ratelimit-limit-requests"), "50");
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "49");
+    mock_server_limits(r->mock, 200, 5000); /* 49 are left: kept */
+    rig_ask(r, CHAT, say("x"));
+    assert_string_equal(rig_header(r, "x-ratelimit-limit-requests"), "200");
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "48");
+    assert_string_equal(rig_header(r, "x-ratelimit-limit-tokens"), "5000");
+    rig_post_mock(r, "/mock/limits", "{\"rpm\":1,\"tpm\":0,\"rpd\":9}");
+    assert_int_equal(r->status, 200);
+    assert_string_equal(rig_json(r, "rpm"), "1");
+    assert_string_equal(rig_json(r, "tpm"), "0");
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 200);
+    assert_string_equal(rig_header(r, "x-ratelimit-remaining-requests"), "8");
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    rig_post_mock(r, "/mock/limits", "{\"rpm\":-1}");
+    assert_int_equal(r->status, 400);
+    rig_post_mock(r, "/mock/limits", "[]");
+    assert_int_equal(r->status, 400);
+    assert_int_equal(counted(r, "limits.rpm"), 1);
+    rig_free(r);
+}
+
+static void the_share_of_the_quota_can_be_told(void **state)
+{
+    rig *r = rig_new();
+    int i;
+
+    (void)state;
+    r->opt.rpm = 60;
+    rig_start(r);
+    rig_ask(r, CHAT, say("x"));
+    r->now += 10000;
+    mock_server_mark(r->mock);
+    for (i = 0; i < 30; i++) {
+        if (i == 15) {
+            mock_server_limits(r->mock, 30, -1);
+        }
+        rig_ask(r, CHAT, say("x"));
+        r->now += i < 15 ? 1000 : 2000;
+    }
+    assert_int_equal(counted(r, "since_mark.elapsed_ms"), 45000);
+    assert_int_equal(counted(r, "since_mark.replies"), 30);
+    assert_int_equal(counted(r, "since_mark.requests_charged"), 30);
+    assert_int_equal(counted(r, "since_mark.requests_allowed"), 30);
+    assert_int_equal(counted(r, "since_mark.max_in_flight"), 1);
+    assert_int_equal(counted(r, "quota.requests_charged"), 31);
+    assert_int_equal(counted(r, "quota.requests_allowed"), 40);
+    assert_int_equal(counted(r, "quota.requests_last_60s"), 31);
+    assert_int_equal(counted(r, "first_429_ms"), -1);
+    for (i = 0; i < 31; i++) {
+        rig_ask(r, CHAT, say("x"));
+    }
+    assert_int_equal(counted(r, "since_mark.throttled"), 1);
+    assert_int_equal(counted(r, "throttled.requests"), 1);
+    assert_int_equal(counted(r, "first_429_ms"), 55000);
+    assert_int_equal(counted(r, "last_429_ms"), 55000);
+    r->now += 60000;
+    assert_int_equal(counted(r, "quota.requests_last_60s"), 0);
+    mock_server_reset(r->mock);
+    assert_int_equal(counted(r, "elapsed_ms"), 0);
+    assert_int_equal(counted(r, "first_429_ms"), -1);
+    assert_int_equal(counted(r, "quota.requests_charged"), 0);
+    assert_int_equal(counted(r, "quota.requests_allowed"), 0);
+    rig_free(r);
+}
+
+static void injected_429s_are_told_apart(void **state)
+{
+    rig *r = rig_new();
+
+    (void)state;
+    rig_start(r);
+    rig_fault(r, "quota@2");
+    rig_ask(r, CHAT, say("x"));
+    rig_ask(r, CHAT, say("x"));
+    assert_int_equal(r->status, 429);
+    assert_int_equal(counted(r, "throttled.injected"), 1);
+    assert_int_equal(counted(r, "quota.throttled"), 1);
+    assert_int_equal(counted(r, "quota.replies"), 2);
+    rig_free(r);
+}
+
+static void every_answer_made_is_billed_and_errors_are_not(void **state)
+{
+    rig *r = rig_new();
+    int64_t one;
+
+    (void)state;
+    r->opt.price_in = 0.15;
+    r->opt.price_out = 0.6;
+    rig_start(r);
+    rig_ask(r, CHAT, say("one two three"));
+    one = strtol(rig_json(r, "usage.prompt_tokens"), NULL, 10) * 150000 +
+          strtol(rig_json(r, "usage.completion_tokens"), NULL, 10) * 600000;
+    assert_true(one > 0);
+    assert_int_equal(counted(r, "cost_microusd"), (one + 999999) / 1000000);
+    rig_fault(r, "lost");
+    rig_ask(r, CHAT, say("one two three"));
+    rig_fault(r, "truncate");
+    rig_ask(r, CHAT, say("one two three"));
+    rig_fault(r, "stall,bytes=10,ms=1");
+    rig_ask(r, CHAT, say("one two three"));
+    assert_int_equal(counted(r, "cost_microusd"), (4 * one + 999999) / 1000000);
+    rig_fault(r, "500");
+    rig_ask(r, CHAT, say("one two three"));
+    rig_fault(r, "reset");
+    rig_ask(r, CHAT, say("one two three"));
+    rig_fault(r, "garbage");
+    rig_ask(r, CHAT, say("one two three"));
+    mock_server_fault(r->mock, NULL, NULL, 0);
+    rig_ask(r, CHAT, "{}");
+    assert_int_equal(r->status, 400);
+    assert_int_equal(counted(r, "cost_microusd"), (4 * one + 999999) / 1000000);
+    assert_int_equal(counted(r, "cost_batch_microusd"), 0);
+    rig_get(r, "/mock/stats");
+    {
+        char exact[64];
+
+        snprintf(exact, sizeof exact, "\"cost\":0.%012d", (int)(4 * one));
+        while (exact[strlen(exact) - 1] == '0') {
+            exact[strlen(exact) - 1] = '\0';
+        }
+        strcat(exact, ",");
+        assert_non_null(strstr(r->body, exact));
+    }
+    mock_server_reset(r->mock);
+    assert_int_equal(counted(r, "cost_microusd"), 0);
+    rig_free(r);
+}
+
+static void long_prompts_are_cached_in_part(void **state)
+{
+    rig *r = rig_new();
+    char *body = (char *)calloc(1, 20000);
+    int64_t in, cached;
+    int i;
+
+    (void)state;
+    assert_non_null(body);
+    r->opt.price_in = 1;
+    r->opt.price_cached = 0.1;
+    r->opt.cached_share = 0.5;
+    rig_start(r);
+    strcpy(body, "{\"model\":\"gpt-4o-mini\",\"max_tokens\":1,\"messages\":[{"
+                 "\"role\":\"user\",\"content\":\"");
+    for (i = 0; i < 2000; i++) {
+        strcat(body, "word ");
+    }
+    strcat(body, "\"}]}");
+    rig_ask(r, CHAT, body);
+    in = strtol(rig_json(r, "usage.prompt_tokens"), NULL, 10);
+    cached = strtol(rig_json(r, "usage.prompt_tokens_details.cached_tokens"),
+                    NULL, 10);
+    assert_int_equal(cached, in / 2 / 128 * 128);
+    assert_true(cached > 0);
+    assert_int_equal(counted(r, "billed.cached_tokens"), cached);
+    assert_int_equal(counted(r, "cost_microusd"),
+                     ((in - cached) * 10 + cached + 9) / 10);
+    rig_ask(r, CHAT, say("short"));
+    assert_string_equal(
+        rig_json(r, "usage.prompt_tokens_details.cached_tokens"), "0");
+    free(body);
+    rig_free(r);
+}
+
 /* ---- the report card ---- */
 
 static void a_patient_client_has_a_clean_card(void **state)
@@ -2123,6 +2533,18 @@ int main(void)
         cmocka_unit_test(buckets_are_true_and_so_are_their_headers),
         cmocka_unit_test(tokens_are_limited_by_what_is_asked_for),
         cmocka_unit_test(durations_are_written_as_go_writes_them),
+        cmocka_unit_test(limits_of_a_day_are_told_and_kept),
+        cmocka_unit_test(charges_are_corrected_by_usage_when_the_answer_is_out),
+        cmocka_unit_test(slices_are_kept_and_not_told),
+        cmocka_unit_test(a_slice_of_less_than_a_request_is_an_even_pace),
+        cmocka_unit_test(resets_are_told_in_the_form_that_was_chosen),
+        cmocka_unit_test(limits_work_without_any_header),
+        cmocka_unit_test(failed_requests_count_where_that_is_wanted),
+        cmocka_unit_test(limits_change_while_it_runs),
+        cmocka_unit_test(the_share_of_the_quota_can_be_told),
+        cmocka_unit_test(injected_429s_are_told_apart),
+        cmocka_unit_test(every_answer_made_is_billed_and_errors_are_not),
+        cmocka_unit_test(long_prompts_are_cached_in_part),
         cmocka_unit_test(a_patient_client_has_a_clean_card),
         cmocka_unit_test(impatience_is_found),
         cmocka_unit_test(hopeless_retries_and_duplicates_are_found),

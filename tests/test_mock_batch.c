@@ -68,6 +68,7 @@ static rig *rig_with(const char *fault)
     faults[0] = fault;
     r->opt.faults = faults;
     r->opt.n_faults = fault != NULL ? 1 : 0;
+    r->opt.price_in = 4;
     rig_start(r);
     return r;
 }
@@ -991,6 +992,9 @@ static void a_batch_goes_through_its_states(void **state)
     assert_int_equal(counted(r, "batch_lines_billed"), 10);
     assert_int_equal(counted(r, "batch_lines_billed_again"), 0);
     assert_int_equal(counted(r, "files_stored"), 2);
+    /* half of 60 tokens at 4 millionths each; that of the answers is 0 */
+    assert_int_equal(counted(r, "cost_batch_microusd"), 120);
+    assert_int_equal(counted(r, "cost_microusd"), 120);
     assert_clean(r);
     r->now = 1000 + 1000 * 1000 + 3600 * 1000; /* the output's own hour */
     content(r, file);

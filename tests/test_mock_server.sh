@@ -57,6 +57,13 @@ extra
 --batch-seconds -1
 --enqueued-tokens x
 --fault row-4xx:2
+--slice x
+--charge nothing
+--price 1
+--price 1:2:3:4
+--price 1:x
+--cached 2
+--reset-form swiss
 --fault 500@nowhere
 --host nowhere
 END
@@ -137,11 +144,34 @@ killed_and_continued() {
         stop TERM
 }
 
+# Limits, prices, their change and the counters. Without curl: skipped.
+limits_and_cost() {
+    command -v curl >/dev/null 2>&1 || return 0
+    start --rpm 2 --tpm 100000 --rpd 1000 --tpd 1000000 --slice 60000 \
+        --price 1:0.5:2 --charge usage --count-failed --cached 0.5 \
+        --reset-form seconds || return 1
+    ask='{"model":"gpt-4o-mini","messages":[{"role":"user","content":"abcd"}]}'
+    for _ in 1 2 3; do
+        curl -si "$url/chat/completions" -H 'content-type: application/json' \
+            -d "$ask" >"$dir/reply" || return 1
+    done
+    grep -q '^HTTP/1.1 429' "$dir/reply" &&
+        grep -q '^x-ratelimit-reset-requests: [0-9]*.$' "$dir/reply" &&
+        curl -s -d '{"rpm":60}' "${url%/v1}/mock/limits" |
+        grep -q '"rpm":60,"tpm":100000,"rpd":1000' &&
+        curl -s -d '' "${url%/v1}/mock/mark" | grep -q marked &&
+        curl -s "${url%/v1}/mock/stats" >"$dir/stats" &&
+        grep -q '"throttled":{"requests":1,' "$dir/stats" &&
+        grep -Eq '"cost":0\.0000[0-9]*,"cost_microusd":[1-9]' "$dir/stats" &&
+        stop TERM
+}
+
 check wrong_usage_is_refused_with_status_2 wrong_usage
 check help_and_version_go_to_stdout help_and_version
 check one_line_when_ready_and_a_clean_end_by_sigterm plain_line
 check https_with_its_ca_in_a_file_and_sigint tls_line_and_ca
 check a_certificate_of_the_users_own own_certificate
+check limits_prices_and_their_counters limits_and_cost
 check batches_go_on_after_kill_9 killed_and_continued
 
 sdk=0
