@@ -21544,10 +21544,11 @@ static GPN_NOINLINE void gpn_read_value(gpn_fields *f, gptner_json_reader *r,
         gpn_read_list(f, r);
         return;
     case GPN_KIND_ERROR:
-        gpn_read_error(f, r);
+        if (f != NULL) /* always, where tables have these two kinds */
+            gpn_read_error(f, r);
         return;
     case GPN_KIND_DETAIL:
-        if (!f->failed)
+        if (f != NULL && !f->failed)
             gpn_read_detail(f, r);
         return;
     case GPN_KIND_FLAT:

@@ -789,8 +789,8 @@ static bool env_wait(int64_t now_ms, int64_t until_ms, void *user)
         e->now = to > e->now ? to : e->now + 1;
         if (e->halve_ms != 0 && e->now >= e->halve_ms) {
             e->halve_ms = 0;
-            e->mock->requests.limit /= 2;
-            e->mock->tokens.limit /= 2;
+            mock_server_limits(e->mock, e->mock->opt.rpm / 2,
+                               e->mock->opt.tpm / 2);
         }
         if (e->cancel_ms != 0 && e->now >= e->cancel_ms) {
             gptner_client_cancel(e->client);

@@ -109,8 +109,7 @@ static void world_mark(world *w)
     }
     if (!w->halved && w->now >= HALVE) {
         w->halved = true;
-        w->mock->requests.limit /= 2;
-        w->mock->tokens.limit /= 2;
+        mock_server_limits(w->mock, w->mock->opt.rpm / 2, w->mock->opt.tpm / 2);
     }
 }
 
