@@ -13858,7 +13858,8 @@ static bool gpn_crew_overload(gpn_class what, const gptner_error *err)
  * - A pacer for each limit that was told, by the minute and by the day. It
  *   counts in time: a request of c tokens puts the next start off by c / rate.
  *   By the minute the rate is a little below the limit with hardly a burst, so
- *   that no 60 seconds see more than the limit.
+ *   that no 60 seconds see more than the limit; unless the server's own word is
+ *   that more than half of that limit is left.
  * - A meter that follows what the server tells in each reply: limit, what was
  *   left, time until full. A reply to a request that was admitted at time t
  *   when the sum of all charges was S says that now there is
@@ -13892,18 +13893,20 @@ enum {
 };
 
 enum {
-    GPN_LIMITERS_MAX = 8,      /* models; further ones share the last limiter */
-    GPN_UNTOLD_REQUESTS = 50,  /* in flight before the first reply: what an */
-    GPN_UNTOLD_TOKENS = 25000, /* account of the smallest paid tier has */
-    GPN_TRUST_MS = 900000,     /* a meter that forbids is not believed longer */
-    GPN_EVEN_MS = 300000,      /* even starts after a refusal without reason */
-    GPN_VOTE_MS = 2000,        /* between two looks for a fixed window */
-    GPN_ANSWER_GUESS = 512,    /* tokens, where no limit is sent */
-    GPN_RECENT_MS = 250,       /* requests so close may change places */
-    GPN_ANSWERS = 15,          /* in the average of their lengths */
-    GPN_CUT_MS = 20000,        /* between two cuts of the rate */
-    GPN_DAY_MS = 86400000
+    GPN_LIMITERS_MAX = 8, /* models; further ones share the last limiter */
+    GPN_ANSWERS = 15,     /* in the average of their lengths */
+    GPN_VOTE_MS = 2000,   /* between two looks for a fixed window */
+    GPN_CUT_MS = 20000,   /* between two cuts of the rate */
+    GPN_EVEN_MS = 300000  /* even starts after a refusal without reason */
 };
+
+/* In flight before the first reply: what the smallest paid tier has. */
+#define GPN_UNTOLD_REQUESTS 50.0
+#define GPN_UNTOLD_TOKENS   25000.0
+#define GPN_ANSWER_GUESS    INT64_C(512)    /* tokens, where no limit is sent */
+#define GPN_TRUST_MS        INT64_C(900000) /* no meter forbids for longer */
+#define GPN_DAY_MS          INT64_C(86400000)
+#define GPN_RECENT_MS       250.0 /* requests so close may change places */
 
 /* What one reply tells of one resource. */
 typedef struct gpn_quota {
@@ -14181,8 +14184,8 @@ static int64_t gpn_meter_when(gpn_meter *m, const double *cost, int64_t now)
     gpn_meter_fill(m, now);
     need += gpn_bound(m->limit * 0.98 - need, 0, spare);
     need = gpn_bound(need, 0, m->limit);
-    if (m->level >= need) {
-        return now;
+    if (m->level >= need || m->heard_ms > now + GPN_TRUST_MS) {
+        return now; /* the latter: the clock has failed */
     }
     when = m->end_ms;
     if (!gpn_meter_windowed(m)) {
@@ -14233,9 +14236,9 @@ static void gpn_meter_vote(gpn_meter *m, int64_t at, int64_t reset_ms,
  * the limit by a minute or a day, and then exactly that. */
 static void gpn_meter_learn_rate(gpn_meter *m, const gpn_quota *q, int64_t at)
 {
-    double minute = m->limit / 60000, day = m->limit / GPN_DAY_MS;
+    double minute = m->limit / 60000, day = m->limit / (double)GPN_DAY_MS;
     double used = (double)(q->limit - q->left);
-    int64_t reset = gpn_clamp(q->reset_ms, 0, 10 * (int64_t)GPN_DAY_MS);
+    int64_t reset = gpn_clamp(q->reset_ms, 0, 10 * GPN_DAY_MS);
     bool bucket = true;
     if (q->reset_ms < 0 || used < 1) {
         return; /* full: no time tells anything */
@@ -14336,7 +14339,7 @@ static void gpn_meter_hear(gpn_meter *m, const gpn_quota *q,
     gpn_meter_learn_unit(m, q, t, r, settled, now);
     level = (double)q->left;
     if (!gpn_meter_windowed(m)) {
-        level += m->rate * (double)(now - t->at_ms);
+        level += m->rate * (double)(now > t->at_ms ? now - t->at_ms : 0);
     }
     level = level < m->limit ? level : m->limit;
     level -= m->scale[m->unit] * (sum[m->unit] - t->sum[r][m->unit]) +
@@ -14416,7 +14419,7 @@ static GPN_NOINLINE double gpn_account_rate(const gpn_account *a, int r, int p,
     bool even = now < a->even_until_ms, windowed = gpn_meter_windowed(m);
     if (p == GPN_DAY) {
         *burst = told;
-        return told / GPN_DAY_MS;
+        return told / (double)GPN_DAY_MS;
     }
     *burst = told / 50;
     if (windowed && m->limit > 0) { /* the rest over the time that is left */
@@ -14449,6 +14452,12 @@ static double gpn_pacer_charge(const gpn_account *a, int r, const double *cost,
     return cost[m->unit] * (scale > 1 && now >= a->even_until_ms ? 1 : scale);
 }
 
+/* No start is put off longer, in ms. */
+static double gpn_pacer_most(int p)
+{
+    return (double)(p == GPN_DAY ? 2 * GPN_DAY_MS : GPN_TRUST_MS);
+}
+
 static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
                               const double *cost, int64_t now)
 {
@@ -14459,9 +14468,10 @@ static int64_t gpn_pacer_when(const gpn_account *a, int r, int p,
     }
     ahead = gpn_bound(burst - charge, 0, burst) / rate;
     ahead = a->next_ms[r][p] - ahead - (double)now;
-    return ahead <= 0
-               ? now
-               : now + (int64_t)gpn_bound(ahead + 1, 1, (double)GPN_WAIT_MAX);
+    if (ahead <= 0 || ahead > gpn_pacer_most(p)) {
+        return now; /* the latter: the clock has failed */
+    }
+    return now + (int64_t)ahead + 1;
 }
 
 /* cost is charged, or given back if it is negative. */
@@ -14476,9 +14486,7 @@ static GPN_NOINLINE void gpn_pacer_take(gpn_account *a, int r, int p,
     if (*next < (double)now && cost > 0) {
         *next = (double)now;
     }
-    *next = gpn_bound(*next + cost / rate, 0,
-                      (double)now +
-                          (double)(p == GPN_DAY ? GPN_WAIT_MAX : GPN_TRUST_MS));
+    *next = gpn_bound(*next + cost / rate, 0, (double)now + gpn_pacer_most(p));
 }
 
 /* When a request of this cost may go. */

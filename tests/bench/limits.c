@@ -199,8 +199,11 @@ static void *client_run(void *arg)
 
 static bool client_start(world *w, client *c)
 {
+    static const char words[] = "The committee met in the old town hall on "
+                                "Tuesday to discuss the new bridge. ";
     const scenario *s = w->s;
     gptner_config cfg = GPN_ZERO;
+    size_t i;
     cfg.base_url = mock_server_base_url(w->mock);
     cfg.api_key = "sk-bench";
     cfg.max_workers = s->workers;
@@ -223,7 +226,10 @@ static bool client_start(world *w, client *c)
     if (c->text == NULL) {
         return false;
     }
-    memset(c->text, 'x', (size_t)s->longest);
+    /* words, for tokens are estimated from what they look like */
+    for (i = 0; i < (size_t)s->longest; i++) {
+        c->text[i] = words[i % (sizeof words - 1)];
+    }
     if (gptner_client_new(&cfg, &c->client, &c->err) != GPTNER_OK) {
         fprintf(stderr, "limits: %s\n", c->err.message);
         return false;
