@@ -14867,6 +14867,8 @@ typedef struct gpn_load {
     uint64_t model; /* hash of its name */
     int64_t prompt; /* tokens, about */
     int64_t answer; /* tokens of all choices, at most; negative: not known */
+    int64_t
+        bytes; /* of the prompt; servers reckon by these before they count */
 } gpn_load;
 
 /* Part of a limit that is left for what we do not know; more if others use the
@@ -15322,12 +15324,13 @@ static void gpn_account_weigh(const gpn_account *a, const gpn_load *load,
                               gpn_ticket *t)
 {
     double prompt = (double)load->prompt, answer = gpn_answer_most(load);
-    double *tokens = t->cost[GPN_TOKENS];
+    double *tokens = t->cost[GPN_TOKENS], asked = (double)(load->bytes / 4);
     int u;
     for (u = 0; u < GPN_UNITS; u++) {
         t->cost[GPN_REQUESTS][u] = 1;
     }
     tokens[GPN_UNIT_USAGE] = prompt + a->answer * answer;
+    prompt = prompt > asked ? prompt : asked;
     tokens[GPN_UNIT_MORE] = prompt > answer ? prompt : answer;
     tokens[GPN_UNIT_BOTH] = prompt + answer;
 }
@@ -22588,6 +22591,7 @@ static void gpn_load_set(gpn_load *load, const gptner_prompt *p,
     load->model = gpn_model_hash(model);
     load->prompt = w->prompt;
     load->answer = w->completion_max;
+    load->bytes = w->prompt_max; /* no token has less than a byte */
 }
 
 /* Whether others may have this answer: also a refusal is one. */

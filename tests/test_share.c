@@ -89,7 +89,7 @@ static void process_end(process *p)
 /* When may a request go? 0: it has gone. */
 static int64_t process_ask(process *p, gpn_ticket *t, int64_t tokens)
 {
-    gpn_load load = {7, 0, 0};
+    gpn_load load = {7, 0, 0, 0};
     gpn_ticket *call;
     load.prompt = tokens;
     return gpn_pace_enter(&p->pace, t, &load, p->now, &call);
@@ -283,7 +283,7 @@ static void other_keys_and_other_models_are_other_accounts(void **state)
     process p[70];
     size_t i;
     gpn_ticket t;
-    gpn_load load = {8, 1, 0};
+    gpn_load load = {8, 1, 0, 0};
     gpn_ticket *call;
     char identity[32];
     (void)state;
