@@ -15961,7 +15961,8 @@ static int64_t gpn_share_when(gpn_share *s, gpn_limiter *l, gpn_ticket *t,
         }
         return when;
     }
-    l->overtaken += l->head == t && when > l->promised_ms + GPN_SHARE_LATE_MS;
+    l->overtaken +=
+        l->head == t && when > gpn_time_add(l->promised_ms, GPN_SHARE_LATE_MS);
     l->promised_ms = when;
     if (l->overtaken > 1 && !kept) {
         rec->holder = s->self;

@@ -261,3 +261,7 @@ if [ -x "$bin/limits" ] && [ -f "$header_dir/gptner.h" ]; then
     printf '\nshare of the account used, and replies that were 429\n'
     "$bin/limits"
 fi
+if [ -x "$bin/../test_auto" ] && [ -f "$header_dir/gptner.h" ]; then
+    printf '\nrequests at a time with GPTNER_WORKERS_AUTO, in virtual time\n'
+    "$bin/../test_auto" table
+fi
