@@ -52,6 +52,7 @@ list. Search for the tag.
     >>pool      layer 7   workers driven by threads, ordered results, progress
     >>api       layer 8   client, request bodies, replies, runs, raw requests
     >>batch     layer 9   batch files, submission, results, the durable job
+    >>ner       layer 10  labels, answers, data, scores, demonstrations
 
 WHAT TO CALL
 
@@ -1698,6 +1699,99 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
                                         const gptner_job_config *cfg,
                                         gptner_job_summary *summary,
                                         gptner_error *err);
+
+/* ---------------------------------------------------------------------------
+ * named-entity recognition by prompting                           >>ner
+ *
+ * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED.
+ * ------------------------------------------------------------------------ */
+
+/* ---- labels ---- */
+
+/* A kind of entity. */
+typedef struct gptner_label {
+    gptner_str name;       /* as in data and results, e.g. "PER" */
+    gptner_str title;      /* in prompts, e.g. "person" */
+    gptner_str definition; /* one or two sentences, for the model */
+    const gptner_str *examples;
+    size_t n_examples;
+} gptner_label;
+
+typedef struct gptner_labels {
+    gptner_str name; /* e.g. "conll2003" */
+    const gptner_label *items;
+    size_t count;
+    bool nested; /* entities may contain others */
+} gptner_labels;
+
+/* ---- documents and entities ---- */
+
+/* From begin up to, not including, end. */
+typedef struct gptner_span {
+    size_t begin;
+    size_t end;
+} gptner_span;
+
+/* How an answer's mention was found in the source. */
+typedef enum gptner_match {
+    GPTNER_MATCH_EXACT = 0,  /* the very bytes */
+    GPTNER_MATCH_NORMALISED, /* but for case, space, quotes, dashes, escapes,
+                                or the form of characters */
+    GPTNER_MATCH_FUZZY,      /* with a few characters or words changed */
+    GPTNER_MATCH_LOST        /* the source does not contain it: no offsets */
+} gptner_match;
+
+/* What verification said. */
+typedef enum gptner_verdict {
+    GPTNER_VERDICT_NONE = 0, /* not asked */
+    GPTNER_VERDICT_YES,
+    GPTNER_VERDICT_NO,
+    GPTNER_VERDICT_UNCLEAR /* no answer that could be understood: kept */
+} gptner_verdict;
+
+/* An entity; all strings belong to the document that it is in. */
+typedef struct gptner_entity {
+    gptner_str label;
+    gptner_span bytes;       /* in the untouched text of the document */
+    gptner_span code_points; /* the same place, counted in code points */
+    gptner_span utf16;       /* and in UTF-16 code units */
+    gptner_str text;         /* what the document has there */
+    gptner_str said;         /* what the model wrote, if that differs */
+    gptner_match match;
+    gptner_verdict verdict;
+    double confidence; /* 0 to 1; -1: not known */
+} gptner_entity;
+
+/* A text with its entities: one of a gold file, or a result. */
+typedef struct gptner_doc {
+    gptner_str id; /* ptr NULL: none */
+    gptner_str text;
+    const gptner_entity *entities; /* by begin, the longer first, then label */
+    size_t n_entities;
+    const gptner_entity *lost; /* that the text does not contain */
+    size_t n_lost;
+    const gptner_span *tokens; /* of formats with columns; else none */
+    size_t n_tokens;
+    const gptner_span *sentences; /* where the source tells; else none */
+    size_t n_sentences;
+    gptner_status status; /* of a result: OK, or why parts are missing */
+    const char *message;
+} gptner_doc;
+
+typedef struct gptner_docs {
+    const gptner_doc *items;
+    size_t count;
+} gptner_docs;
+
+/* ---- reading answers ---- */
+
+/* ---- reading and writing data ---- */
+
+/* ---- scoring ---- */
+
+/* ---- demonstrations ---- */
+
+/* ---- recognition ---- */
 
 #ifdef __cplusplus
 }
@@ -26218,6 +26312,38 @@ GPTNER_API void gptner_batches_free(gptner_batches *nothing)
 }
 
 #endif /* GPTNER_NO_BATCH */
+
+/* ===========================================================================
+ * >>ner        layer 10  labels, answers, data, scores, demonstrations
+ * calls: >>batch >>api >>pool >>json >>bytes >>platform
+ *
+ * Texts in, typed spans out. Whatever a model answers, an entity is a place in
+ * the untouched source, or it is lost; no text is ever taken from an answer.
+ * ======================================================================== */
+
+#ifndef GPTNER_NO_NER
+
+/* --- labels --- */
+
+/* --- answers: marks and offers --- */
+
+/* --- answers: the alignment --- */
+
+/* --- data: documents --- */
+
+/* --- data: readers --- */
+
+/* --- data: writers --- */
+
+/* --- scores --- */
+
+/* --- demonstrations --- */
+
+/* --- recognition --- */
+
+#else /* GPTNER_NO_NER */
+
+#endif /* GPTNER_NO_NER */
 
 #endif /* GPTNER_IMPLEMENTATION_DONE */
 #endif /* GPTNER_IMPLEMENTATION */
