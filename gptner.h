@@ -26542,13 +26542,15 @@ static size_t gpn_mark_prefix(gptner_str s, gptner_str name)
 }
 
 /* The label at the start of a mention, "PER|": its length, 0 if there is none.
- * Of a label that was not asked for, too. */
+ * Also of one that was not asked for, unless one that was stands behind: in
+ * "Columbus|PER". */
 static size_t gpn_mark_label(const gpn_answer *a, gptner_str s,
                              gptner_str *label)
 {
     const gptner_labels *labels = a->cfg->labels;
-    gptner_str rest = gpn_skip_space(s);
-    size_t skipped = s.len - rest.len, best = 0, i, n;
+    gptner_str rest = gpn_skip_space(s), other;
+    const char *p = rest.ptr, *end, *stop;
+    size_t best = 0, i, n;
     for (i = 0; !gpn_labels_any(labels) && i < labels->count; i++) {
         const gptner_label *l = &labels->items[i];
         n = gpn_mark_prefix(rest, l->name);
@@ -26556,14 +26558,22 @@ static size_t gpn_mark_label(const gpn_answer *a, gptner_str s,
         n = gpn_mark_prefix(rest, l->title);
         best = n > best ? n : best;
     }
-    for (n = 0; best == 0 && n < rest.len && n < 64 && rest.ptr[n] != '\n'; n++)
-        best = rest.ptr[n] == '|' ? n + 1 : 0;
-    if (best == 0 ||
-        gpn_seek(rest.ptr, rest.ptr + best, a->open) != rest.ptr + best ||
-        gpn_seek(rest.ptr, rest.ptr + best, a->close) != rest.ptr + best)
-        return 0;
-    *label = gpn_strip(gpn_str(rest.ptr, best - 1));
-    return skipped + best;
+    if (best == 0) {
+        end = p + (rest.len < 96 ? rest.len : 96);
+        end = gpn_seek(p, end, gpn_str("\n", 1));
+        end = gpn_seek(p, end, a->open);
+        end = gpn_seek(p, end, a->close);
+        stop = gpn_seek(p, end, gpn_str("|", 1));
+        other = stop < end
+                    ? gpn_strip(gpn_str(stop + 1, (size_t)(end - stop) - 1))
+                    : rest;
+        if (stop == end ||
+            (!gpn_labels_any(labels) && gpn_label_known(labels, &other)))
+            return 0;
+        best = (size_t)(stop - p) + 1;
+    }
+    *label = gpn_strip(gpn_str(p, best - 1));
+    return (size_t)(p - s.ptr) + best;
 }
 
 static size_t gpn_marks_here(const gpn_answer *a)
@@ -27783,7 +27793,7 @@ static bool gpn_guess(gpn_align *al, gpn_mention *m)
     while (gpn_word_upper(f, w) && (more = gpn_name_more(f, w, forward)) > 0)
         w = forward ? w + more : w - more;
     if (forward && w + 1 == f->n_words &&
-        f->words[w].match + 1 != al->source.n_words)
+        (f->words[w].match == GPN_NO_WORD || al->a->status != GPTNER_OK))
         return false;
     if (forward)
         m->e.bytes.end = f->glyphs[f->words[w + 1].first - 1].end;
@@ -27795,40 +27805,41 @@ static bool gpn_guess(gpn_align *al, gpn_mention *m)
 }
 
 /* The words between the partners of the first and the last word of a mention:
- * *place. false: they have none, or what is between has little in common. */
-static bool gpn_find_partners(const gpn_align *al, const gpn_stretch *text,
+ * *place. false: they have none, or what is between has little in common. From
+ * text it takes quotes and the like that the answer put around. */
+static bool gpn_find_partners(const gpn_align *al, gpn_stretch *text,
                               gpn_stretch *place)
 {
-    const gpn_folded *f = &al->answer, *s = &al->source;
+    const gpn_folded *f = &al->answer;
+    const gpn_word *in = f->words, *s = al->source.words;
     size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
-    size_t first = text->begin - f->words[x0].first, in = 0, said, there, y, i;
-    size_t last = text->end - f->words[x1].first;
-    /* quotes and the like may have been added around */
-    while (x0 < x1 && f->words[x0].match == GPN_NO_WORD &&
-           gpn_word_kind(f, x0) == GPN_GLYPH_PUNCT) {
-        x0++;
-        first = 0;
-    }
-    while (x0 < x1 && f->words[x1].match == GPN_NO_WORD &&
-           gpn_word_kind(f, x1) == GPN_GLYPH_PUNCT) {
-        x1--;
-        last = gpn_word_len(f, x1);
-    }
-    y = f->words[x0].match;
-    if (y == GPN_NO_WORD || f->words[x1].match == GPN_NO_WORD)
+    size_t shared = 0, said, there, i;
+    uint32_t y0, y1;
+    for (; x0 < x1 && in[x0].match == GPN_NO_WORD &&
+           gpn_word_kind(f, x0) == GPN_GLYPH_PUNCT;
+         x0++)
+        text->begin = in[x0 + 1].first;
+    for (; x0 < x1 && in[x1].match == GPN_NO_WORD &&
+           gpn_word_kind(f, x1) == GPN_GLYPH_PUNCT;
+         x1--)
+        text->end = in[x1].first;
+    y0 = in[x0].match;
+    y1 = in[x1].match;
+    if (y0 == GPN_NO_WORD || y1 == GPN_NO_WORD || y1 < y0)
         return false;
     for (i = x0; i <= x1; i++)
-        in += f->words[i].match != GPN_NO_WORD;
+        shared += in[i].match != GPN_NO_WORD;
     said = x1 - x0 + 1;
-    there = f->words[x1].match - y + 1;
-    *place = gpn_stretch_of(s, s->words[y].first + first,
-                            s->words[f->words[x1].match].first + last);
-    return f->words[x1].match >= y && place->begin < place->end &&
-           place->end <= s->n_glyphs && 2 * in >= (said > there ? said : there);
+    there = y1 - y0 + 1;
+    *place =
+        gpn_stretch_of(&al->source, s[y0].first + text->begin - in[x0].first,
+                       s[y1].first + text->end - in[x1].first);
+    return place->begin < place->end && place->end <= al->source.n_glyphs &&
+           2 * shared >= (said > there ? said : there);
 }
 
 /* Finds a mention in the source by the alignment. */
-static bool gpn_trace(gpn_align *al, gpn_mention *m, const gpn_stretch *text)
+static bool gpn_trace(gpn_align *al, gpn_mention *m, gpn_stretch *text)
 {
     const gpn_folded *f = &al->answer, *s = &al->source;
     size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
@@ -27851,8 +27862,8 @@ static bool gpn_trace(gpn_align *al, gpn_mention *m, const gpn_stretch *text)
 /* The words around a mention that have no partners are aligned with the whole
  * source by themselves, if they are some and were not before (*tried). What
  * comes of it counts only with a neighbour in the right place. */
-static bool gpn_trace_again(gpn_align *al, gpn_mention *m,
-                            const gpn_stretch *text, size_t *tried, int *left)
+static bool gpn_trace_again(gpn_align *al, gpn_mention *m, gpn_stretch *text,
+                            size_t *tried, int *left)
 {
     gpn_folded *f = &al->answer;
     size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
@@ -27881,8 +27892,7 @@ static bool gpn_trace_again(gpn_align *al, gpn_mention *m,
 }
 
 /* The only place in the source that reads like the mention. */
-static bool gpn_trace_only(gpn_align *al, gpn_mention *m,
-                           const gpn_stretch *text)
+static bool gpn_trace_only(gpn_align *al, gpn_mention *m, gpn_stretch *text)
 {
     gpn_stretch place, other;
     size_t word = 0;
