@@ -26423,13 +26423,15 @@ GPTNER_API void gptner_batches_free(gptner_batches *nothing)
  * way uses fields that are set later: see gpn_mention. */
 
 #define GPN_ANSWER_MAX   ((size_t)512 << 20) /* bytes of a text */
-#define GPN_ANSWER_STEPS ((int64_t)1 << 26)  /* of searching: 0.2 s or so */
+#define GPN_ANSWER_DEPTH 64u /* mentions in each other; bounds time */
+#define GPN_ANSWER_STEPS ((int64_t)1 << 26) /* of searching: 0.2 s or so */
 
 /* An entity while the answer is read: e.bytes is its place in plain (quick: in
  * the source). */
 typedef struct gpn_mention {
     gptner_entity e;
     size_t outer;        /* the open mention around it, from 1; 0: none */
+    size_t depth;        /* how many are open with it */
     bool opened, closed; /* by a mark */
     bool unknown;        /* its label was not asked for */
 } gpn_mention;
@@ -26616,6 +26618,7 @@ static bool gpn_marks_open(gpn_answer *a, const char **p, const char *end)
     gptner_str label = gpn_label_only(a);
     bool known = true;
     gpn_mention *m;
+    size_t count;
     if (a->cfg->strategy == GPTNER_STRATEGY_MARKER_ALL) {
         *p += gpn_mark_label(a, gpn_str(*p, (size_t)(end - *p)), &label);
         known = gpn_label_known(a->cfg->labels, &label);
@@ -26628,6 +26631,15 @@ static bool gpn_marks_open(gpn_answer *a, const char **p, const char *end)
     m->opened = true;
     m->unknown = !known;
     m->outer = a->innermost;
+    m->depth = 1;
+    if (m->outer != 0)
+        m->depth += gpn_mentions(a, &count)[m->outer - 1].depth;
+    if (m->depth > GPN_ANSWER_DEPTH) { /* those around: nobody closes them */
+        m->outer = 0;
+        m->depth = 1;
+        if (a->quick)
+            return false;
+    }
     a->innermost = a->found.len / sizeof *m;
     return true;
 }
@@ -27891,11 +27903,17 @@ static bool gpn_trace_again(gpn_align *al, gpn_mention *m, gpn_stretch *text,
                : false;
 }
 
-/* The only place in the source that reads like the mention. */
+/* The only place in the source that reads like the mention; not if the words
+ * around it have partners: then it stands for something else there. */
 static bool gpn_trace_only(gpn_align *al, gpn_mention *m, gpn_stretch *text)
 {
+    const gpn_folded *f = &al->answer;
+    size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
     gpn_stretch place, other;
     size_t word = 0;
+    if (x0 > 0 && f->words[x0 - 1].match != GPN_NO_WORD &&
+        x1 + 1 < f->n_words && f->words[x1 + 1].match != GPN_NO_WORD)
+        return false;
     if (gpn_find_next(al, text, &word, &place) != 2 ||
         gpn_find_next(al, text, &word, &other) != 0 || al->steps <= 0)
         return false;
@@ -28162,6 +28180,8 @@ static void gpn_offers_object(gpn_align *al, gptner_json_reader *r,
             if (gpn_labels_any(labels) ? gpn_str_ieq_c(key, "entities")
                                        : !gpn_label_known(labels, &inner))
                 inner = o.label.ptr != NULL ? o.label : label;
+            if (inner.len > 256) /* none, but many may be inside */
+                inner = gpn_str(NULL, 0);
             gpn_offers_read(al, r, inner);
         }
     }
