@@ -27957,7 +27957,8 @@ static void gpn_align_judge(gpn_align *al)
 static bool gpn_align_marks(gpn_align *al)
 {
     gpn_answer *a = al->a;
-    gptner_str plain = gpn_str(a->plain.data, a->plain.len);
+    gptner_str plain = a->plain.len > 0 ? gpn_str(a->plain.data, a->plain.len)
+                                        : gpn_str("", 0);
     size_t count, i, tried = 0;
     gpn_mention *m = gpn_mentions(a, &count);
     int left = 8; /* times that parts are aligned again */

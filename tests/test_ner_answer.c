@@ -874,9 +874,323 @@ static void damaged_answers_give_what_survives(void **state)
         gptner_doc_free(doc);
     }
     gpn_buf_deinit(&out);
-    printf("surviving %zu, found %zu (%.3f %%); exact %zu, wrong %zu\n", alive,
-           found, 100.0 * (double)found / (double)alive, exact, wrong);
+    printf("marks: surviving %zu, found %zu (%.3f %%); exact %zu, wrong %zu\n",
+           alive, found, 100.0 * (double)found / (double)alive, exact, wrong);
     assert_true(found * 1000 >= alive * 980);
+    assert_true(wrong * 1000 <= exact); /* a word rewritten to another one */
+}
+
+/* ---- JSON, damaged ---- */
+
+/* One entity as an offer, damaged in some way; what is left of it can still be
+ * found. */
+static void put_offer(gptner_json_writer *w, const gold *g,
+                      const gptner_entity *e, size_t kind)
+{
+    char text[256], before[256];
+    size_t at = gpn_offer_context(g->doc.text, e), n, i;
+
+    n = e->bytes.end - e->bytes.begin;
+    memcpy(text, g->text + e->bytes.begin, n);
+    for (i = 0; i < n && kind == 1; i++) {
+        text[i] = (char)(text[i] >= 'a' && text[i] <= 'z' ? text[i] - 32
+                         : text[i] == '\n'                ? ' '
+                                                          : text[i]);
+    }
+    snprintf(before, sizeof before, "%.*s", (int)(e->bytes.begin - at),
+             g->text + at);
+    for (i = 0; before[i] != '\0' && kind == 2; i++) {
+        before[i] = before[i] == '\n' ? ' ' : before[i];
+    }
+    gptner_json_write_object(w);
+    gptner_json_put_string(w, kind == 3 ? "left" : "before", before);
+    gptner_json_put_str(w, kind == 4 ? "Mention" : "text", gpn_str(text, n));
+    gptner_json_put_string(w, kind == 4 ? "entity" : "label",
+                           kind == 5 ? "Person" : (const char *)e->label.ptr);
+    gptner_json_write_end(w);
+}
+
+static void damaged_json_gives_what_survives(void **state)
+{
+    static gold g;
+    size_t round, i, alive = 0, found = 0, wrong = 0;
+    gpn_env env;
+    gpn_buf out;
+
+    (void)state;
+    rng = 3;
+    gpn_env_init(&env, NULL, NULL);
+    gpn_buf_init(&out, &env, 1u << 20);
+    for (round = 0; round < 10000; round++) {
+        gptner_answer_config cfg;
+        gptner_json_writer w;
+        gptner_doc *doc;
+        size_t kind = below(6), cut = 0;
+
+        make_gold(&g, true, TEST_COUNT(vocabulary));
+        for (i = 0; kind == 5 && i < g.count; i++) {
+            g.entities[i].label = label_items[0].name;
+        }
+        gpn_buf_clear(&out);
+        gpn_buf_add_s(&out, below(2) == 0 ? "Here {it} is:\n```json\n" : "");
+        gpn_json_writer_init(&w, &out);
+        gptner_json_write_array(&w);
+        for (i = 0; i < g.count; i++) {
+            put_offer(&w, &g, &g.entities[i], kind);
+            cut = out.len;
+        }
+        gptner_json_write_end(&w);
+        assert_int_equal(gptner_json_writer_finish(&w, NULL), GPTNER_OK);
+        if (below(4) == 0 && cut > 0) {
+            out.len = cut; /* no closing bracket */
+        } else {
+            gpn_buf_add_s(&out, "\n```\n");
+        }
+        cfg = config_of(GPTNER_STRATEGY_JSON, g.doc.text,
+                        gpn_str(out.data, out.len));
+        doc = read_answer(&cfg);
+        for (i = 0; i < g.count; i++) {
+            alive++;
+            found += has_entity(doc, &g.entities[i]);
+        }
+        for (i = 0; i < doc->n_entities; i++) {
+            wrong += doc->entities[i].match == GPTNER_MATCH_EXACT &&
+                     !has_entity(&g.doc, &doc->entities[i]);
+        }
+        gptner_doc_free(doc);
+    }
+    gpn_buf_deinit(&out);
+    printf("JSON: surviving %zu, found %zu (%.3f %%), wrong %zu\n", alive,
+           found, 100.0 * (double)found / (double)alive, wrong);
+    assert_true(found * 1000 >= alive * 980);
+}
+
+/* ---- the rest ---- */
+
+static void markers_do_not_occur_in_the_text(void **state)
+{
+    gptner_str texts[2];
+    gptner_markers mk;
+    char all[4096];
+    size_t n = 0;
+    uint32_t cp;
+
+    (void)state;
+    texts[0] = gpn_str_c("plain");
+    texts[1] = gpn_str(NULL, 0);
+    assert_true(gptner_markers_choose(texts, 2, &mk));
+    assert_string_equal(mk.open, "@@");
+    assert_string_equal(mk.close, "##");
+    assert_true(gptner_markers_choose(NULL, 0, &mk));
+    assert_string_equal(mk.open, "@@");
+    texts[1] = gpn_str_c("mail me@example.org");
+    assert_true(gptner_markers_choose(texts, 2, &mk));
+    assert_string_equal(mk.open, "<<");
+    texts[0] = gpn_str_c("#<[{\xe2\x9f\xa7\xe2\x9f\xaa\xe2\x94\x81");
+    assert_true(gptner_markers_choose(texts, 2, &mk));
+    assert_string_equal(mk.open, "\xe2\x94\x80");
+    assert_string_equal(mk.close, "\xe2\x94\x82");
+    memcpy(all, "#<[{", 4);
+    for (n = 4, cp = 0x2500; cp < 0x2800; cp++) {
+        n += gpn_utf8_put(cp, all + n);
+    }
+    texts[0] = gpn_str(all, n);
+    assert_false(gptner_markers_choose(texts, 2, &mk));
+    assert_string_equal(mk.close, "##");
+}
+
+static void text_with_the_markers_in_it_is_read_back(void **state)
+{
+    static const char source[] = "#1 @home: C# and <<x>> [[y]] ##";
+    gptner_answer_config cfg =
+        config_of(GPTNER_STRATEGY_MARKER_ALL, gpn_str_c(source), gpn_str_c(""));
+    gptner_doc *doc;
+    char text[256];
+
+    (void)state;
+    assert_true(gptner_markers_choose(&cfg.source, 1, &cfg.markers));
+    assert_string_equal(cfg.markers.open, "{{");
+    cfg.answer = gpn_str_c("{{ORG|#1}} {{LOC|@home}}: {{PER|C#}} and "
+                           "<<{{PER|x}}>> [[y]] {{LOC|##}}");
+    doc = read_answer(&cfg);
+    assert_string_equal(doc_text(doc, text, sizeof text),
+                        "ORG[0]#1 LOC[3]@home PER[10]C# PER[19]x LOC[29]##");
+    gptner_doc_free(doc);
+}
+
+static void the_schema_is_strict(void **state)
+{
+    gptner_json_doc *json;
+    const gptner_json_value *item;
+    gptner_text *text;
+
+    (void)state;
+    assert_int_equal(gptner_answer_schema(&three, NULL, &text, NULL),
+                     GPTNER_OK);
+    assert_int_equal(
+        gptner_json_parse(text->text.ptr, text->text.len, NULL, &json, NULL),
+        GPTNER_OK);
+    item =
+        gptner_json_path(gptner_json_root(json), "properties.entities.items");
+    assert_int_equal(gptner_json_size(gptner_json_find(item, "required")), 3);
+    assert_int_equal(gptner_json_size(gptner_json_find(item, "properties")), 3);
+    assert_int_equal(
+        gptner_json_size(gptner_json_path(item, "properties.label.enum")), 3);
+    gptner_json_doc_free(json);
+    gptner_text_free(text);
+    assert_int_equal(gptner_answer_schema(NULL, NULL, &text, NULL), GPTNER_OK);
+    assert_true(gpn_str_find(text->text, "enum") == SIZE_MAX);
+    gptner_text_free(text);
+}
+
+static void wrong_arguments_are_refused(void **state)
+{
+    gptner_answer_config cfg =
+        config_of(GPTNER_STRATEGY_JSON, gpn_str(NULL, 0), gpn_str(NULL, 0));
+    gptner_allocator half;
+    gptner_doc *doc;
+    gptner_text *text;
+
+    (void)state;
+    assert_int_equal(gptner_answer_read(NULL, &doc, NULL),
+                     GPTNER_ERR_INVALID_ARGUMENT);
+    assert_int_equal(gptner_answer_read(&cfg, NULL, NULL),
+                     GPTNER_ERR_INVALID_ARGUMENT);
+    assert_int_equal(gptner_answer_write(&cfg, NULL, &text, NULL),
+                     GPTNER_ERR_INVALID_ARGUMENT);
+    gptner_doc_free(read_answer(&cfg));
+    cfg.answer.len = GPN_ANSWER_MAX + 1;
+    cfg.answer.ptr = "";
+    assert_int_equal(gptner_answer_read(&cfg, &doc, NULL), GPTNER_ERR_LIMIT);
+    assert_null(doc);
+    memset(&half, 0, sizeof half);
+    half.alloc_fn = test_mem_alloc;
+    cfg.allocator = &half;
+    assert_int_equal(gptner_answer_read(&cfg, &doc, NULL),
+                     GPTNER_ERR_INVALID_ARGUMENT);
+    gptner_doc_free(NULL);
+    gptner_text_free(NULL);
+}
+
+/* Quick, aligned, twice, with long entities; JSON with escapes. */
+static const struct {
+    gptner_strategy strategy;
+    const char *answer;
+} failing[] = {
+    {GPTNER_STRATEGY_MARKER_ALL,
+     "@@PER|Columbus## sailed from @@LOC|Spain##. In @@LOC|Cuba## "
+     "@@PER|Columbus## met @@PER|O'Hara##."},
+    {GPTNER_STRATEGY_MARKER_ALL,
+     "@@PER|Collumbus## sailed @@LOC|Spain##. @@DOG|x## @@PER|columbus met"},
+    {GPTNER_STRATEGY_JSON,
+     "{\"entities\":[{\"text\":\"O\\u0027Hara\",\"label\":\"PER\"},{\"text\":"
+     "\"Collumbus\",\"label\":\"PER\"},{\"text\":\"Y\",\"label\":\"PER\"}]}"},
+};
+
+static void every_allocation_may_fail(void **state)
+{
+    size_t i;
+    int n;
+
+    (void)state;
+    for (i = 0; i < TEST_COUNT(failing); i++) {
+        gptner_status status = GPTNER_ERR_NO_MEMORY;
+        test_mem mem;
+        gptner_allocator allocator;
+        gptner_answer_config cfg =
+            config_of(failing[i].strategy, gpn_str_c(SAILED),
+                      gpn_str_c(failing[i].answer));
+
+        memset(&mem, 0, sizeof mem);
+        allocator = test_mem_allocator(&mem);
+        cfg.allocator = &allocator;
+        for (n = 1; status != GPTNER_OK; n++) {
+            gptner_doc *doc, *copy;
+            gptner_text *text = NULL;
+
+            test_fault_set(GPN_FAULT_ALLOC, n, false);
+            status = gptner_answer_read(&cfg, &doc, NULL);
+            if (status == GPTNER_OK) {
+                check_doc(&cfg, doc);
+                copy = doc;
+                status = gptner_answer_write(&cfg, copy, &text, NULL);
+            }
+            assert_true(status == GPTNER_OK || status == GPTNER_ERR_NO_MEMORY);
+            gptner_doc_free(doc);
+            gptner_text_free(text);
+            assert_int_equal(mem.blocks, 0);
+            assert_true(n < 200);
+        }
+        test_fault_clear();
+    }
+}
+
+static void texts_end_where_they_end(void **state)
+{
+    test_page source, answer;
+    size_t i, len;
+
+    (void)state;
+    test_page_init(&source, 4096);
+    test_page_init(&answer, 4096);
+    for (i = 0; i < TEST_COUNT(failing); i++) {
+        for (len = strlen(failing[i].answer); len > 0; len--) {
+            gptner_answer_config cfg = config_of(
+                failing[i].strategy,
+                gpn_str(test_page_put(&source, SAILED, strlen(SAILED)),
+                        strlen(SAILED)),
+                gpn_str(test_page_put(&answer, failing[i].answer, len), len));
+
+            gptner_doc_free(read_answer(&cfg));
+            cfg.answer = gpn_str_c(SAILED);
+            cfg.source =
+                gpn_str(test_page_put(&source, failing[i].answer, len), len);
+            gptner_doc_free(read_answer(&cfg));
+        }
+    }
+    test_page_deinit(&source);
+    test_page_deinit(&answer);
+}
+
+static void long_and_hostile_answers_end(void **state)
+{
+    static const struct {
+        gptner_strategy strategy;
+        const char *source, *answer;
+    } cases[] = {
+        {GPTNER_STRATEGY_MARKER_ALL, "a b c a b ", "b @@PER|a a## "},
+        {GPTNER_STRATEGY_MARKER_ALL, "a b c d e ", "f g @@PER|h## "},
+        {GPTNER_STRATEGY_MARKER_ALL, "a b ", "@@PER|a "},
+        {GPTNER_STRATEGY_MARKER_ALL, "a b ", "## "},
+        {GPTNER_STRATEGY_MARKER_ALL, "a        ", "@@PER|@@DOG|"},
+        {GPTNER_STRATEGY_MARKER_ALL, "a\xcc\x80", "@@PER|\xcc\x80##"},
+        {GPTNER_STRATEGY_MARKER, "\xcc\x80", "@@\xcc\x80##\xcc\x80"},
+        {GPTNER_STRATEGY_JSON, "a b ",
+         "[{\"text\":\"a b\",\"label\":\"PER\"}]"},
+        {GPTNER_STRATEGY_JSON, "ax bx ",
+         "{\"text\":\"axbxx\",\"label\":\"PER\"}"},
+        {GPTNER_STRATEGY_JSON, "a b ", "[{\"a\":"},
+        {GPTNER_STRATEGY_JSON, "a b ", "[\""},
+    };
+    size_t i, k;
+
+    (void)state;
+    for (i = 0; i < TEST_COUNT(cases); i++) {
+        enum { SIZE = 20000 };
+        static char source[SIZE + 64], answer[SIZE + 64];
+        size_t n = strlen(cases[i].source), m = strlen(cases[i].answer);
+        gptner_answer_config cfg;
+
+        for (k = 0; k < SIZE; k += n) {
+            memcpy(source + k, cases[i].source, n);
+        }
+        cfg = config_of(cases[i].strategy, gpn_str(source, k), gpn_str("", 0));
+        for (k = 0; k < SIZE; k += m) {
+            memcpy(answer + k, cases[i].answer, m);
+        }
+        cfg.answer = gpn_str(answer, k);
+        gptner_doc_free(read_answer(&cfg));
+    }
 }
 
 int main(void)
@@ -887,6 +1201,14 @@ int main(void)
         cmocka_unit_test(json_answers_are_aligned),
         cmocka_unit_test(perfect_answers_give_every_entity_exactly),
         cmocka_unit_test(damaged_answers_give_what_survives),
+        cmocka_unit_test(damaged_json_gives_what_survives),
+        cmocka_unit_test(markers_do_not_occur_in_the_text),
+        cmocka_unit_test(text_with_the_markers_in_it_is_read_back),
+        cmocka_unit_test(the_schema_is_strict),
+        cmocka_unit_test(wrong_arguments_are_refused),
+        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(texts_end_where_they_end),
+        cmocka_unit_test(long_and_hostile_answers_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
