@@ -26904,8 +26904,7 @@ static void gpn_schema_write(gptner_json_writer *w, const gptner_labels *labels)
     static const char *const outer[] = {"entities", NULL};
     static const char *const inner[] = {"before", "text", "label", NULL};
     static const char *const what[] = {
-        "the few words right before the entity, copied from the text; empty "
-        "at its start",
+        "the words right before the entity, copied; empty at the start",
         "the entity, copied from the text", "what kind of entity it is"};
     size_t i, k;
     gptner_json_write_object(w);
@@ -28411,26 +28410,26 @@ static void gpn_quick_settle(gpn_answer *a)
 /* What the quick mode cannot. false: no memory. */
 static bool gpn_answer_align(gpn_answer *a)
 {
+    static const uint16_t texts[] = {
+        offsetof(gpn_align, source), offsetof(gpn_align, answer),
+        offsetof(gpn_align, before), offsetof(gpn_align, after)};
     gpn_align *al = (gpn_align *)gpn_mem_zalloc(a->env, sizeof *al);
+    size_t i;
     bool good;
     if (al == NULL)
         return false;
     al->a = a;
     al->steps = GPN_ANSWER_STEPS;
     gpn_buf_init(&al->cells, a->env, SIZE_MAX / 2);
-    gpn_folded_init(&al->source, a->env);
-    gpn_folded_init(&al->answer, a->env);
-    gpn_folded_init(&al->before, a->env);
-    gpn_folded_init(&al->after, a->env);
+    for (i = 0; i < GPN_COUNT(texts); i++)
+        gpn_folded_init((gpn_folded *)gpn_at(al, texts[i]), a->env);
     al->answer.escapes = gpn_escapes(a->source);
     al->before.escapes = al->after.escapes = al->answer.escapes;
     good = gpn_fold(&al->source, a->source) &&
            (a->cfg->strategy == GPTNER_STRATEGY_JSON ? gpn_align_offers(al)
                                                      : gpn_align_marks(al));
-    gpn_folded_deinit(&al->source);
-    gpn_folded_deinit(&al->answer);
-    gpn_folded_deinit(&al->before);
-    gpn_folded_deinit(&al->after);
+    for (i = 0; i < GPN_COUNT(texts); i++)
+        gpn_folded_deinit((gpn_folded *)gpn_at(al, texts[i]));
     gpn_buf_deinit(&al->cells);
     gpn_mem_free(a->env, al);
     return good;
@@ -28451,6 +28450,10 @@ static gptner_doc *gpn_answer_run(gpn_answer *a)
     }
     return good ? gpn_answer_doc(a) : NULL;
 }
+
+static const char gpn_answer_lacks[] =
+    "answer: needs a config, a document to write, a place for the outcome, and "
+    "all functions of the allocator or none";
 
 /* The markers of a config, or the usual ones. */
 static gptner_answer_config gpn_answer_defaults(const gptner_answer_config *cfg)
@@ -28475,13 +28478,10 @@ GPTNER_API gptner_status gptner_answer_read(const gptner_answer_config *cfg,
     gptner_answer_config full;
     gpn_env env;
     gpn_answer a;
-    if (out == NULL)
-        return gpn_refuse(err, "answer: out is NULL");
-    *out = NULL;
-    if (cfg == NULL)
-        return gpn_refuse(err, "answer: no config");
-    if (!gpn_env_init(&env, cfg->allocator, NULL))
-        return gpn_refuse(err, "answer: the allocator lacks a function");
+    if (out != NULL)
+        *out = NULL;
+    if (out == NULL || cfg == NULL || !gpn_env_init(&env, cfg->allocator, NULL))
+        return gpn_refuse(err, gpn_answer_lacks);
     if (cfg->source.len > GPN_ANSWER_MAX || cfg->answer.len > GPN_ANSWER_MAX)
         return gpn_fail(err, GPTNER_ERR_LIMIT,
                         "answer: more than 512 MiB of text; cut it in chunks");
@@ -28536,6 +28536,17 @@ static gptner_status gpn_text_take(gpn_buf *b, gptner_status status,
                                           gptner_status_text(status));
 }
 
+/* Whether a text can be made: an empty buffer and its env. */
+static bool gpn_text_begin(gpn_buf *b, gpn_env *env,
+                           const gptner_allocator *allocator, gptner_text **out)
+{
+    bool good = gpn_env_init(env, allocator, NULL) && out != NULL;
+    if (out != NULL)
+        *out = NULL;
+    gpn_buf_init(b, env, SIZE_MAX / 2);
+    return good;
+}
+
 GPTNER_API gptner_status gptner_answer_write(const gptner_answer_config *cfg,
                                              const gptner_doc *doc,
                                              gptner_text **out,
@@ -28546,15 +28557,10 @@ GPTNER_API gptner_status gptner_answer_write(const gptner_answer_config *cfg,
     gptner_status status = GPTNER_OK;
     gpn_env env;
     gpn_buf b;
-    if (out == NULL)
-        return gpn_refuse(err, "answer: out is NULL");
-    *out = NULL;
-    if (cfg == NULL || doc == NULL)
-        return gpn_refuse(err, "answer: no config or no document");
-    if (!gpn_env_init(&env, cfg->allocator, NULL))
-        return gpn_refuse(err, "answer: the allocator lacks a function");
+    if (!gpn_text_begin(&b, &env, cfg != NULL ? cfg->allocator : NULL, out) ||
+        cfg == NULL || doc == NULL)
+        return gpn_refuse(err, gpn_answer_lacks);
     full = gpn_answer_defaults(cfg);
-    gpn_buf_init(&b, &env, SIZE_MAX / 2);
     if (full.strategy != GPTNER_STRATEGY_JSON) {
         gpn_marks_write(&b, doc, &full);
     } else {
@@ -28573,12 +28579,8 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
     gptner_json_writer w;
     gpn_env env;
     gpn_buf b;
-    if (out == NULL)
-        return gpn_refuse(err, "answer: out is NULL");
-    *out = NULL;
-    if (!gpn_env_init(&env, allocator, NULL))
-        return gpn_refuse(err, "answer: the allocator lacks a function");
-    gpn_buf_init(&b, &env, SIZE_MAX / 2);
+    if (!gpn_text_begin(&b, &env, allocator, out))
+        return gpn_refuse(err, gpn_answer_lacks);
     gpn_json_writer_init(&w, &b);
     gpn_schema_write(&w, labels);
     return gpn_text_take(&b, gptner_json_writer_finish(&w, NULL), out, err);
