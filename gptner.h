@@ -27793,7 +27793,8 @@ static bool gpn_guess(gpn_align *al, gpn_mention *m)
 {
     const gpn_folded *f = &al->answer;
     bool forward = m->opened;
-    size_t w = gpn_word_at(f, m->e.bytes.begin), from, more;
+    size_t w = gpn_word_at(f, m->e.bytes.begin), from, more = 1;
+    int words = 0; /* bounds time where all is capitals */
     if (!forward && w > 0 &&
         (w == f->n_words ||
          f->glyphs[f->words[w].first].begin >= m->e.bytes.begin))
@@ -27801,17 +27802,18 @@ static bool gpn_guess(gpn_align *al, gpn_mention *m)
     from = w;
     if (w >= f->n_words || gpn_word_kind(f, w) != GPN_GLYPH_WORD)
         return false;
-    while (gpn_word_upper(f, w) && (more = gpn_name_more(f, w, forward)) > 0)
+    for (; words < 16 && gpn_word_upper(f, w) && more > 0; words++) {
+        more = gpn_name_more(f, w, forward);
         w = forward ? w + more : w - more;
+    }
     if (forward && w + 1 == f->n_words &&
         (f->words[w].match == GPN_NO_WORD || al->a->status != GPTNER_OK))
         return false;
-    if (forward)
-        m->e.bytes.end = f->glyphs[f->words[w + 1].first - 1].end;
-    else
+    if (!forward) {
         m->e.bytes.begin = f->glyphs[f->words[w].first].begin;
-    if (!forward)
-        m->e.bytes.end = f->glyphs[f->words[from + 1].first - 1].end;
+        w = from;
+    }
+    m->e.bytes.end = f->glyphs[f->words[w + 1].first - 1].end;
     return true;
 }
 
@@ -27879,16 +27881,17 @@ static bool gpn_trace_again(gpn_align *al, gpn_mention *m, gpn_stretch *text,
     gpn_folded *f = &al->answer;
     size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
     size_t from = x0, to = x1 + 1, i;
-    bool known = x0 < *tried;
-    if (!known) {
+    if (x0 >= *tried) {
+        for (i = x0; i <= x1; i++)
+            if (f->words[i].match != GPN_NO_WORD)
+                return false;
+        if (*left == 0)
+            return false;
         while (from > *tried && f->words[from - 1].match == GPN_NO_WORD)
             from--;
         while (to < f->n_words && f->words[to].match == GPN_NO_WORD)
             to++;
-        for (i = x0; i <= x1; i++)
-            if (f->words[i].match != GPN_NO_WORD)
-                return false;
-        if (to - from < x1 - x0 + 3 || *left == 0)
+        if (to - from < x1 - x0 + 3)
             return false;
         --*left;
         *tried = to;

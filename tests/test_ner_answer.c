@@ -1161,6 +1161,8 @@ static void long_and_hostile_answers_end(void **state)
         {GPTNER_STRATEGY_MARKER_ALL, "a b c a b ", "b @@PER|a a## "},
         {GPTNER_STRATEGY_MARKER_ALL, "a b c d e ", "f g @@PER|h## "},
         {GPTNER_STRATEGY_MARKER_ALL, "a b ", "@@PER|a "},
+        {GPTNER_STRATEGY_MARKER_ALL, "A B ", "@@PER|A "},
+        {GPTNER_STRATEGY_MARKER_ALL, "A B ", "@@PER|X "},
         {GPTNER_STRATEGY_MARKER_ALL, "a b ", "## "},
         {GPTNER_STRATEGY_MARKER_ALL, "a        ", "@@PER|@@DOG|"},
         {GPTNER_STRATEGY_MARKER_ALL, "a\xcc\x80", "@@PER|\xcc\x80##"},
