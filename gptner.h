@@ -52,6 +52,7 @@ list. Search for the tag.
     >>pool      layer 7   workers driven by threads, ordered results, progress
     >>api       layer 8   client, request bodies, replies, runs, raw requests
     >>batch     layer 9   batch files, submission, results, the durable job
+    >>ner       layer 10  labels, answers, data, scores, demonstrations
 
 WHAT TO CALL
 
@@ -1997,6 +1998,186 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
                                          const gptner_plan_config *cfg,
                                          gptner_auto_summary *summary,
                                          gptner_error *err);
+
+/* ---------------------------------------------------------------------------
+ * named-entity recognition by prompting                           >>ner
+ *
+ * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED.
+ * ------------------------------------------------------------------------ */
+
+/* ---- labels ---- */
+
+/* A kind of entity. */
+typedef struct gptner_label {
+    gptner_str name;       /* as in data and results, e.g. "PER" */
+    gptner_str title;      /* in prompts, e.g. "person" */
+    gptner_str definition; /* one or two sentences, for the model */
+    const gptner_str *examples;
+    size_t n_examples;
+} gptner_label;
+
+typedef struct gptner_labels {
+    gptner_str name; /* e.g. "conll2003" */
+    const gptner_label *items;
+    size_t count;
+    bool nested; /* entities may contain others */
+} gptner_labels;
+
+/* ---- documents and entities ---- */
+
+/* From begin up to, not including, end. */
+typedef struct gptner_span {
+    size_t begin;
+    size_t end;
+} gptner_span;
+
+/* How an answer's mention was found in the source. */
+typedef enum gptner_match {
+    GPTNER_MATCH_EXACT = 0,  /* the very bytes */
+    GPTNER_MATCH_NORMALISED, /* but for case, space, quotes, dashes, escapes,
+                                or the form of characters */
+    GPTNER_MATCH_FUZZY,      /* with a few characters or words changed */
+    GPTNER_MATCH_LOST        /* the source does not contain it: no offsets */
+} gptner_match;
+
+/* What verification said. */
+typedef enum gptner_verdict {
+    GPTNER_VERDICT_NONE = 0, /* not asked */
+    GPTNER_VERDICT_YES,
+    GPTNER_VERDICT_NO,
+    GPTNER_VERDICT_UNCLEAR /* no answer that could be understood: kept */
+} gptner_verdict;
+
+/* An entity; all strings belong to the document that it is in. */
+typedef struct gptner_entity {
+    gptner_str label;
+    gptner_span bytes;       /* in the untouched text of the document */
+    gptner_span code_points; /* the same place, counted in code points */
+    gptner_span utf16;       /* and in UTF-16 code units */
+    gptner_str text;         /* what the document has there */
+    gptner_str said;         /* what the model wrote, if that differs */
+    gptner_match match;
+    gptner_verdict verdict;
+    double confidence; /* 0 to 1; -1: not known */
+} gptner_entity;
+
+/* A text with its entities: one of a gold file, or a result. */
+typedef struct gptner_doc {
+    gptner_str id; /* ptr NULL: none */
+    gptner_str text;
+    const gptner_entity *entities; /* by begin, the longer first, then label */
+    size_t n_entities;
+    const gptner_entity *lost; /* that the text does not contain */
+    size_t n_lost;
+    const gptner_span *tokens; /* of formats with columns; else none */
+    size_t n_tokens;
+    const gptner_span *sentences; /* where the source tells; else none */
+    size_t n_sentences;
+    gptner_status status; /* of a result: OK, or why parts are missing */
+    const char *message;
+} gptner_doc;
+
+typedef struct gptner_docs {
+    const gptner_doc *items;
+    size_t count;
+} gptner_docs;
+
+/* ---- reading answers ---- */
+
+/* What a model is asked to answer. */
+typedef enum gptner_strategy {
+    /* the text again, with marks around what has one label:
+     * "@@Columbus## sailed from Spain." */
+    GPTNER_STRATEGY_MARKER = 0,
+    /* for all labels at once, nested if need be:
+     * "@@PER|Columbus## sailed for the @@ORG|Bank of @@LOC|Spain####." */
+    GPTNER_STRATEGY_MARKER_ALL,
+    /* {"entities": [{"before": "sailed from", "text": "Spain",
+     * "label": "LOC"}]}: in the order of the text, with a few words that stand
+     * before each, which tell repeated mentions apart */
+    GPTNER_STRATEGY_JSON
+} gptner_strategy;
+
+/* What stands around a mention. */
+typedef struct gptner_markers {
+    char open[8]; /* "": both are "@@" and "##" */
+    char close[8];
+} gptner_markers;
+
+/* Markers none of whose characters occur in the texts, so that a marked text
+ * can be read back whatever it contains: "@@" and "##" if possible, as models
+ * know them. Use the same for a text and the examples in its prompt. false:
+ * the texts hold all that we could think of; out is then "@@" and "##". Any
+ * thread. */
+GPTNER_API bool gptner_markers_choose(const gptner_str *texts, size_t count,
+                                      gptner_markers *out);
+
+typedef struct gptner_answer_config {
+    gptner_str source; /* the text that was asked about */
+    gptner_str answer; /* what the model wrote */
+    gptner_strategy strategy;
+    /* What was asked for; NULL or empty: anything. Of MARKER the first is
+     * meant. A label is also known in another case, or by its title. */
+    const gptner_labels *labels;
+    gptner_markers markers;
+    const gptner_allocator *allocator; /* NULL: GPTNER_MALLOC and friends */
+} gptner_answer_config;
+
+/* Read an answer: find in the source what it says are entities. The answer may
+ * have dropped, added, re-cased, re-spaced, escaped and rewritten words, have
+ * forgotten or nested its marks, stand in a fence or behind a preamble, be
+ * repeated, or cut off: what it mentions is aligned to the source, each mention
+ * to the occurrence that its place in the answer or its context says.
+ * (*out)->entities are all in the source, and none twice; how surely says their
+ * match. What the source does not contain, or not so that one could tell where,
+ * and what has no label that was asked for, is in (*out)->lost, with what the
+ * model said. An entity whose end the model forgot to mark ends where the name
+ * seems to, and is FUZZY. (*out)->status is GPTNER_OK; GPTNER_ERR_TRUNCATED if
+ * the answer seems to be cut off; GPTNER_ERR_BAD_REPLY if it is not what was
+ * asked for: then there may be fewer entities than there should be, and message
+ * says why. Neither is a failure of this call.
+ * Time and memory are bounded by a multiple of the two lengths, whatever the
+ * answer. *out is ended by gptner_doc_free(). GPTNER_ERR_LIMIT: a text of more
+ * than 512 MiB. Any thread. */
+GPTNER_API gptner_status gptner_answer_read(const gptner_answer_config *cfg,
+                                            gptner_doc **out,
+                                            gptner_error *err);
+
+/* End a document that was returned by itself; NULL is fine. */
+GPTNER_API void gptner_doc_free(gptner_doc *doc);
+
+/* A text that is handed over; end it with gptner_text_free(). */
+typedef struct gptner_text {
+    gptner_str text; /* with a '\0' after its end */
+} gptner_text;
+
+GPTNER_API void gptner_text_free(gptner_text *text);
+
+/* Write what a perfect model would answer about doc->text: for examples in a
+ * prompt, for people, for tests. Of cfg it takes strategy, markers, allocator,
+ * and for MARKER the first of labels; else all entities are written. Entities
+ * that overlap without one being in the other cannot be marked together: the
+ * text is then repeated on a further line for those that are left. Reading it
+ * back gives the same entities. Entities out of the text are left out. */
+GPTNER_API gptner_status gptner_answer_write(const gptner_answer_config *cfg,
+                                             const gptner_doc *doc,
+                                             gptner_text **out,
+                                             gptner_error *err);
+
+/* The strict JSON schema of the answers of GPTNER_STRATEGY_JSON, for
+ * gptner_options.schema_json. labels NULL or empty: any label. */
+GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
+                                              const gptner_allocator *allocator,
+                                              gptner_text **out,
+                                              gptner_error *err);
+
+/* ---- reading and writing data ---- */
+
+/* ---- scoring ---- */
+
+/* ---- demonstrations ---- */
+
+/* ---- recognition ---- */
 
 #ifdef __cplusplus
 }
@@ -33556,6 +33737,2262 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 }
 
 #endif /* GPTNER_NO_COST */
+
+/* ===========================================================================
+ * >>ner        layer 10  labels, answers, data, scores, demonstrations
+ * calls: >>batch >>api >>pool >>json >>bytes >>platform
+ *
+ * Texts in, typed spans out. Whatever a model answers, an entity is a place in
+ * the untouched source, or it is lost; no text is ever taken from an answer.
+ * ======================================================================== */
+
+#ifndef GPTNER_NO_NER
+
+/* --- labels --- */
+
+/* --- answers: marks and offers ---
+ *
+ * Marked text is read by one scan, in one of two modes. Quick: the answer is
+ * compared with the source while it is read, and a mark's place in the source
+ * is known at once; that is all for an answer that equals the source but for
+ * marks. At the first difference it starts again in the other mode: text goes
+ * to a.plain, and marks have their places there, to be aligned with the source
+ * afterwards. Both read marks by the same code, so they agree. An entity under
+ * way uses fields that are set later: see gpn_mention. */
+
+#define GPN_ANSWER_MAX   ((size_t)512 << 20) /* bytes of a text */
+#define GPN_ANSWER_DEPTH 64u /* mentions in each other; bounds time */
+#define GPN_ANSWER_STEPS ((int64_t)1 << 26) /* of searching: 0.2 s or so */
+
+/* An entity while the answer is read: e.bytes is its place in plain (quick: in
+ * the source). */
+typedef struct gpn_mention {
+    gptner_entity e;
+    size_t outer;        /* the open mention around it, from 1; 0: none */
+    size_t depth;        /* how many are open with it */
+    bool opened, closed; /* by a mark */
+    bool unknown;        /* its label was not asked for */
+} gpn_mention;
+
+typedef struct gpn_answer {
+    const gpn_env *env;
+    const gptner_answer_config *cfg;
+    gptner_str source, bare; /* bare: without white space around */
+    gptner_str open, close;
+    gpn_buf found;  /* gpn_mention */
+    gpn_buf plain;  /* the answer without its marks */
+    gpn_arena kept; /* texts of JSON that had escapes */
+    bool quick;
+    size_t at;        /* quick: how much of bare has been repeated */
+    size_t innermost; /* the mention that is open, from 1; 0: none */
+    gptner_status status;
+    const char *message; /* of the document */
+} gpn_answer;
+
+static gpn_mention *gpn_mentions(const gpn_answer *a, size_t *count)
+{
+    *count = a->found.len / sizeof(gpn_mention);
+    return (gpn_mention *)(void *)a->found.data;
+}
+
+/* A further mention; NULL: no memory. */
+static gpn_mention *gpn_mention_add(gpn_answer *a, gptner_str label, size_t at)
+{
+    gpn_mention m;
+    size_t count;
+    memset(&m, 0, sizeof m);
+    m.e.label = label;
+    m.e.bytes.begin = m.e.bytes.end = at;
+    m.e.confidence = -1;
+    if (a->found.cap == 0)
+        gpn_buf_reserve(&a->found, 16 * sizeof m);
+    gpn_buf_add(&a->found, (const char *)&m, sizeof m);
+    if (a->found.status != GPTNER_OK)
+        return NULL;
+    return gpn_mentions(a, &count) + a->found.len / sizeof m - 1;
+}
+
+/* Where what stands first, or end. */
+static const char *gpn_seek(const char *p, const char *end, gptner_str what)
+{
+    while ((size_t)(end - p) >= what.len &&
+           (p = (const char *)memchr(
+                p, what.ptr[0], (size_t)(end - p) - what.len + 1)) != NULL) {
+        if (memcmp(p, what.ptr, what.len) == 0)
+            return p;
+        p++;
+    }
+    return end;
+}
+
+static gptner_str gpn_strip(gptner_str s)
+{
+    s = gpn_skip_space(s);
+    while (s.len > 0 && (unsigned char)s.ptr[s.len - 1] <= ' ')
+        s.len--;
+    return s;
+}
+
+static bool gpn_labels_any(const gptner_labels *labels)
+{
+    return labels == NULL || labels->count == 0;
+}
+
+/* The label that is meant where none is said: the only one. */
+static gptner_str gpn_label_only(const gpn_answer *a)
+{
+    const gptner_labels *labels = a->cfg->labels;
+    if (!gpn_labels_any(labels) &&
+        (labels->count == 1 || a->cfg->strategy == GPTNER_STRATEGY_MARKER))
+        return labels->items[0].name;
+    return gpn_str("", 0);
+}
+
+/* Makes *said the label's name; by name, in another case, or by title. false:
+ * none of those that were asked for. */
+static bool gpn_label_known(const gptner_labels *labels, gptner_str *said)
+{
+    size_t i;
+    int how;
+    if (gpn_labels_any(labels))
+        return said->len > 0;
+    for (how = 0; how < 3 && said->len > 0; how++) {
+        for (i = 0; i < labels->count; i++) {
+            const gptner_label *l = &labels->items[i];
+            gptner_str name = how < 2 ? l->name : l->title;
+            if (name.len == said->len &&
+                gpn_char_eq(name.ptr, said->ptr, name.len, how > 0)) {
+                *said = l->name;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The length of name and the '|' or ':' behind it, at the start of s. */
+static size_t gpn_mark_prefix(gptner_str s, gptner_str name)
+{
+    size_t n = name.len;
+    if (n == 0 || s.len <= n || !gpn_char_eq(s.ptr, name.ptr, n, true))
+        return 0;
+    while (n < s.len && s.ptr[n] == ' ')
+        n++;
+    return n < s.len && (s.ptr[n] == '|' || s.ptr[n] == ':') ? n + 1 : 0;
+}
+
+/* The label at the start of a mention, "PER|": its length, 0 if there is none.
+ * Also of one that was not asked for, unless one that was stands behind: in
+ * "Columbus|PER". */
+static size_t gpn_mark_label(const gpn_answer *a, gptner_str s,
+                             gptner_str *label)
+{
+    const gptner_labels *labels = a->cfg->labels;
+    gptner_str rest = gpn_skip_space(s), other;
+    const char *p = rest.ptr, *end, *stop;
+    size_t best = 0, i, n;
+    for (i = 0; !gpn_labels_any(labels) && i < labels->count; i++) {
+        const gptner_label *l = &labels->items[i];
+        n = gpn_mark_prefix(rest, l->name);
+        best = n > best ? n : best;
+        n = gpn_mark_prefix(rest, l->title);
+        best = n > best ? n : best;
+    }
+    if (best == 0) {
+        end = p + (rest.len < 96 ? rest.len : 96);
+        end = gpn_seek(p, end, gpn_str("\n", 1));
+        end = gpn_seek(p, end, a->open);
+        end = gpn_seek(p, end, a->close);
+        stop = gpn_seek(p, end, gpn_str("|", 1));
+        other = stop < end
+                    ? gpn_strip(gpn_str(stop + 1, (size_t)(end - stop) - 1))
+                    : rest;
+        if (stop == end ||
+            (!gpn_labels_any(labels) && gpn_label_known(labels, &other)))
+            return 0;
+        best = (size_t)(stop - p) + 1;
+    }
+    *label = gpn_strip(gpn_str(p, best - 1));
+    return (size_t)(p - s.ptr) + best;
+}
+
+static size_t gpn_marks_here(const gpn_answer *a)
+{
+    return a->quick ? (size_t)(a->bare.ptr - a->source.ptr) + a->at
+                    : a->plain.len;
+}
+
+/* Text between marks. false: it is not the source's. The source may come
+ * several times, with white space between. */
+static bool gpn_marks_text(gpn_answer *a, const char *p, const char *end)
+{
+    if (!a->quick) {
+        gpn_buf_add(&a->plain, p, (size_t)(end - p));
+        return true;
+    }
+    for (;;) {
+        size_t n = a->bare.len - a->at;
+        if (a->at == 0 || n == 0)
+            p = gpn_skip_space(gpn_str(p, (size_t)(end - p))).ptr;
+        if (p == end)
+            return true;
+        if (n == 0) {
+            if (a->innermost != 0 || a->bare.len == 0)
+                return false;
+            a->at = 0;
+            continue;
+        }
+        n = (size_t)(end - p) < n ? (size_t)(end - p) : n;
+        if (memcmp(p, a->bare.ptr + a->at, n) != 0)
+            return false;
+        p += n;
+        a->at += n;
+    }
+}
+
+/* An opening mark; *p is behind it, and then behind the label. */
+static bool gpn_marks_open(gpn_answer *a, const char **p, const char *end)
+{
+    gptner_str label = gpn_label_only(a);
+    bool known = true;
+    gpn_mention *m;
+    size_t count;
+    if (a->cfg->strategy == GPTNER_STRATEGY_MARKER_ALL) {
+        *p += gpn_mark_label(a, gpn_str(*p, (size_t)(end - *p)), &label);
+        known = gpn_label_known(a->cfg->labels, &label);
+    }
+    if (a->quick && a->at == a->bare.len && a->innermost == 0)
+        a->at = 0;
+    m = gpn_mention_add(a, label, gpn_marks_here(a));
+    if (m == NULL || (a->quick && !known))
+        return false;
+    m->opened = true;
+    m->unknown = !known;
+    m->outer = a->innermost;
+    m->depth = 1;
+    if (m->outer != 0)
+        m->depth += gpn_mentions(a, &count)[m->outer - 1].depth;
+    if (m->depth > GPN_ANSWER_DEPTH) { /* those around: nobody closes them */
+        m->outer = 0;
+        m->depth = 1;
+        if (a->quick)
+            return false;
+    }
+    a->innermost = a->found.len / sizeof *m;
+    return true;
+}
+
+/* Of "Columbus|PER" the label, if it was asked for; plain then ends before. */
+static bool gpn_mark_suffix(gpn_answer *a, gpn_mention *m)
+{
+    size_t at = a->plain.len;
+    gptner_str label;
+    while (at > m->e.bytes.begin && a->plain.data[at - 1] != '|' &&
+           a->plain.len - at < 64)
+        at--;
+    if (at == m->e.bytes.begin || a->plain.data[at - 1] != '|')
+        return false;
+    /* plain moves as it grows, but names stay */
+    label = gpn_strip(gpn_str(a->plain.data + at, a->plain.len - at));
+    if (gpn_labels_any(a->cfg->labels) ||
+        !gpn_label_known(a->cfg->labels, &label))
+        return false;
+    m->e.label = label;
+    a->plain.len = at - 1;
+    return true;
+}
+
+static bool gpn_marks_close(gpn_answer *a)
+{
+    size_t here = gpn_marks_here(a), count;
+    gpn_mention *m;
+    if (a->innermost == 0) {
+        m = a->quick ? NULL : gpn_mention_add(a, gpn_label_only(a), here);
+        if (m == NULL)
+            return false;
+        m->closed = true;
+        m->unknown =
+            m->e.label.len == 0 && a->cfg->strategy != GPTNER_STRATEGY_MARKER;
+        return true;
+    }
+    m = gpn_mentions(a, &count) + a->innermost - 1;
+    a->innermost = m->outer;
+    if (m->unknown && !a->quick && gpn_mark_suffix(a, m)) {
+        m->unknown = false;
+        here = a->plain.len;
+    }
+    m->e.bytes.end = here;
+    m->closed = true;
+    return !a->quick || here > m->e.bytes.begin;
+}
+
+/* Finds all marks. false: no memory; in quick mode also where the answer is
+ * not the source with marks. */
+static bool gpn_marks_scan(gpn_answer *a, bool quick)
+{
+    const char *p = a->cfg->answer.ptr, *end = p + a->cfg->answer.len;
+    const char *open = gpn_seek(p, end, a->open);
+    const char *close = gpn_seek(p, end, a->close);
+    bool good = true;
+    a->quick = quick;
+    a->at = a->innermost = 0;
+    gpn_buf_clear(&a->found);
+    while (good && (open < end || close < end)) {
+        bool opens = open < close || (open == close && a->innermost == 0);
+        const char *mark = opens ? open : close;
+        good = gpn_marks_text(a, p, mark);
+        p = mark + (opens ? a->open.len : a->close.len);
+        good =
+            good && (opens ? gpn_marks_open(a, &p, end) : gpn_marks_close(a));
+        if (open < p)
+            open = gpn_seek(p, end, a->open);
+        if (close < p)
+            close = gpn_seek(p, end, a->close);
+    }
+    good = good && gpn_marks_text(a, p, end);
+    if (quick)
+        return good && a->at == a->bare.len && a->innermost == 0;
+    return good && a->found.status == GPTNER_OK && a->plain.status == GPTNER_OK;
+}
+
+/* Pairs of markers, the opening one first, the best first. */
+static const char gpn_marker_list[] = "@@\0##\0<<\0>>\0[[\0]]\0{{\0}}\0"
+                                      "\xe2\x9f\xa6\0\xe2\x9f\xa7\0"
+                                      "\xe2\x9f\xaa\0\xe2\x9f\xab\0";
+
+/* Whether one of the texts has the first character of marker. */
+static bool gpn_marker_occurs(const gptner_str *texts, size_t count,
+                              const char *marker)
+{
+    size_t n = (marker[0] & 0x80) != 0 ? strlen(marker) : 1, i;
+    for (i = 0; i < count; i++) {
+        const char *end = texts[i].ptr + texts[i].len;
+        if (texts[i].len > 0 &&
+            gpn_seek(texts[i].ptr, end, gpn_str(marker, n)) < end)
+            return true;
+    }
+    return false;
+}
+
+GPTNER_API bool gptner_markers_choose(const gptner_str *texts, size_t count,
+                                      gptner_markers *out)
+{
+    const char *p = gpn_marker_list;
+    uint32_t cp;
+    memset(out, 0, sizeof *out);
+    for (; *p != '\0'; p += strlen(p) + 1) {
+        memcpy(out->open, p, strlen(p) + 1);
+        p += strlen(p) + 1;
+        memcpy(out->close, p, strlen(p) + 1);
+        if (!gpn_marker_occurs(texts, count, out->open) &&
+            !gpn_marker_occurs(texts, count, out->close))
+            return true;
+    }
+    memset(out, 0, sizeof *out);
+    for (cp = 0x2500; cp < 0x2800; cp++) { /* boxes, shapes, signs */
+        char *marker = out->open[0] == '\0' ? out->open : out->close;
+        gpn_utf8_put(cp, marker);
+        if (gpn_marker_occurs(texts, count, marker))
+            memset(marker, 0, sizeof out->open);
+        else if (marker == out->close)
+            return true;
+    }
+    memcpy(out->open, "@@", 3);
+    memcpy(out->close, "##", 3);
+    return false;
+}
+
+/* The entities that can be marked together with those before them: their
+ * numbers go to stack, their mark in done. Writes the text with them. */
+static void gpn_marks_pass(gpn_buf *out, const gptner_doc *doc,
+                           const gptner_answer_config *cfg, size_t *stack,
+                           bool *done)
+{
+    const gptner_markers *mk = &cfg->markers;
+    size_t depth = 0, at = 0, i = 0;
+    while (i < doc->n_entities || depth > 0) {
+        const gptner_entity *e = &doc->entities[i < doc->n_entities ? i : 0];
+        size_t end =
+            depth > 0 ? doc->entities[stack[depth - 1]].bytes.end : SIZE_MAX;
+        if (i < doc->n_entities &&
+            (done[i] || e->bytes.begin < at ||
+             (e->bytes.begin < end && e->bytes.end > end))) {
+            i++;
+            continue;
+        }
+        if (i == doc->n_entities || e->bytes.begin >= end) {
+            gpn_buf_add(out, doc->text.ptr + at, end - at);
+            gpn_buf_add_s(out, mk->close);
+            at = end;
+            depth--;
+            continue;
+        }
+        gpn_buf_add(out, doc->text.ptr + at, e->bytes.begin - at);
+        gpn_buf_add_s(out, mk->open);
+        if (cfg->strategy == GPTNER_STRATEGY_MARKER_ALL) {
+            gpn_buf_add_str(out, e->label);
+            gpn_buf_add_c(out, '|');
+        }
+        at = e->bytes.begin;
+        done[i] = true;
+        stack[depth++] = i++;
+    }
+    gpn_buf_add(out, doc->text.ptr + at, doc->text.len - at);
+}
+
+/* The text of doc with marks, as gptner_answer_write() says. */
+static void gpn_marks_write(gpn_buf *out, const gptner_doc *doc,
+                            const gptner_answer_config *cfg)
+{
+    bool single =
+        cfg->strategy == GPTNER_STRATEGY_MARKER && !gpn_labels_any(cfg->labels);
+    size_t n = doc->n_entities, size, i;
+    size_t *stack = NULL;
+    bool *done, first = true;
+    if (gpn_size_mul(n, sizeof *stack + 1, &size))
+        stack = (size_t *)gpn_mem_alloc(out->env, size);
+    if (stack == NULL) {
+        out->status = GPTNER_ERR_NO_MEMORY;
+        return;
+    }
+    done = (bool *)(stack + n);
+    for (i = 0; i < n; i++) {
+        const gptner_entity *e = &doc->entities[i];
+        done[i] = e->bytes.begin >= e->bytes.end ||
+                  e->bytes.end > doc->text.len ||
+                  (single && !gpn_str_eq(e->label, cfg->labels->items[0].name));
+    }
+    do {
+        if (!first)
+            gpn_buf_add_c(out, '\n');
+        first = false;
+        gpn_marks_pass(out, doc, cfg, stack, done);
+        for (i = 0; i < n && done[i]; i++) {
+        }
+    } while (i < n && out->status == GPTNER_OK);
+    gpn_mem_free(out->env, stack);
+}
+
+/* Where the words before a mention begin that tell it from others like it:
+ * three, or more if these and the mention stand elsewhere, too. */
+static size_t gpn_offer_context(gptner_str text, const gptner_entity *e)
+{
+    const char *end = text.ptr + text.len;
+    size_t at = e->bytes.begin;
+    int words;
+    for (words = 0; at > 0 && words < 40; words++) {
+        gptner_str part = gpn_str(text.ptr + at, e->bytes.end - at);
+        const char *hit = gpn_seek(text.ptr, end, part);
+        if (words >= 3 && hit == part.ptr &&
+            gpn_seek(hit + 1, end, part) == end)
+            break;
+        while (at > 0 && (unsigned char)text.ptr[at - 1] <= ' ')
+            at--;
+        for (part.len = 0;
+             at > 0 && (unsigned char)text.ptr[at - 1] > ' ' && part.len < 24;
+             part.len++)
+            at--;
+        while (at > 0 && (text.ptr[at] & 0xc0) == 0x80)
+            at--;
+    }
+    return at;
+}
+
+/* The entities of doc as the JSON that is asked for. */
+static void gpn_offers_write(gptner_json_writer *w, const gptner_doc *doc)
+{
+    size_t i;
+    gptner_json_write_object(w);
+    gptner_json_put_array(w, "entities");
+    for (i = 0; i < doc->n_entities; i++) {
+        const gptner_entity *e = &doc->entities[i];
+        size_t at = 0;
+        if (e->bytes.begin >= e->bytes.end || e->bytes.end > doc->text.len)
+            continue;
+        at = gpn_offer_context(doc->text, e);
+        gptner_json_write_object(w);
+        gptner_json_put_str(
+            w, "before",
+            gpn_strip(gpn_str(doc->text.ptr + at, e->bytes.begin - at)));
+        gptner_json_put_str(w, "text",
+                            gpn_str(doc->text.ptr + e->bytes.begin,
+                                    e->bytes.end - e->bytes.begin));
+        gptner_json_put_str(w, "label", e->label);
+        gptner_json_write_end(w);
+    }
+    gptner_json_write_end(w);
+    gptner_json_write_end(w);
+}
+
+/* The start of the schema of an object that has all of the keys, which are
+ * closed by NULL, and no others; its properties are to follow. */
+static void gpn_schema_object(gptner_json_writer *w, const char *const *keys)
+{
+    gptner_json_put_string(w, "type", "object");
+    gptner_json_put_bool(w, "additionalProperties", false);
+    gptner_json_put_array(w, "required");
+    for (; *keys != NULL; keys++)
+        gptner_json_write_string(w, *keys);
+    gptner_json_write_end(w);
+    gptner_json_put_object(w, "properties");
+}
+
+static void gpn_schema_write(gptner_json_writer *w, const gptner_labels *labels)
+{
+    static const char *const outer[] = {"entities", NULL};
+    static const char *const inner[] = {"before", "text", "label", NULL};
+    static const char *const what[] = {
+        "the words right before the entity, copied; empty at the start",
+        "the entity, copied from the text", "what kind of entity it is"};
+    size_t i, k;
+    gptner_json_write_object(w);
+    gpn_schema_object(w, outer);
+    gptner_json_put_object(w, outer[0]);
+    gptner_json_put_string(w, "type", "array");
+    gptner_json_put_object(w, "items");
+    gpn_schema_object(w, inner);
+    for (i = 0; inner[i] != NULL; i++) {
+        gptner_json_put_object(w, inner[i]);
+        gptner_json_put_string(w, "type", "string");
+        gptner_json_put_string(w, "description", what[i]);
+        if (i == 2 && !gpn_labels_any(labels)) {
+            gptner_json_put_array(w, "enum");
+            for (k = 0; k < labels->count; k++)
+                gptner_json_write_str(w, labels->items[k].name);
+            gptner_json_write_end(w);
+        }
+        gptner_json_write_end(w);
+    }
+    for (i = 0; i < 5; i++) /* inner, items, the array, outer, all */
+        gptner_json_write_end(w);
+}
+
+/* --- answers: the alignment ---
+ *
+ * Source and answer become words of folded characters (glyphs): without case,
+ * accents, white space, escapes, and with one kind of quotes and dashes; a
+ * character of a script without spaces is a word. The words are aligned by
+ * Myers' O(ND) difference in linear space, given up on at GPN_DIFF_MAX edits a
+ * part for the furthest point reached, which bounds time for hostile answers.
+ * A mention whose first and last words have partners is between these. Else it
+ * is looked for, by edit distance, between the partners of its neighbours. What
+ * stands in a long part of the answer without partners (the text once more, or
+ * in another order) is tried again with that part alone. Offers of JSON have no
+ * place in an answer: all occurrences are scored by context and order.
+ *
+ * Aligning characters instead of words was rejected: it finds partners for the
+ * letters of any word in any other. */
+
+/* What a character is to the alignment. */
+enum {
+    GPN_GLYPH_SPACE,
+    GPN_GLYPH_WORD,   /* makes words with its like */
+    GPN_GLYPH_SINGLE, /* a word by itself: Han, Kana, Hangul, Thai, ... */
+    GPN_GLYPH_PUNCT,  /* also a word by itself */
+    GPN_GLYPH_MARK,   /* belongs to the one before, and is not compared */
+    GPN_GLYPH_SIGN,   /* belongs to the one before, and is compared */
+    GPN_GLYPH_VOID    /* as if it were not there */
+};
+
+#define GPN_GLYPH_INVALID 0x110000u /* and the byte */
+
+/* The first character of each stretch of the same kind, and the kind in the
+ * low bits. From the general categories and word breaks of Unicode 15, less
+ * what makes no difference here. */
+#define S(cp) (cp##u << 3 | GPN_GLYPH_SPACE)
+#define W(cp) (cp##u << 3 | GPN_GLYPH_WORD)
+#define C(cp) (cp##u << 3 | GPN_GLYPH_SINGLE)
+#define P(cp) (cp##u << 3 | GPN_GLYPH_PUNCT)
+#define M(cp) (cp##u << 3 | GPN_GLYPH_MARK)
+#define G(cp) (cp##u << 3 | GPN_GLYPH_SIGN)
+#define V(cp) (cp##u << 3 | GPN_GLYPH_VOID)
+/* clang-format off */
+static const uint32_t gpn_glyph_kinds[] = {
+    S(0x0), P(0x21), W(0x30), P(0x3a), W(0x41), P(0x5b), W(0x5f), P(0x60),
+    W(0x61), P(0x7b), V(0x7f), S(0x80), P(0xa1), W(0xaa), P(0xab), V(0xad),
+    P(0xae), W(0xb5), P(0xb6), W(0xba), P(0xbb), W(0xc0), P(0xd7), W(0xd8),
+    P(0xf7), W(0xf8), M(0x300), W(0x370), M(0x483), W(0x48a), P(0x55a),
+    W(0x560), P(0x589), M(0x591), P(0x5be), M(0x5bf), P(0x5c0), M(0x5c1),
+    P(0x5c3), M(0x5c4), P(0x5c6), M(0x5c7), W(0x5c8), P(0x5f3), W(0x5f5),
+    M(0x610), P(0x61b), V(0x61c), P(0x61d), W(0x620), V(0x640), W(0x641),
+    M(0x64b), W(0x660), P(0x66a), W(0x66e), M(0x670), W(0x671), P(0x6d4),
+    W(0x6d5), M(0x6d6), W(0x6ee), P(0x700), W(0x710), G(0x900), W(0x904),
+    G(0x93a), W(0x93d), G(0x93e), W(0x950), G(0x951), W(0x958), G(0x962),
+    P(0x964), W(0x966), C(0xe00), G(0xe31), C(0xe32), G(0xe34), C(0xe3b),
+    G(0xe47), C(0xe4f), G(0xeb1), C(0xeb2), G(0xeb4), C(0xebd), G(0xec8),
+    C(0xecf), G(0xf71), C(0xf85), G(0xf8d), C(0xfbd), G(0x102b), C(0x103f),
+    G(0x1056), C(0x105a), W(0x10a0), C(0x1100), G(0x1160), W(0x1200),
+    M(0x135d), P(0x1360), W(0x1369), S(0x1680), W(0x1681), C(0x1780),
+    G(0x17b4), C(0x17d4), W(0x1800), M(0x180b), W(0x1810), M(0x1ab0),
+    W(0x1b00), M(0x1dc0), W(0x1e00), S(0x2000), V(0x200b), M(0x200d),
+    V(0x200e), P(0x2010), S(0x2028), V(0x202a), S(0x202f), P(0x2030),
+    S(0x205f), V(0x2060), W(0x2070), P(0x20a0), M(0x20d0), P(0x2100),
+    W(0x2150), P(0x2190), W(0x2c00), P(0x2e00), C(0x2e80), S(0x3000),
+    P(0x3001), C(0x3005), P(0x3008), C(0x3021), M(0x302a), P(0x3030),
+    C(0x3031), G(0x3099), C(0x309b), P(0x30fb), C(0x30fc), W(0xa4d0),
+    C(0xac00), W(0xd7b0), P(0xe000), C(0xf900), W(0xfb00), P(0xfd3e),
+    W(0xfd40), M(0xfe00), P(0xfe10), M(0xfe20), P(0xfe30), W(0xfe70),
+    V(0xfeff), P(0xff00), C(0xff66), G(0xff9e), C(0xffa0), P(0xffe0),
+    W(0x10000), P(0x1d000), W(0x1d400), P(0x1f000), M(0x1f3fb), P(0x1f400),
+    C(0x20000), M(0xe0000), P(0xf0000)};
+/* clang-format on */
+#undef S
+#undef W
+#undef C
+#undef P
+#undef M
+#undef G
+#undef V
+
+/* Latin letters without case and accents: letter and, from '0', how many code
+ * points in a row; '?': none of ours. From U+00C0 to U+024F, and U+1E00 on. */
+static const char gpn_latin[] =
+    "a7c1e4i4d1n1o5?1o1u4y1t1s1a7c1e4i4d1n1o5?1o1u4y1t1y1a6c8d4e:g8h4i<j2k3"
+    "l:n9o8r6s8t6u<w2y3z6s1"
+    "?Po2?=u2?La2i2o2u:?1a4?4g2k2o4?2j1?3g2?2n2a2?4a4e4i4o4r4u4s2t2?2h2?6a2"
+    "e2o8y2?L";
+static const char gpn_latin_more[] =
+    "a2b6c2d:e:f2g2h:i4k6l8m6n8o8p4r8s:t8u:v4w:x4y2z6h1t1w1y1a1s4d1aHe@i4oH"
+    "u>y8l2v2y2";
+
+/* The same of Greek from U+0386 to U+03CE, as bytes above U+0300. */
+static const char gpn_greek[] =
+    "\xb1\x87\xb5\xb7\xb9\x8b\xbf\x8d\xc5\xc9\xb9\xb1\xb2\xb3\xb4\xb5\xb6\xb7"
+    "\xb8\xb9\xba\xbb\xbc\xbd\xbe\xbf\xc0\xc1\xa2\xc3\xc4\xc5\xc6\xc7\xc8\xc9"
+    "\xb9\xc5\xb1\xb5\xb7\xb9\xc5\xb1\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xbb"
+    "\xbc\xbd\xbe\xbf\xc0\xc1\xc3\xc3\xc4\xc5\xc6\xc7\xc8\xc9\xb9\xc5\xbf\xc5"
+    "\xc9";
+
+/* Stretches that stand for one ASCII character. */
+static const struct {
+    uint16_t first, last;
+    char to;
+} gpn_signs[] = {
+    {0xab, 0xab, '"'},     {0xb4, 0xb4, '"'},     {0xbb, 0xbb, '"'},
+    {0x2010, 0x2015, '-'}, {0x2018, 0x201f, '"'}, {0x2026, 0x2026, '.'},
+    {0x2032, 0x2037, '"'}, {0x2039, 0x203a, '"'}, {0x2212, 0x2212, '-'},
+    {0x3001, 0x3001, ','}, {0x3002, 0x3002, '.'}, {0x300c, 0x300f, '"'},
+    {0xfe58, 0xfe58, '-'}, {0xfe63, 0xfe63, '-'}};
+
+static uint32_t gpn_latin_fold(const char *runs, uint32_t cp, uint32_t at)
+{
+    for (; at >= (uint32_t)(runs[1] - '0'); runs += 2)
+        at -= (uint32_t)(runs[1] - '0');
+    return *runs != '?' ? (unsigned char)*runs : cp;
+}
+
+static uint32_t gpn_glyph_fold(uint32_t cp)
+{
+    size_t i;
+    if (cp >= 0xff01 && cp <= 0xff5e)
+        cp -= 0xfee0;
+    if (cp < 0x80)
+        return cp == '\'' || cp == '`' ? '"'
+                                       : (uint32_t)gpn_char_lower((char)cp);
+    if (cp >= 0xc0 && cp < 0x250)
+        return gpn_latin_fold(gpn_latin, cp, cp - 0xc0);
+    if (cp >= 0x1e00 && cp < 0x1f00)
+        return gpn_latin_fold(gpn_latin_more, cp, cp - 0x1e00);
+    if (cp >= 0x386 && cp <= 0x3ce)
+        return 0x300u + (unsigned char)gpn_greek[cp - 0x386];
+    if (cp >= 0x400 && cp < 0x482) {
+        cp += cp < 0x410 ? 80 : cp < 0x430 ? 32 : cp >= 0x460 ? ~cp & 1 : 0;
+        return cp == 0x451 ? 0x435 : cp == 0x439 ? 0x438 : cp; /* yo, short i */
+    }
+    if (cp >= 0x531 && cp <= 0x556)
+        return cp + 48;
+    for (i = 0; i < GPN_COUNT(gpn_signs); i++)
+        if (cp >= gpn_signs[i].first && cp <= gpn_signs[i].last)
+            return (unsigned char)gpn_signs[i].to;
+    return cp;
+}
+
+/* A capital or a digit; of some Latin letters a guess. */
+static bool gpn_glyph_is_upper(uint32_t cp)
+{
+    return (cp >= '0' && cp <= '9') || (cp >= 'A' && cp <= 'Z') ||
+           (cp >= 0xc0 && cp <= 0xde) ||
+           (((cp >= 0x100 && cp < 0x250) || (cp >= 0x1e00 && cp < 0x1f00)) &&
+            (cp & 1) == 0) ||
+           (cp >= 0x386 && cp <= 0x3ab) || (cp >= 0x400 && cp <= 0x42f) ||
+           (cp >= 0x531 && cp <= 0x556);
+}
+
+static uint32_t gpn_glyph_kind(uint32_t cp)
+{
+    size_t low = 0, high = GPN_COUNT(gpn_glyph_kinds);
+    if (cp >= 0x980 && cp < 0xe00) /* scripts of India, in the same order */
+        cp = 0x900 + (cp & 0x7f);
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (gpn_glyph_kinds[middle] >> 3 <= cp)
+            low = middle;
+        else
+            high = middle;
+    }
+    return gpn_glyph_kinds[low] & 7;
+}
+
+/* One character, or one byte that is none: its length. */
+static size_t gpn_char_get(const char *p, size_t len, uint32_t *cp)
+{
+    size_t n = gpn_utf8_get(p, len, cp);
+    if (n == 0) {
+        *cp = GPN_GLYPH_INVALID + (unsigned char)*p;
+        n = 1;
+    }
+    return n;
+}
+
+/* --- places in a text --- */
+
+/* Whether a character, or what belongs to it, goes on at the byte at. */
+static bool gpn_spot_inside(gptner_str s, size_t at)
+{
+    uint32_t cp, kind;
+    size_t back;
+    if (at == 0 || at >= s.len || (s.ptr[at] & 0x80) == 0)
+        return false;
+    for (back = 1; back <= 3 && back <= at; back++)
+        if (gpn_utf8_get(s.ptr + at - back, s.len - at + back, &cp) > back)
+            return true;
+    gpn_char_get(s.ptr + at, s.len - at, &cp);
+    kind = gpn_glyph_kind(cp);
+    return kind == GPN_GLYPH_MARK || kind == GPN_GLYPH_SIGN;
+}
+
+/* The span without white space around, and widened to whole characters with
+ * their marks. May become empty. */
+static void gpn_span_tidy(gptner_str s, gptner_span *span)
+{
+    int i;
+    while (span->begin < span->end && (unsigned char)s.ptr[span->begin] <= ' ')
+        span->begin++;
+    while (span->begin < span->end &&
+           (unsigned char)s.ptr[span->end - 1] <= ' ')
+        span->end--;
+    if (span->begin == span->end)
+        return;
+    /* bounded: a character with a thousand marks is cut, but never inside one
+     * of them */
+    for (i = 0; (i < 128 || (s.ptr[span->begin] & 0xc0) == 0x80) &&
+                gpn_spot_inside(s, span->begin);
+         i++)
+        span->begin--;
+    for (i = 0; (i < 128 ||
+                 (span->end < s.len && (s.ptr[span->end] & 0xc0) == 0x80)) &&
+                gpn_spot_inside(s, span->end);
+         i++)
+        span->end++;
+}
+
+/* A place in all three counts. */
+typedef struct gpn_spot {
+    size_t byte, code_points, utf16;
+} gpn_spot;
+
+/* Goes on to a later byte, where a character begins. */
+static void gpn_spot_move(gpn_spot *p, gptner_str s, size_t to)
+{
+    while (p->byte < to) {
+        uint64_t eight;
+        uint32_t cp;
+        if (to - p->byte >= 8) {
+            memcpy(&eight, s.ptr + p->byte, 8);
+            if ((eight & UINT64_C(0x8080808080808080)) == 0) {
+                p->byte += 8;
+                p->code_points += 8;
+                p->utf16 += 8;
+                continue;
+            }
+        }
+        p->byte += gpn_char_get(s.ptr + p->byte, s.len - p->byte, &cp);
+        p->code_points++;
+        p->utf16 += cp >= 0x10000 && cp < GPN_GLYPH_INVALID ? 2 : 1;
+    }
+}
+
+#define GPN_SPOT_STEP 256 /* bytes */
+
+/* The place of a byte that may be before p; places keeps one a step, so that
+ * many long entities inside each other take no more time than short ones. */
+static gpn_spot gpn_spot_find(gpn_buf *places, gptner_str s, gpn_spot p,
+                              size_t to)
+{
+    if (to - p.byte > GPN_SPOT_STEP) {
+        gpn_spot *known, at;
+        size_t n = places->len / sizeof at;
+        memset(&at, 0, sizeof at);
+        known = (gpn_spot *)(void *)places->data;
+        if (n > 0)
+            at = known[n - 1];
+        for (; n <= to / GPN_SPOT_STEP; n++) {
+            gpn_spot_move(&at, s, n * GPN_SPOT_STEP);
+            gpn_buf_add(places, (const char *)&at, sizeof at);
+        }
+        known = (gpn_spot *)(void *)places->data;
+        if (places->status == GPTNER_OK) {
+            p = known[to / GPN_SPOT_STEP];
+            if (p.byte > to) /* the last character before a step is cut by it */
+                p = known[to / GPN_SPOT_STEP - 1];
+        }
+    }
+    gpn_spot_move(&p, s, to);
+    return p;
+}
+
+/* --- words of folded characters --- */
+
+typedef struct gpn_glyph {
+    uint32_t code;       /* the folded character, its kind above */
+    uint32_t begin, end; /* in the text, with what belongs to it */
+    uint32_t word;
+} gpn_glyph;
+
+#define GPN_NO_WORD 0xffffffffu
+
+typedef struct gpn_word {
+    uint32_t first; /* glyph */
+    uint32_t hash;
+    uint32_t match;     /* of an answer: the word of the source */
+    uint32_t low, high; /* between which words of the source it stands */
+} gpn_word;
+
+/* What answers escape, though the source does not. */
+enum {
+    GPN_ESCAPE_SLASH = 1, /* \" \n */
+    GPN_ESCAPE_AMP = 2,   /* &amp; */
+    GPN_ESCAPE_TAG = 4    /* <b> */
+};
+
+typedef struct gpn_folded {
+    gptner_str text;
+    gpn_buf glyph_buf, word_buf;
+    gpn_glyph *glyphs;
+    gpn_word *words; /* one more: the end */
+    size_t n_glyphs, n_words;
+    unsigned escapes;
+} gpn_folded;
+
+static void gpn_folded_init(gpn_folded *f, const gpn_env *env)
+{
+    memset(f, 0, sizeof *f);
+    gpn_buf_init(&f->glyph_buf, env, SIZE_MAX / 2);
+    gpn_buf_init(&f->word_buf, env, SIZE_MAX / 2);
+}
+
+static void gpn_folded_deinit(gpn_folded *f)
+{
+    gpn_buf_deinit(&f->glyph_buf);
+    gpn_buf_deinit(&f->word_buf);
+}
+
+/* The reference of HTML at p: its length, 0 if it is none that we know. */
+static size_t gpn_html_reference(const char *p, size_t len, uint32_t *cp)
+{
+    static const char names[] = "&amp;\0&lt;\0<&gt;\0>&quot;\0\"&apos;\0'"
+                                "&#39;\0'&#x27;\0'&nbsp;\0 ";
+    const char *name = names;
+    *cp = '&';
+    while (name < names + sizeof names - 1) {
+        if (gpn_str_istarts(gpn_str(p, len), name))
+            return strlen(name);
+        name += strlen(name) + 1;
+        *cp = (unsigned char)*name;
+        name += *name != '&' ? 1 : 0;
+    }
+    return 0;
+}
+
+/* The tag of HTML at p: its length, 0 if it is none. */
+static size_t gpn_html_tag(const char *p, size_t len)
+{
+    size_t n = len > 1 && p[1] == '/' ? 2 : 1;
+    if (len <= n || gpn_char_lower(p[n]) < 'a' || gpn_char_lower(p[n]) > 'z')
+        return 0;
+    while (n < len && n < 24 && p[n] != '>' && p[n] != '<' && p[n] != '\n')
+        n++;
+    return n < len && p[n] == '>' ? n + 1 : 0;
+}
+
+/* One character or escape at p: its length, and the folded code. */
+static size_t gpn_glyph_read(const char *p, size_t len, unsigned escapes,
+                             uint32_t *code)
+{
+    uint32_t cp = 0xad; /* a soft hyphen: void */
+    size_t n = 0;
+    if (*p == '\\' && (escapes & GPN_ESCAPE_SLASH) != 0) {
+        n = gpn_json_escape(p, p + len, &cp);
+        n = n > 0 ? n : 1;
+    } else if (*p == '&' && (escapes & GPN_ESCAPE_AMP) != 0) {
+        n = gpn_html_reference(p, len, &cp);
+    } else if (*p == '<' && (escapes & GPN_ESCAPE_TAG) != 0) {
+        n = gpn_html_tag(p, len);
+    }
+    if (n == 0)
+        n = gpn_char_get(p, len, &cp);
+    cp = gpn_glyph_fold(cp);
+    *code = gpn_glyph_kind(cp) << 24 | cp;
+    return n;
+}
+
+/* Which escapes cannot be the text's own, as the source has none of them. */
+static unsigned gpn_escapes(gptner_str source)
+{
+    unsigned escapes = GPN_ESCAPE_SLASH | GPN_ESCAPE_AMP | GPN_ESCAPE_TAG;
+    uint32_t cp;
+    size_t i;
+    for (i = 0; i < source.len; i++) {
+        const char *p = source.ptr + i;
+        if (*p == '\\')
+            escapes &= ~(unsigned)GPN_ESCAPE_SLASH;
+        else if (*p == '&' && gpn_html_reference(p, source.len - i, &cp) > 0)
+            escapes &= ~(unsigned)GPN_ESCAPE_AMP;
+        else if (*p == '<' && gpn_html_tag(p, source.len - i) > 0)
+            escapes &= ~(unsigned)GPN_ESCAPE_TAG;
+    }
+    return escapes;
+}
+
+/* Adds a glyph, in the last word or as a new one. */
+static void gpn_folded_add(gpn_folded *f, gpn_glyph *g, bool same_word)
+{
+    gpn_word *w;
+    if (!same_word) {
+        gpn_word fresh;
+        memset(&fresh, 0, sizeof fresh);
+        fresh.first = (uint32_t)f->n_glyphs;
+        fresh.hash = 0x811c9dc5; /* FNV-1a, 32 bits */
+        fresh.match = GPN_NO_WORD;
+        gpn_buf_add(&f->word_buf, (const char *)&fresh, sizeof fresh);
+        f->n_words++;
+    }
+    if (f->word_buf.status != GPTNER_OK)
+        return;
+    w = (gpn_word *)(void *)f->word_buf.data + f->n_words - 1;
+    w->hash = (w->hash ^ g->code) * 0x01000193;
+    g->word = (uint32_t)(f->n_words - 1);
+    gpn_buf_add(&f->glyph_buf, (const char *)g, sizeof *g);
+    f->n_glyphs++;
+}
+
+/* Folds a text anew. false: no memory. */
+static bool gpn_fold(gpn_folded *f, gptner_str text)
+{
+    uint32_t word_kind = GPN_GLYPH_SPACE; /* of what the word begins with */
+    bool joined = false;                  /* by a zero-width joiner */
+    gpn_glyph g;
+    size_t at, n;
+    gpn_buf_clear(&f->glyph_buf);
+    gpn_buf_clear(&f->word_buf);
+    memset(&g, 0, sizeof g);
+    f->text = text;
+    f->n_glyphs = f->n_words = 0;
+    for (at = 0; at < text.len && f->glyph_buf.status == GPTNER_OK; at += n) {
+        uint32_t kind;
+        bool same;
+        n = gpn_glyph_read(text.ptr + at, text.len - at, f->escapes, &g.code);
+        kind = g.code >> 24;
+        g.begin = (uint32_t)at;
+        g.end = (uint32_t)(at + n);
+        if (kind == GPN_GLYPH_SPACE) {
+            word_kind = GPN_GLYPH_SPACE;
+        } else if (kind == GPN_GLYPH_MARK) {
+            joined = (g.code & 0xffffff) == 0x200d;
+            if (f->n_glyphs > 0 && word_kind != GPN_GLYPH_SPACE)
+                ((gpn_glyph *)(void *)f->glyph_buf.data + f->n_glyphs - 1)
+                    ->end = g.end;
+        } else if (kind != GPN_GLYPH_VOID) {
+            same = word_kind != GPN_GLYPH_SPACE &&
+                   (kind == GPN_GLYPH_SIGN || joined ||
+                    (kind == GPN_GLYPH_WORD && word_kind == kind));
+            gpn_folded_add(f, &g, same);
+            word_kind = same ? word_kind : kind;
+            joined = false;
+        }
+    }
+    n = f->n_words;
+    gpn_folded_add(f, &g, false); /* the end */
+    f->glyphs = (gpn_glyph *)(void *)f->glyph_buf.data;
+    f->words = (gpn_word *)(void *)f->word_buf.data;
+    f->n_glyphs--;
+    f->n_words = n;
+    return f->glyph_buf.status == GPTNER_OK && f->word_buf.status == GPTNER_OK;
+}
+
+static uint32_t gpn_word_kind(const gpn_folded *f, size_t word)
+{
+    return f->glyphs[f->words[word].first].code >> 24;
+}
+
+static size_t gpn_word_len(const gpn_folded *f, size_t word)
+{
+    return f->words[word + 1].first - f->words[word].first;
+}
+
+/* --- the difference of two texts --- */
+
+#define GPN_DIFF_MAX 256 /* edits from each side of a part */
+
+/* What an alignment needs; source and answer stay as they are. */
+typedef struct gpn_align {
+    gpn_answer *a;
+    gpn_folded source, answer, before, after;
+    int64_t steps; /* of searching that are left */
+    size_t cursor; /* where the last offer was */
+    gpn_buf cells; /* of gpn_near */
+    int32_t
+        ahead[2 * GPN_DIFF_MAX + 4]; /* by diagonal: how far it is reached */
+    int32_t back[2 * GPN_DIFF_MAX + 4];
+} gpn_align;
+
+/* A part of the answer (x) and one of the source (y). */
+typedef struct gpn_zone {
+    size_t x0, x1, y0, y1;
+} gpn_zone;
+
+static bool gpn_diff_equal(const gpn_align *al, size_t x, size_t y)
+{
+    return al->answer.words[x].hash == al->source.words[y].hash;
+}
+
+/* One more edit, from the start (dir 1) or the end (-1) of the part: how far
+ * each diagonal gets. true: it met the other side at *x, *y. */
+static bool gpn_diff_step(gpn_align *al, const gpn_zone *p, int32_t d,
+                          bool forward, int32_t *x, int32_t *y)
+{
+    int32_t n = (int32_t)(p->x1 - p->x0), m = (int32_t)(p->y1 - p->y0);
+    const int32_t zero = GPN_DIFF_MAX + 1;
+    int32_t *mine = (forward ? al->ahead : al->back) + zero;
+    const int32_t *other = (forward ? al->back : al->ahead) + zero;
+    int32_t odd = (n - m) & 1, reach = forward ? d - 1 : d, k;
+    for (k = -(d - 2 * (d > m ? d - m : 0)); k <= d - 2 * (d > n ? d - n : 0);
+         k += 2) {
+        int32_t i = k == -d || (k != d && mine[k - 1] < mine[k + 1])
+                        ? mine[k + 1]
+                        : mine[k - 1] + 1;
+        int32_t j = i - k, z = n - m - k;
+        while (i < n && j < m &&
+               (forward
+                    ? gpn_diff_equal(al, p->x0 + (size_t)i, p->y0 + (size_t)j)
+                    : gpn_diff_equal(al, p->x1 - 1 - (size_t)i,
+                                     p->y1 - 1 - (size_t)j))) {
+            i++;
+            j++;
+        }
+        mine[k] = i;
+        if (odd == (forward ? 1 : 0) && z >= -reach && z <= reach &&
+            i + other[z] >= n) {
+            *x = forward ? i : n - i;
+            *y = forward ? j : m - j;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A point inside the part that a good alignment goes through: in the middle of
+ * the best one, or the furthest that was reached. */
+static void gpn_diff_split(gpn_align *al, const gpn_zone *p, size_t *x,
+                           size_t *y)
+{
+    int32_t n = (int32_t)(p->x1 - p->x0), m = (int32_t)(p->y1 - p->y0);
+    int32_t best = -1, d, i = 0, j = 0, k, max = (n + m + 1) / 2;
+    max = max < GPN_DIFF_MAX ? max : GPN_DIFF_MAX;
+    memset(al->ahead, 0, sizeof al->ahead);
+    memset(al->back, 0, sizeof al->back);
+    for (d = 0; d <= max; d++)
+        if (gpn_diff_step(al, p, d, true, &i, &j) ||
+            gpn_diff_step(al, p, d, false, &i, &j))
+            break;
+    for (k = -max; d > max && k <= max; k++) {
+        int32_t f = al->ahead[k + GPN_DIFF_MAX + 1];
+        int32_t b = al->back[k + GPN_DIFF_MAX + 1];
+        if (f <= n && f - k <= m && f >= k && 2 * f - k > best) {
+            best = 2 * f - k;
+            i = f;
+            j = f - k;
+        }
+        if (b <= n && b - k <= m && b >= k && 2 * b - k > best) {
+            best = 2 * b - k;
+            i = n - b;
+            j = m - (b - k);
+        }
+    }
+    *x = p->x0 + (size_t)i;
+    *y = p->y0 + (size_t)j;
+}
+
+/* Gives the words of the answer in p their partners in the source. */
+static void gpn_diff(gpn_align *al, gpn_zone p)
+{
+    for (;;) {
+        gpn_zone left, right;
+        while (p.x0 < p.x1 && p.y0 < p.y1 && gpn_diff_equal(al, p.x0, p.y0))
+            al->answer.words[p.x0++].match = (uint32_t)p.y0++;
+        while (p.x0 < p.x1 && p.y0 < p.y1 &&
+               gpn_diff_equal(al, p.x1 - 1, p.y1 - 1))
+            al->answer.words[--p.x1].match = (uint32_t)--p.y1;
+        if (p.x0 == p.x1 || p.y0 == p.y1)
+            return;
+        left = right = p;
+        gpn_diff_split(al, &p, &left.x1, &left.y1);
+        right.x0 = left.x1;
+        right.y0 = left.y1;
+        if ((left.x0 == left.x1 && left.y0 == left.y1) ||
+            (right.x0 == right.x1 && right.y0 == right.y1))
+            return; /* cannot be; but then it would not end */
+        if (left.x1 - left.x0 + left.y1 - left.y0 <
+            right.x1 - right.x0 + right.y1 - right.y0) {
+            gpn_diff(al, left);
+            p = right;
+        } else {
+            gpn_diff(al, right);
+            p = left;
+        }
+    }
+}
+
+/* Aligns some words of the answer with the whole source, and tells each
+ * between which words of the source it stands. */
+static void gpn_align_words(gpn_align *al, size_t from, size_t to)
+{
+    uint32_t edge = 0;
+    gpn_zone p;
+    size_t i;
+    p.x0 = from;
+    p.x1 = to;
+    p.y0 = 0;
+    p.y1 = al->source.n_words;
+    gpn_diff(al, p);
+    for (i = from; i < to; i++) {
+        gpn_word *w = &al->answer.words[i];
+        w->low = edge;
+        if (w->match != GPN_NO_WORD)
+            edge = w->match + 1;
+    }
+    edge = (uint32_t)al->source.n_words;
+    for (i = to; i-- > from;) {
+        gpn_word *w = &al->answer.words[i];
+        w->high = edge;
+        if (w->match != GPN_NO_WORD)
+            edge = w->match;
+    }
+}
+
+/* --- from mentions to the source --- */
+
+/* A stretch of glyphs of one text. */
+typedef struct gpn_stretch {
+    const gpn_folded *f;
+    size_t begin, end;
+} gpn_stretch;
+
+static gpn_stretch gpn_stretch_of(const gpn_folded *f, size_t begin, size_t end)
+{
+    gpn_stretch run;
+    run.f = f;
+    run.begin = begin;
+    run.end = end;
+    return run;
+}
+
+static const gpn_glyph *gpn_stretch_glyphs(const gpn_stretch *r)
+{
+    return r->f->glyphs + r->begin;
+}
+
+static bool gpn_stretch_equal(const gpn_stretch *a, const gpn_stretch *b)
+{
+    size_t n = a->end - a->begin, i;
+    for (i = 0; i < n && n == b->end - b->begin; i++)
+        if (gpn_stretch_glyphs(a)[i].code != gpn_stretch_glyphs(b)[i].code)
+            return false;
+    return n == b->end - b->begin;
+}
+
+static bool gpn_glyph_starts(const gpn_folded *f, size_t i)
+{
+    return i == 0 || i >= f->n_glyphs ||
+           f->glyphs[i].word != f->glyphs[i - 1].word;
+}
+
+/* The edit distance of what is like text and the part of place nearest to it
+ * (whole: all of place), which *place becomes. SIZE_MAX: too far to look, or
+ * no memory. Sellers' algorithm: a column of costs, each with its start. */
+static size_t gpn_near(gpn_align *al, const gpn_stretch *text,
+                       gpn_stretch *place, bool whole)
+{
+    size_t np = text->end - text->begin, n = place->end - place->begin;
+    size_t best = SIZE_MAX, end = 0, begin = 0, i, j;
+    const gpn_glyph *p = gpn_stretch_glyphs(text),
+                    *t = gpn_stretch_glyphs(place);
+    uint32_t *cost;
+    size_t room;
+    if (np == 0 || n == 0 || np > 4096 || (int64_t)n > al->steps / (int64_t)np)
+        return SIZE_MAX;
+    al->steps -= (int64_t)(n * np);
+    room = (np + 1) * 2 * sizeof *cost;
+    gpn_buf_clear(&al->cells);
+    if (!gpn_buf_reserve(&al->cells, room))
+        return SIZE_MAX;
+    cost = (uint32_t *)(void *)al->cells.data; /* and start, in turns */
+    for (i = 0; i <= np; i++) {
+        cost[2 * i] = (uint32_t)i;
+        cost[2 * i + 1] = 0;
+    }
+    for (j = 0; j < n; j++) {
+        uint32_t corner = cost[0], corner_start = cost[1];
+        bool ends = gpn_glyph_starts(place->f, place->begin + j + 1);
+        cost[0] = whole ? (uint32_t)(j + 1) : 0;
+        cost[1] = whole ? 0 : (uint32_t)(j + 1);
+        for (i = 1; i <= np; i++) {
+            uint32_t *c = cost + 2 * i;
+            uint32_t least = corner + (p[i - 1].code != t[j].code);
+            uint32_t start = corner_start;
+            corner = c[0];
+            corner_start = c[1];
+            if (c[0] + 1 < least) {
+                least = c[0] + 1;
+                start = c[1];
+            }
+            if (c[-2] + 1 < least) {
+                least = c[-2] + 1;
+                start = c[-1];
+            }
+            c[0] = least;
+            c[1] = start;
+        }
+        if ((!whole || j + 1 == n) &&
+            (cost[2 * np] < best ||
+             (cost[2 * np] == best && ends &&
+              !gpn_glyph_starts(place->f, place->begin + end)))) {
+            best = cost[2 * np];
+            begin = cost[2 * np + 1];
+            end = j + 1;
+        }
+    }
+    place->end = place->begin + end;
+    place->begin += begin;
+    return best;
+}
+
+/* Takes words whole that are in for half or more, and leaves out the others. */
+static void gpn_stretch_snap(gpn_stretch *r)
+{
+    const gpn_folded *f = r->f;
+    const gpn_word *w;
+    if (r->begin < r->end && !gpn_glyph_starts(f, r->begin)) {
+        w = &f->words[f->glyphs[r->begin].word];
+        r->begin = r->begin - w[0].first <= w[1].first - r->begin ? w[0].first
+                                                                  : w[1].first;
+    }
+    if (r->begin < r->end && !gpn_glyph_starts(f, r->end)) {
+        w = &f->words[f->glyphs[r->end].word];
+        r->end = w[1].first - r->end <= r->end - w[0].first ? w[1].first
+                                                            : w[0].first;
+    }
+}
+
+/* The mention is in place: its span and how well it fits. */
+static void gpn_settle(gpn_mention *m, const gpn_stretch *place, bool fuzzy,
+                       gptner_str source)
+{
+    const gpn_glyph *g = gpn_stretch_glyphs(place);
+    gptner_entity *e = &m->e;
+    e->bytes.begin = g[0].begin;
+    e->bytes.end = place->f->glyphs[place->end - 1].end;
+    gpn_span_tidy(source, &e->bytes);
+    if (gpn_str_eq(e->said, gpn_str(source.ptr + e->bytes.begin,
+                                    e->bytes.end - e->bytes.begin)))
+        e->match = GPTNER_MATCH_EXACT;
+    else
+        e->match = fuzzy ? GPTNER_MATCH_FUZZY : GPTNER_MATCH_NORMALISED;
+}
+
+/* Looks in hull for what is like text: exactly, or a third of it different.
+ * *fuzzy says which. */
+static bool gpn_find_near(gpn_align *al, const gpn_stretch *text,
+                          gpn_stretch *hull, bool *fuzzy)
+{
+    size_t np = text->end - text->begin;
+    size_t cost = gpn_near(al, text, hull, false);
+    *fuzzy = false;
+    if (cost == 0 && gpn_glyph_starts(hull->f, hull->begin) &&
+        gpn_glyph_starts(hull->f, hull->end))
+        return true;
+    if (cost > np / 3)
+        return false;
+    gpn_stretch_snap(hull);
+    if (hull->begin >= hull->end)
+        return false;
+    *fuzzy = true;
+    return gpn_near(al, text, hull, true) <= np / 3;
+}
+
+/* The next place from word on that reads like text: *place. 2: whole words; 1:
+ * the last one goes on for up to three characters, as in other cases of nouns;
+ * 0: there is none. *word is where to go on. */
+static int gpn_find_next(gpn_align *al, const gpn_stretch *text, size_t *word,
+                         gpn_stretch *place)
+{
+    const gpn_folded *f = &al->source;
+    size_t np = text->end - text->begin;
+    while (*word < f->n_words && al->steps > 0) {
+        size_t at = f->words[(*word)++].first, past;
+        al->steps--;
+        if (at + np > f->n_glyphs)
+            return 0;
+        if (f->glyphs[at].code != gpn_stretch_glyphs(text)[0].code)
+            continue;
+        al->steps -= (int64_t)np / 8;
+        *place = gpn_stretch_of(f, at, at + np);
+        if (!gpn_stretch_equal(text, place))
+            continue;
+        if (gpn_glyph_starts(f, place->end))
+            return 2;
+        past = f->words[f->glyphs[place->end].word + 1].first;
+        if (np >= 4 && past - place->end <= 3)
+            return 1;
+    }
+    return 0;
+}
+
+/* --- marked answers --- */
+
+/* The first word that ends after a byte of the answer. */
+static size_t gpn_word_at(const gpn_folded *f, size_t byte)
+{
+    size_t low = 0, high = f->n_words;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (f->glyphs[f->words[middle + 1].first - 1].end <= byte)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The glyphs of the answer that a span of it has. */
+static gpn_stretch gpn_stretch_in(const gpn_folded *f, const gptner_span *span)
+{
+    size_t w = gpn_word_at(f, span->begin), i, k;
+    i = f->words[w].first;
+    while (i < f->n_glyphs && f->glyphs[i].end <= span->begin)
+        i++;
+    k = f->words[gpn_word_at(f, span->end)].first;
+    while (k < f->n_glyphs && f->glyphs[k].begin < span->end)
+        k++;
+    return gpn_stretch_of(f, i, k > i ? k : i);
+}
+
+/* A name's word, or one that may stand inside a name. */
+static bool gpn_word_upper(const gpn_folded *f, size_t w)
+{
+    const gpn_glyph *g = &f->glyphs[f->words[w].first];
+    uint32_t cp;
+    if (w >= f->n_words || gpn_word_kind(f, w) != GPN_GLYPH_WORD)
+        return false;
+    gpn_char_get(f->text.ptr + g->begin, g->end - g->begin, &cp);
+    return gpn_glyph_is_upper(cp);
+}
+
+/* Whether a word of a name has another one d words (1 or -1) further on, with
+ * none, a hyphen, or a short word between. Returns how many words further on
+ * that is; 0: there is none. */
+static size_t gpn_name_more(const gpn_folded *f, size_t w, bool forward)
+{
+    size_t n = f->n_words, next = forward ? w + 1 : w - 1;
+    size_t third = forward ? w + 2 : w - 2;
+    if (next >= n) /* before the first, too */
+        return 0;
+    if (gpn_word_upper(f, next)) {
+        /* a short word in front of all begins the sentence */
+        bool first =
+            next == 0 || (gpn_word_kind(f, next - 1) == GPN_GLYPH_PUNCT &&
+                          gpn_word_len(f, next) > 1);
+        return !forward && first && gpn_word_len(f, next) <= 3 ? 0 : 1;
+    }
+    if (third >= n || !gpn_word_upper(f, third) || gpn_word_len(f, next) > 3)
+        return 0;
+    if (gpn_word_kind(f, next) == GPN_GLYPH_WORD)
+        return 2;
+    return strchr("-\"&", (int)(f->glyphs[f->words[next].first].code & 0x7f)) !=
+                       NULL &&
+                   gpn_word_len(f, next) == 1
+               ? 2
+               : 0;
+}
+
+/* Of a mention with one mark: where the name there seems to end. false: there
+ * is none, or the answer was cut off in it. */
+static bool gpn_guess(gpn_align *al, gpn_mention *m)
+{
+    const gpn_folded *f = &al->answer;
+    bool forward = m->opened;
+    size_t w = gpn_word_at(f, m->e.bytes.begin), from, more = 1;
+    int words = 0; /* bounds time where all is capitals */
+    if (!forward && w > 0 &&
+        (w == f->n_words ||
+         f->glyphs[f->words[w].first].begin >= m->e.bytes.begin))
+        w--;
+    from = w;
+    if (w >= f->n_words || gpn_word_kind(f, w) != GPN_GLYPH_WORD)
+        return false;
+    for (; words < 16 && gpn_word_upper(f, w) && more > 0; words++) {
+        more = gpn_name_more(f, w, forward);
+        w = forward ? w + more : w - more;
+    }
+    if (forward && w + 1 == f->n_words &&
+        (f->words[w].match == GPN_NO_WORD || al->a->status != GPTNER_OK))
+        return false;
+    if (!forward) {
+        m->e.bytes.begin = f->glyphs[f->words[w].first].begin;
+        w = from;
+    }
+    m->e.bytes.end = f->glyphs[f->words[w + 1].first - 1].end;
+    return true;
+}
+
+/* The words between the partners of the first and the last word of a mention:
+ * *place. false: they have none, or what is between has little in common. From
+ * text it takes quotes and the like that the answer put around. */
+static bool gpn_find_partners(const gpn_align *al, gpn_stretch *text,
+                              gpn_stretch *place)
+{
+    const gpn_folded *f = &al->answer;
+    const gpn_word *in = f->words, *s = al->source.words;
+    size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
+    size_t shared = 0, said, there, i;
+    uint32_t y0, y1;
+    for (; x0 < x1 && in[x0].match == GPN_NO_WORD &&
+           gpn_word_kind(f, x0) == GPN_GLYPH_PUNCT;
+         x0++)
+        text->begin = in[x0 + 1].first;
+    for (; x0 < x1 && in[x1].match == GPN_NO_WORD &&
+           gpn_word_kind(f, x1) == GPN_GLYPH_PUNCT;
+         x1--)
+        text->end = in[x1].first;
+    y0 = in[x0].match;
+    y1 = in[x1].match;
+    if (y0 == GPN_NO_WORD || y1 == GPN_NO_WORD || y1 < y0)
+        return false;
+    for (i = x0; i <= x1; i++)
+        shared += in[i].match != GPN_NO_WORD;
+    said = x1 - x0 + 1;
+    there = y1 - y0 + 1;
+    *place =
+        gpn_stretch_of(&al->source, s[y0].first + text->begin - in[x0].first,
+                       s[y1].first + text->end - in[x1].first);
+    return place->begin < place->end && place->end <= al->source.n_glyphs &&
+           2 * shared >= (said > there ? said : there);
+}
+
+/* Finds a mention in the source by the alignment. */
+static bool gpn_trace(gpn_align *al, gpn_mention *m, gpn_stretch *text)
+{
+    const gpn_folded *f = &al->answer, *s = &al->source;
+    size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
+    bool fuzzy;
+    gpn_stretch place;
+    if (gpn_find_partners(al, text, &place)) {
+        gpn_settle(m, &place, !gpn_stretch_equal(text, &place), al->a->source);
+        return true;
+    }
+    if (f->words[x0].low >= f->words[x1].high)
+        return false;
+    place = gpn_stretch_of(s, s->words[f->words[x0].low].first,
+                           s->words[f->words[x1].high].first);
+    if (!gpn_find_near(al, text, &place, &fuzzy))
+        return false;
+    gpn_settle(m, &place, fuzzy, al->a->source);
+    return true;
+}
+
+/* The words around a mention that have no partners are aligned with the whole
+ * source by themselves, if they are some and were not before (*tried). What
+ * comes of it counts only with a neighbour in the right place. */
+static bool gpn_trace_again(gpn_align *al, gpn_mention *m, gpn_stretch *text,
+                            size_t *tried, int *left)
+{
+    gpn_folded *f = &al->answer;
+    size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
+    size_t from = x0, to = x1 + 1, i;
+    if (x0 >= *tried) {
+        for (i = x0; i <= x1; i++)
+            if (f->words[i].match != GPN_NO_WORD)
+                return false;
+        if (*left == 0)
+            return false;
+        while (from > *tried && f->words[from - 1].match == GPN_NO_WORD)
+            from--;
+        while (to < f->n_words && f->words[to].match == GPN_NO_WORD)
+            to++;
+        if (to - from < x1 - x0 + 3)
+            return false;
+        --*left;
+        *tried = to;
+        gpn_align_words(al, from, to);
+    }
+    return (x0 > 0 && f->words[x0].match != GPN_NO_WORD &&
+            f->words[x0 - 1].match + 1 == f->words[x0].match) ||
+                   (f->words[x1].match != GPN_NO_WORD && x1 + 1 < f->n_words &&
+                    f->words[x1].match + 1 == f->words[x1 + 1].match)
+               ? gpn_trace(al, m, text)
+               : false;
+}
+
+/* The only place in the source that reads like the mention; not if the words
+ * around it have partners: then it stands for something else there. */
+static bool gpn_trace_only(gpn_align *al, gpn_mention *m, gpn_stretch *text)
+{
+    const gpn_folded *f = &al->answer;
+    size_t x0 = f->glyphs[text->begin].word, x1 = f->glyphs[text->end - 1].word;
+    gpn_stretch place, other;
+    size_t word = 0;
+    if (x0 > 0 && f->words[x0 - 1].match != GPN_NO_WORD &&
+        x1 + 1 < f->n_words && f->words[x1 + 1].match != GPN_NO_WORD)
+        return false;
+    if (gpn_find_next(al, text, &word, &place) != 2 ||
+        gpn_find_next(al, text, &word, &other) != 0 || al->steps <= 0)
+        return false;
+    gpn_settle(m, &place, false, al->a->source);
+    return true;
+}
+
+/* Of a lost mention with one mark: some of the line behind it, or before. */
+static void gpn_mention_cut(gpn_mention *m, gptner_str plain)
+{
+    gptner_span *b = &m->e.bytes;
+    while (m->opened && b->end < plain.len && b->end - b->begin < 80 &&
+           plain.ptr[b->end] != '\n')
+        b->end++;
+    while (!m->opened && b->begin > 0 && b->end - b->begin < 80 &&
+           plain.ptr[b->begin - 1] != '\n')
+        b->begin--;
+    gpn_span_tidy(plain, b);
+}
+
+/* What the alignment tells of the answer as a whole. */
+static void gpn_align_judge(gpn_align *al)
+{
+    const gpn_folded *f = &al->answer;
+    size_t n = al->source.n_words, i, reached = 0, last = 0;
+    for (i = 0; i < f->n_words; i++)
+        if (f->words[i].match != GPN_NO_WORD) {
+            reached = f->words[i].match + 1;
+            last = i + 1;
+        }
+    if (n > 0 && reached == 0) {
+        al->a->status = GPTNER_ERR_BAD_REPLY;
+        al->a->message = "the answer does not repeat the text";
+    } else if (n - reached > 2 + n / 16 && f->n_words - last < 3) {
+        al->a->status = GPTNER_ERR_TRUNCATED;
+        al->a->message = "the answer ends before the text does";
+    }
+}
+
+/* Marked text that is not the source's: align it. false: no memory. */
+static bool gpn_align_marks(gpn_align *al)
+{
+    gpn_answer *a = al->a;
+    gptner_str plain = a->plain.len > 0 ? gpn_str(a->plain.data, a->plain.len)
+                                        : gpn_str("", 0);
+    size_t count, i, tried = 0;
+    gpn_mention *m = gpn_mentions(a, &count);
+    int left = 8; /* times that parts are aligned again */
+    if (!gpn_fold(&al->answer, plain))
+        return false;
+    gpn_align_words(al, 0, al->answer.n_words);
+    gpn_align_judge(al);
+    for (i = 0; i < count; i++, m++) {
+        bool whole = m->opened && m->closed;
+        bool good = !m->unknown && (whole || gpn_guess(al, m));
+        gpn_stretch text;
+        if (!good && !whole)
+            gpn_mention_cut(m, plain);
+        text = gpn_stretch_in(&al->answer, &m->e.bytes);
+        m->e.said = gpn_strip(gpn_str(plain.ptr + m->e.bytes.begin,
+                                      m->e.bytes.end - m->e.bytes.begin));
+        good = good && text.begin < text.end &&
+               (gpn_trace(al, m, &text) ||
+                gpn_trace_again(al, m, &text, &tried, &left) ||
+                gpn_trace_only(al, m, &text));
+        if (!good)
+            m->e.match = GPTNER_MATCH_LOST;
+        else if (!whole)
+            m->e.match = GPTNER_MATCH_FUZZY;
+    }
+    return al->cells.status == GPTNER_OK;
+}
+
+/* --- answers in JSON --- */
+
+typedef struct gpn_offer {
+    gptner_str text, label, either, before, after;
+    int64_t occurrence; /* from 1; 0: not told */
+} gpn_offer;
+
+/* How many glyphs of context agree with those of the source: before, from its
+ * end backwards, or after. */
+static size_t gpn_context(const gpn_folded *context, const gpn_folded *s,
+                          size_t at, bool before)
+{
+    size_t n = context->n_glyphs, i;
+    for (i = 0; i < n && (before ? i < at : at + i < s->n_glyphs); i++)
+        if (before
+                ? context->glyphs[n - 1 - i].code != s->glyphs[at - 1 - i].code
+                : context->glyphs[i].code != s->glyphs[at + i].code)
+            break;
+    return i;
+}
+
+/* How well a place fits an offer. The words before and after say most; then
+ * the very bytes, then that no other offer has it, then order. */
+static int64_t gpn_offer_score(const gpn_align *al, const gpn_offer *o,
+                               const gpn_stretch *place, gpn_mention *m,
+                               int64_t *nth)
+{
+    const gpn_folded *s = &al->source;
+    const gpn_word *w = &s->words[s->glyphs[place->begin].word];
+    int64_t score;
+    size_t count;
+    gpn_settle(m, place, false, al->a->source);
+    score = 8 * (int64_t)(gpn_context(&al->before, s, place->begin, true) +
+                          gpn_context(&al->after, s, place->end, false));
+    score += m->e.match == GPTNER_MATCH_EXACT ? 9 : 0;
+    score += m->e.bytes.begin >= al->cursor ? 2 : 0;
+    if (gpn_glyph_starts(s, place->end))
+        score += ++*nth == o->occurrence ? 7 : 0;
+    else
+        score -= 40;
+    if (w->low == 0 ||
+        m->e.bytes.end != gpn_mentions(al->a, &count)[w->low - 1].e.bytes.end)
+        score += 6;
+    return score;
+}
+
+/* The mention at the place of the source that fits the offer best. */
+static bool gpn_offer_place(gpn_align *al, const gpn_offer *o, gpn_mention *m)
+{
+    const gpn_stretch text =
+        gpn_stretch_of(&al->answer, 0, al->answer.n_glyphs);
+    gpn_stretch place, best = text;
+    int64_t score = INT64_MIN, nth = 0, here;
+    size_t word = 0;
+    bool fuzzy = false;
+    if (text.end == 0)
+        return false;
+    while (gpn_find_next(al, &text, &word, &place) > 0) {
+        here = gpn_offer_score(al, o, &place, m, &nth);
+        al->steps -= 8;
+        if (here > score) {
+            score = here;
+            best = place;
+        }
+    }
+    if (score == INT64_MIN) {
+        best = gpn_stretch_of(&al->source, 0, al->source.n_glyphs);
+        if (text.end < 4 || !gpn_find_near(al, &text, &best, &fuzzy))
+            return false;
+    }
+    gpn_settle(m, &best, fuzzy, al->a->source);
+    return true;
+}
+
+/* A copy of a text, which lives as long as the answer is read. Only what had
+ * escapes is copied. */
+static gptner_str gpn_offer_keep(gpn_answer *a, gptner_str s)
+{
+    const char *p = a->cfg->answer.ptr;
+    if (s.len == 0)
+        return gpn_str("", 0);
+    if ((uintptr_t)s.ptr >= (uintptr_t)p &&
+        (uintptr_t)s.ptr < (uintptr_t)p + a->cfg->answer.len)
+        return s;
+    s = gpn_arena_str(&a->kept, s);
+    if (s.ptr == NULL)
+        a->found.status = GPTNER_ERR_NO_MEMORY;
+    return s;
+}
+
+/* Takes an offer. */
+static void gpn_offer_add(gpn_align *al, const gpn_offer *o)
+{
+    gpn_answer *a = al->a;
+    gptner_str label =
+        o->label.ptr != NULL ? gpn_strip(o->label) : gpn_label_only(a);
+    bool known = gpn_label_known(a->cfg->labels, &label);
+    gpn_mention *m = gpn_mention_add(a, label, 0);
+    size_t number, begin;
+    if (m == NULL || !gpn_fold(&al->answer, o->text) ||
+        !gpn_fold(&al->before, o->before) || !gpn_fold(&al->after, o->after)) {
+        a->found.status = GPTNER_ERR_NO_MEMORY;
+        return;
+    }
+    m->e.said = gpn_strip(o->text);
+    if (!known || !gpn_offer_place(al, o, m)) {
+        m->e.match = GPTNER_MATCH_LOST;
+        return;
+    }
+    gpn_mentions(a, &number);
+    begin = m->e.bytes.begin;
+    al->cursor = begin;
+    al->source.words[gpn_word_at(&al->source, begin)].low = (uint32_t)number;
+}
+
+/* Which of the names, each closed by a NUL, and all by another, key is; from 1,
+ * 0: none. */
+static size_t gpn_key_rank(const char *names, gptner_str key)
+{
+    size_t rank;
+    for (rank = 1; *names != '\0'; rank++, names += strlen(names) + 1)
+        if (gpn_str_ieq_c(key, names))
+            return rank;
+    return 0;
+}
+
+static void gpn_offers_read(gpn_align *al, gptner_json_reader *r,
+                            gptner_str label);
+
+/* The names of what we read, the best first. */
+static const char gpn_text_keys[] = "text\0mention\0span\0word\0phrase\0"
+                                    "surface\0value\0name\0";
+static const char gpn_label_keys[] =
+    "label\0type\0category\0tag\0class\0entity_type\0entity_label\0"
+    "entity_group\0kind\0";
+
+/* One text of an object. */
+static void gpn_offer_member(gpn_align *al, gpn_offer *o, gptner_str key,
+                             gptner_str value, size_t ranks[2])
+{
+    const gptner_labels *labels = al->a->cfg->labels;
+    size_t text = gpn_key_rank(gpn_text_keys, key);
+    size_t label = gpn_key_rank(gpn_label_keys, key);
+    gptner_str name = key;
+    gpn_offer other;
+    if (text != 0 && (ranks[0] == 0 || text < ranks[0])) {
+        ranks[0] = text;
+        o->text = value;
+    } else if (label != 0 && (ranks[1] == 0 || label < ranks[1])) {
+        ranks[1] = label;
+        o->label = value;
+    } else if (gpn_str_ieq_c(key, "entity")) {
+        o->either = value;
+    } else if (gpn_str_ieq_c(key, "before")) {
+        o->before = value;
+    } else if (gpn_str_ieq_c(key, "after")) {
+        o->after = value;
+    } else if (text == 0 && label == 0 && !gpn_labels_any(labels)) {
+        memset(&other, 0, sizeof other);
+        if (gpn_label_known(labels, &name)) { /* {"LOC": "Spain"} */
+            other.label = name;
+            other.text = value;
+        } else if (gpn_label_known(labels, &value)) { /* {"Spain": "LOC"} */
+            other.label = value;
+            other.text = key;
+        }
+        if (other.text.ptr != NULL)
+            gpn_offer_add(al, &other);
+    }
+}
+
+/* An entity, or an object that holds some. */
+static void gpn_offers_object(gpn_align *al, gptner_json_reader *r,
+                              gptner_str label)
+{
+    const gptner_labels *labels = al->a->cfg->labels;
+    size_t ranks[2] = {0, 0};
+    gpn_offer o;
+    gptner_str key, value;
+    memset(&o, 0, sizeof o);
+    gptner_json_enter_object(r);
+    while (gptner_json_next_key(r, &key)) {
+        gptner_json_type type = gptner_json_peek(r);
+        key = gpn_offer_keep(al->a, key);
+        if (type == GPTNER_JSON_STRING && gptner_json_read_str(r, &value)) {
+            gpn_offer_member(al, &o, key, gpn_offer_keep(al->a, value), ranks);
+        } else if (type == GPTNER_JSON_NUMBER &&
+                   gpn_str_ieq_c(key, "occurrence")) {
+            gptner_json_read_int64(r, &o.occurrence);
+        } else if (type >= GPTNER_JSON_ARRAY) {
+            gptner_str inner = key; /* {"LOC": ["Spain"]} */
+            if (gpn_labels_any(labels) ? gpn_str_ieq_c(key, "entities")
+                                       : !gpn_label_known(labels, &inner))
+                inner = o.label.ptr != NULL ? o.label : label;
+            if (inner.len > 256) /* none, but many may be inside */
+                inner = gpn_str(NULL, 0);
+            gpn_offers_read(al, r, inner);
+        }
+    }
+    if (o.text.ptr == NULL)
+        o.text = o.either;
+    else if (o.label.ptr == NULL)
+        o.label = o.either;
+    if (o.label.ptr == NULL)
+        o.label = label;
+    /* a cut object still counts if what matters was there */
+    if (o.text.ptr != NULL &&
+        (r->error.status == GPTNER_OK || o.label.ptr != NULL))
+        gpn_offer_add(al, &o);
+}
+
+/* A value in which there may be entities; label: theirs, as far as known. */
+static void gpn_offers_read(gpn_align *al, gptner_json_reader *r,
+                            gptner_str label)
+{
+    gptner_json_type type = gptner_json_peek(r);
+    gpn_offer o;
+    if (type == GPTNER_JSON_OBJECT) {
+        gpn_offers_object(al, r, label);
+    } else if (type == GPTNER_JSON_ARRAY && gptner_json_enter_array(r)) {
+        while (gptner_json_next_item(r))
+            gpn_offers_read(al, r, label);
+    } else if (type == GPTNER_JSON_STRING) {
+        memset(&o, 0, sizeof o);
+        if (gptner_json_read_str(r, &o.text)) {
+            o.text = gpn_offer_keep(al->a, o.text);
+            o.label = label;
+            gpn_offer_add(al, &o);
+        }
+    }
+}
+
+/* Reads every value of JSON in the answer, whatever is around. After what is
+ * no JSON it goes on at the next bracket. false: no memory. */
+static bool gpn_align_offers(gpn_align *al)
+{
+    gpn_answer *a = al->a;
+    gptner_str s = a->cfg->answer;
+    gptner_json_options opt;
+    gptner_json_reader r;
+    size_t at = 0, values = 0;
+    char *scratch = (char *)gpn_arena_alloc(&a->kept, s.len);
+    if (scratch == NULL)
+        return false;
+    memset(&opt, 0, sizeof opt);
+    opt.max_depth = 24;
+    while (at < s.len && a->found.status == GPTNER_OK) {
+        if (s.ptr[at] != '{' && s.ptr[at] != '[') {
+            at++;
+            continue;
+        }
+        gptner_json_reader_init(&r, s.ptr + at, s.len - at, &opt);
+        gptner_json_reader_scratch(&r, scratch, s.len);
+        gpn_offers_read(al, &r, gpn_str(NULL, 0));
+        if (r.error.status == GPTNER_OK) {
+            values++;
+            at += (size_t)(r.pos - r.text);
+            continue;
+        }
+        if (s.ptr[at] == '{' || r.depth > 1) {
+            bool cut = r.error.offset + at >= s.len;
+            a->status = cut ? GPTNER_ERR_TRUNCATED : GPTNER_ERR_BAD_REPLY;
+            a->message = cut ? "the answer ends within its JSON"
+                             : "the answer's JSON is broken";
+        }
+        at += r.error.offset > 1 ? r.error.offset : 1;
+    }
+    if (values == 0 && a->status == GPTNER_OK) {
+        a->status = GPTNER_ERR_BAD_REPLY;
+        a->message = "the answer holds no JSON";
+    }
+    return a->found.status == GPTNER_OK && al->cells.status == GPTNER_OK;
+}
+
+/* --- the document --- */
+
+/* By place, the longer first, then label, then the better match; what is lost
+ * comes last, in the order of the answer. */
+static int gpn_mention_order(const void *left, const void *right)
+{
+    const gptner_entity *a = &((const gpn_mention *)left)->e;
+    const gptner_entity *b = &((const gpn_mention *)right)->e;
+    bool a_lost = a->match == GPTNER_MATCH_LOST;
+    size_t n = a->label.len < b->label.len ? a->label.len : b->label.len;
+    int order;
+    if (a_lost != (b->match == GPTNER_MATCH_LOST))
+        return a_lost ? 1 : -1;
+    if (a->bytes.begin != b->bytes.begin)
+        return a->bytes.begin < b->bytes.begin ? -1 : 1;
+    if (a->bytes.end != b->bytes.end)
+        return a->bytes.end > b->bytes.end ? -1 : 1;
+    order = n > 0 ? memcmp(a->label.ptr, b->label.ptr, n) : 0;
+    if (order == 0 && a->label.len != b->label.len)
+        order = a->label.len < b->label.len ? -1 : 1;
+    return order != 0 ? order : (int)a->match - (int)b->match;
+}
+
+static bool gpn_mention_same(const gptner_entity *a, const gptner_entity *b)
+{
+    return a->match != GPTNER_MATCH_LOST && b->match != GPTNER_MATCH_LOST &&
+           a->bytes.begin == b->bytes.begin && a->bytes.end == b->bytes.end &&
+           gpn_str_eq(a->label, b->label);
+}
+
+/* Sorts the mentions, drops those that are there twice, and counts: *lost are
+ * the last of *count. */
+static void gpn_mentions_settle(gpn_answer *a, size_t *count, size_t *lost)
+{
+    gpn_mention *m = gpn_mentions(a, count);
+    size_t i, n = 0;
+    bool sorted = true;
+    *lost = 0;
+    for (i = 0; i < *count; i++)
+        if (m[i].e.match == GPTNER_MATCH_LOST) {
+            m[i].e.bytes.begin = i; /* keeps the order */
+            m[i].e.bytes.end = i;
+            ++*lost;
+        }
+    for (i = 1; i < *count && sorted; i++)
+        sorted = gpn_mention_order(&m[i - 1], &m[i]) <= 0;
+    if (!sorted)
+        qsort(m, *count, sizeof *m, gpn_mention_order);
+    for (i = 0; i < *count; i++)
+        if (n == 0 || !gpn_mention_same(&m[n - 1].e, &m[i].e))
+            m[n++] = m[i];
+    *count = n;
+}
+
+static const uint16_t gpn_doc_texts[] = {offsetof(gptner_doc, text)};
+static const uint16_t gpn_entity_texts[] = {offsetof(gptner_entity, label),
+                                            offsetof(gptner_entity, said)};
+
+/* Sets the offsets of entities that lie in text in order, from their bytes.
+ * false: no memory. */
+static bool gpn_entities_count(const gpn_env *env, gptner_str text,
+                               gptner_entity *e, size_t n)
+{
+    gpn_buf places;
+    gpn_spot at, end;
+    bool good;
+    gpn_buf_init(&places, env, SIZE_MAX / 2);
+    memset(&at, 0, sizeof at);
+    for (; n > 0; n--, e++) {
+        gpn_spot_move(&at, text, e->bytes.begin);
+        end = gpn_spot_find(&places, text, at, e->bytes.end);
+        e->code_points.begin = at.code_points;
+        e->code_points.end = end.code_points;
+        e->utf16.begin = at.utf16;
+        e->utf16.end = end.utf16;
+        e->text =
+            gpn_str(text.ptr + e->bytes.begin, e->bytes.end - e->bytes.begin);
+    }
+    good = places.status == GPTNER_OK;
+    gpn_buf_deinit(&places);
+    return good;
+}
+
+/* The document of all that was found; NULL: no memory. */
+static gptner_doc *gpn_answer_doc(gpn_answer *a)
+{
+    size_t count, lost, size, i, used;
+    gpn_mention *m;
+    gptner_doc *doc, head;
+    gptner_entity *e;
+    gpn_mentions_settle(a, &count, &lost);
+    m = gpn_mentions(a, &i);
+    memset(&head, 0, sizeof head);
+    head.text = a->source;
+    head.status = a->status;
+    head.message = a->message;
+    head.n_entities = count - lost;
+    head.n_lost = lost;
+    size = sizeof head + count * sizeof *e +
+           gpn_pack(&head, gpn_doc_texts, 1, NULL);
+    for (i = 0; i < count; i++) {
+        if (m[i].e.match == GPTNER_MATCH_EXACT)
+            m[i].e.said = gpn_str(NULL, 0);
+        if (m[i].e.match == GPTNER_MATCH_LOST)
+            memset(&m[i].e.bytes, 0, sizeof m[i].e.bytes);
+        size += gpn_pack(&m[i].e, gpn_entity_texts, 2, NULL);
+    }
+    doc = (gptner_doc *)gpn_owned_new(a->env, size);
+    if (doc == NULL)
+        return NULL;
+    *doc = head;
+    e = (gptner_entity *)(doc + 1);
+    used = sizeof head + count * sizeof *e;
+    used += gpn_pack(doc, gpn_doc_texts, 1, (char *)doc + used);
+    for (i = 0; i < count; i++) {
+        e[i] = m[i].e;
+        used += gpn_pack(&e[i], gpn_entity_texts, 2, (char *)doc + used);
+    }
+    doc->entities = e;
+    doc->lost = e + doc->n_entities;
+    if (!gpn_entities_count(a->env, doc->text, e, doc->n_entities)) {
+        gpn_owned_free(doc);
+        return NULL;
+    }
+    return doc;
+}
+
+/* Each mention of the quick mode has its place. */
+static void gpn_quick_settle(gpn_answer *a)
+{
+    size_t count, i;
+    gpn_mention *m = gpn_mentions(a, &count);
+    for (i = 0; i < count; i++, m++) {
+        gptner_span said;
+        gpn_span_tidy(gpn_str(a->source.ptr, m->e.bytes.end), &m->e.bytes);
+        said = m->e.bytes;
+        m->e.said = gpn_str(a->source.ptr + said.begin, said.end - said.begin);
+        if (said.begin == said.end) {
+            m->e.match = GPTNER_MATCH_LOST;
+            continue;
+        }
+        gpn_span_tidy(a->source, &m->e.bytes);
+        if (m->e.bytes.begin != said.begin || m->e.bytes.end != said.end)
+            m->e.match = GPTNER_MATCH_NORMALISED;
+    }
+}
+
+/* What the quick mode cannot. false: no memory. */
+static bool gpn_answer_align(gpn_answer *a)
+{
+    static const uint16_t texts[] = {
+        offsetof(gpn_align, source), offsetof(gpn_align, answer),
+        offsetof(gpn_align, before), offsetof(gpn_align, after)};
+    gpn_align *al = (gpn_align *)gpn_mem_zalloc(a->env, sizeof *al);
+    size_t i;
+    bool good;
+    if (al == NULL)
+        return false;
+    al->a = a;
+    al->steps = GPN_ANSWER_STEPS;
+    gpn_buf_init(&al->cells, a->env, SIZE_MAX / 2);
+    for (i = 0; i < GPN_COUNT(texts); i++)
+        gpn_folded_init((gpn_folded *)gpn_at(al, texts[i]), a->env);
+    al->answer.escapes = gpn_escapes(a->source);
+    al->before.escapes = al->after.escapes = al->answer.escapes;
+    good = gpn_fold(&al->source, a->source) &&
+           (a->cfg->strategy == GPTNER_STRATEGY_JSON ? gpn_align_offers(al)
+                                                     : gpn_align_marks(al));
+    for (i = 0; i < GPN_COUNT(texts); i++)
+        gpn_folded_deinit((gpn_folded *)gpn_at(al, texts[i]));
+    gpn_buf_deinit(&al->cells);
+    gpn_mem_free(a->env, al);
+    return good;
+}
+
+/* Reads the answer; *a is set up. NULL: no memory. */
+static gptner_doc *gpn_answer_run(gpn_answer *a)
+{
+    bool good;
+    if (a->cfg->strategy == GPTNER_STRATEGY_JSON) {
+        good = gpn_answer_align(a);
+    } else if (gpn_marks_scan(a, true)) {
+        gpn_quick_settle(a);
+        good = true;
+    } else {
+        good = a->found.status == GPTNER_OK && gpn_marks_scan(a, false) &&
+               gpn_answer_align(a);
+    }
+    return good ? gpn_answer_doc(a) : NULL;
+}
+
+static const char gpn_answer_lacks[] =
+    "answer: needs a config, a document to write, a place for the outcome, and "
+    "all functions of the allocator or none";
+
+/* The markers of a config, or the usual ones. */
+static gptner_answer_config gpn_answer_defaults(const gptner_answer_config *cfg)
+{
+    gptner_answer_config full = *cfg;
+    if (full.source.ptr == NULL)
+        full.source = gpn_str("", 0);
+    if (full.answer.ptr == NULL)
+        full.answer = gpn_str("", 0);
+    if (full.markers.open[0] == '\0')
+        memcpy(full.markers.open, "@@", 3);
+    if (full.markers.close[0] == '\0')
+        memcpy(full.markers.close, "##", 3);
+    full.markers.open[sizeof full.markers.open - 1] = '\0';
+    full.markers.close[sizeof full.markers.close - 1] = '\0';
+    return full;
+}
+
+GPTNER_API gptner_status gptner_answer_read(const gptner_answer_config *cfg,
+                                            gptner_doc **out, gptner_error *err)
+{
+    gptner_answer_config full;
+    gpn_env env;
+    gpn_answer a;
+    if (out != NULL)
+        *out = NULL;
+    if (out == NULL || cfg == NULL || !gpn_env_init(&env, cfg->allocator, NULL))
+        return gpn_refuse(err, gpn_answer_lacks);
+    if (cfg->source.len > GPN_ANSWER_MAX || cfg->answer.len > GPN_ANSWER_MAX)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "answer: more than 512 MiB of text; cut it in chunks");
+    full = gpn_answer_defaults(cfg);
+    memset(&a, 0, sizeof a);
+    a.env = &env;
+    a.cfg = &full;
+    a.source = full.source;
+    a.bare = gpn_strip(full.source);
+    a.open = gpn_str_c(full.markers.open);
+    a.close = gpn_str_c(full.markers.close);
+    a.message = "";
+    gpn_buf_init(&a.found, &env, SIZE_MAX / 2);
+    gpn_buf_init(&a.plain, &env, SIZE_MAX / 2);
+    gpn_arena_init(&a.kept, &env, 0);
+    *out = gpn_answer_run(&a);
+    gpn_arena_deinit(&a.kept);
+    gpn_buf_deinit(&a.found);
+    gpn_buf_deinit(&a.plain);
+    return *out != NULL ? GPTNER_OK : gpn_no_memory(err, "answer");
+}
+
+GPTNER_API void gptner_doc_free(gptner_doc *doc)
+{
+    gpn_owned_free(doc);
+}
+
+GPTNER_API void gptner_text_free(gptner_text *text)
+{
+    gpn_owned_free(text);
+}
+
+/* Hands over what is in the buffer, which is emptied. */
+static gptner_status gpn_text_take(gpn_buf *b, gptner_status status,
+                                   gptner_text **out, gptner_error *err)
+{
+    gptner_text *text = NULL;
+    status = b->status != GPTNER_OK ? b->status : status;
+    if (status == GPTNER_OK) {
+        text = (gptner_text *)gpn_owned_new(b->env, sizeof *text + b->len + 1);
+        status = text == NULL ? GPTNER_ERR_NO_MEMORY : GPTNER_OK;
+    }
+    if (text != NULL) {
+        if (b->len > 0)
+            memcpy(text + 1, b->data, b->len);
+        text->text = gpn_str((const char *)(text + 1), b->len);
+    }
+    gpn_buf_deinit(b);
+    *out = text;
+    return status == GPTNER_OK ? status
+                               : gpn_fail(err, status, "answer: no text: %s",
+                                          gptner_status_text(status));
+}
+
+/* Whether a text can be made: an empty buffer and its env. */
+static bool gpn_text_begin(gpn_buf *b, gpn_env *env,
+                           const gptner_allocator *allocator, gptner_text **out)
+{
+    bool good = gpn_env_init(env, allocator, NULL) && out != NULL;
+    if (out != NULL)
+        *out = NULL;
+    gpn_buf_init(b, env, SIZE_MAX / 2);
+    return good;
+}
+
+GPTNER_API gptner_status gptner_answer_write(const gptner_answer_config *cfg,
+                                             const gptner_doc *doc,
+                                             gptner_text **out,
+                                             gptner_error *err)
+{
+    gptner_answer_config full;
+    gptner_json_writer w;
+    gptner_status status = GPTNER_OK;
+    gpn_env env;
+    gpn_buf b;
+    if (!gpn_text_begin(&b, &env, cfg != NULL ? cfg->allocator : NULL, out) ||
+        cfg == NULL || doc == NULL)
+        return gpn_refuse(err, gpn_answer_lacks);
+    full = gpn_answer_defaults(cfg);
+    if (full.strategy != GPTNER_STRATEGY_JSON) {
+        gpn_marks_write(&b, doc, &full);
+    } else {
+        gpn_json_writer_init(&w, &b);
+        gpn_offers_write(&w, doc);
+        status = gptner_json_writer_finish(&w, NULL);
+    }
+    return gpn_text_take(&b, status, out, err);
+}
+
+GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
+                                              const gptner_allocator *allocator,
+                                              gptner_text **out,
+                                              gptner_error *err)
+{
+    gptner_json_writer w;
+    gpn_env env;
+    gpn_buf b;
+    if (!gpn_text_begin(&b, &env, allocator, out))
+        return gpn_refuse(err, gpn_answer_lacks);
+    gpn_json_writer_init(&w, &b);
+    gpn_schema_write(&w, labels);
+    return gpn_text_take(&b, gptner_json_writer_finish(&w, NULL), out, err);
+}
+
+/* --- data: documents --- */
+
+/* --- data: readers --- */
+
+/* --- data: writers --- */
+
+/* --- scores --- */
+
+/* --- demonstrations --- */
+
+/* --- recognition --- */
+
+#else /* GPTNER_NO_NER */
+
+/* What every call does: it has no use for its arguments. */
+static gptner_status gpn_ner_absent(const void *one, const void *other,
+                                    void *out, size_t size, gptner_error *err)
+{
+    GPN_UNUSED(one);
+    GPN_UNUSED(other);
+    if (out != NULL)
+        memset(out, 0, size);
+    return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
+                    "named entities were compiled out (GPTNER_NO_NER)");
+}
+
+GPTNER_API bool gptner_markers_choose(const gptner_str *texts, size_t count,
+                                      gptner_markers *out)
+{
+    GPN_UNUSED(count);
+    return gpn_ner_absent(texts, NULL, out, sizeof *out, NULL) == GPTNER_OK;
+}
+
+GPTNER_API gptner_status gptner_answer_read(const gptner_answer_config *cfg,
+                                            gptner_doc **out, gptner_error *err)
+{
+    return gpn_ner_absent(cfg, NULL, out, sizeof *out, err);
+}
+
+GPTNER_API gptner_status gptner_answer_write(const gptner_answer_config *cfg,
+                                             const gptner_doc *doc,
+                                             gptner_text **out,
+                                             gptner_error *err)
+{
+    return gpn_ner_absent(cfg, doc, out, sizeof *out, err);
+}
+
+GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
+                                              const gptner_allocator *allocator,
+                                              gptner_text **out,
+                                              gptner_error *err)
+{
+    return gpn_ner_absent(labels, allocator, out, sizeof *out, err);
+}
+
+GPTNER_API void gptner_doc_free(gptner_doc *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+GPTNER_API void gptner_text_free(gptner_text *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+#endif /* GPTNER_NO_NER */
 
 #endif /* GPTNER_IMPLEMENTATION_DONE */
 #endif /* GPTNER_IMPLEMENTATION */
