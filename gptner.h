@@ -1926,8 +1926,9 @@ typedef struct gptner_scores {
 /* Compare the entities of documents with what they should be. Both have the
  * same documents in the same order, else GPTNER_ERR_INVALID_ARGUMENT; so also
  * for an entity that is empty or not in its text. Entities may be in any order,
- * nest and overlap; one that is there twice counts once; what is lost, or was
- * not found as a document failed, is missing. One of gold has at most one
+ * nest and overlap; one that is there twice counts once, whatever its verdict;
+ * what is lost, or was not found as a document failed, is missing. A rate
+ * without entities is 0, also of two empty sides. One of gold has at most one
  * partner among those found: first what is in the same place with the same
  * label, then what is in the same place, then what overlaps most, in bytes; of
  * equals what begins first, ends last, has the lower label. TYPE pairs each
