@@ -2175,6 +2175,73 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
 
 /* ---- scoring ---- */
 
+/* When an entity that was found is right. */
+typedef enum gptner_criterion {
+    GPTNER_CRITERION_STRICT = 0, /* the same place and label */
+    GPTNER_CRITERION_EXACT,      /* the same place, with any label */
+    GPTNER_CRITERION_PARTIAL,    /* as EXACT; one that only overlaps: half */
+    GPTNER_CRITERION_TYPE        /* the same label, and some overlap */
+} gptner_criterion;
+
+enum { GPTNER_CRITERIA = 4 };
+
+/* How many entities of one side there are, and have a partner on the other. */
+typedef struct gptner_hits {
+    uint64_t total;   /* of gold: the support */
+    uint64_t correct; /* count in full */
+    uint64_t partial; /* count half; of PARTIAL only */
+} gptner_hits;
+
+/* From 0 to 1; 0 where there is nothing to divide by. */
+typedef struct gptner_rates {
+    double precision; /* (correct + partial / 2) / total of found */
+    double recall;    /* the same of gold */
+    double f1;        /* their harmonic mean */
+} gptner_rates;
+
+typedef struct gptner_tally {
+    gptner_hits gold;
+    gptner_hits found;
+    gptner_rates rates;
+} gptner_tally;
+
+/* Of partners with different labels each counts for its own label. */
+typedef struct gptner_label_scores {
+    gptner_str label;
+    gptner_tally by[GPTNER_CRITERIA]; /* e.g. by[GPTNER_CRITERION_STRICT] */
+} gptner_label_scores;
+
+typedef struct gptner_scores {
+    gptner_tally micro[GPTNER_CRITERIA]; /* of all entities */
+    gptner_rates macro[GPTNER_CRITERIA]; /* the means over the labels */
+    const gptner_label_scores *labels;   /* all that occur, sorted by bytes */
+    size_t n_labels;
+    /* (n_labels + 1) * (n_labels + 1) counts, a row for each label of gold, a
+     * column for each of found, for entities in the same place. The last column
+     * counts what was missed there, the last row what is not in gold. */
+    const uint64_t *confusions;
+} gptner_scores;
+
+/* Compare the entities of documents with what they should be. Both have the
+ * same documents in the same order, else GPTNER_ERR_INVALID_ARGUMENT; so also
+ * for an entity that is empty or not in its text. Entities may be in any order,
+ * nest and overlap; one that is there twice counts once, whatever its verdict;
+ * what is lost, or was not found as a document failed, is missing. A rate
+ * without entities is 0, also of two empty sides. One of gold has at most one
+ * partner among those found: first what is in the same place with the same
+ * label, then what is in the same place, then what overlaps most, in bytes; of
+ * equals what begins first, ends last, has the lower label. TYPE pairs each
+ * label for itself. PARTIAL is as in MUC and SemEval-2013.
+ * *out is ended by gptner_scores_free(). GPTNER_ERR_LIMIT: more than 4096
+ * labels, or four million pairs that overlap in a document. Any thread. */
+GPTNER_API gptner_status gptner_score(const gptner_docs *gold,
+                                      const gptner_docs *found,
+                                      const gptner_allocator *allocator,
+                                      gptner_scores **out, gptner_error *err);
+
+/* NULL is fine. */
+GPTNER_API void gptner_scores_free(gptner_scores *scores);
+
 /* ---- demonstrations ---- */
 
 /* ---- recognition ---- */
@@ -35933,7 +36000,429 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
 
 /* --- data: writers --- */
 
-/* --- scores --- */
+/* --- scores ---
+ *
+ * All pairs of a document that overlap are listed once, the best first; who
+ * takes from the top what is not yet taken gets the partners, of any label or,
+ * for TYPE, leaving out the pairs with different ones. */
+
+#define GPN_SCORE_LABELS 4096u             /* their table grows as the square */
+#define GPN_SCORE_PAIRS  ((size_t)1 << 22) /* of a document */
+
+/* An entity of the document at hand. */
+typedef struct gpn_scored {
+    gptner_span bytes;
+    size_t label; /* its index */
+    size_t next;  /* in the list of those that have begun */
+    bool found;   /* false: of gold */
+    bool taken;   /* has its partner */
+} gpn_scored;
+
+/* A pair that overlaps. */
+typedef struct gpn_scored_pair {
+    size_t gold, found; /* indices */
+    size_t overlap;     /* bytes */
+    unsigned differs;   /* 0: no; 1: in the label only; 2: in the place */
+} gpn_scored_pair;
+
+typedef struct gpn_scoring {
+    gpn_buf labels;   /* gptner_str, sorted */
+    gpn_buf entities; /* gpn_scored: gold, then found, both sorted */
+    gpn_buf pairs;    /* gpn_scored_pair */
+    gptner_label_scores *by_label;
+    uint64_t *confusions;
+} gpn_scoring;
+
+/* The index of a label, which is put in if it is new; that may fail, see
+ * labels.status. */
+static size_t gpn_scoring_label(gpn_scoring *s, gptner_str label)
+{
+    gptner_str *at = (gptner_str *)(void *)s->labels.data;
+    size_t count = s->labels.len / sizeof *at, low = 0, high = count;
+    if (label.ptr == NULL)
+        label = gpn_str("", 0);
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        size_t n = at[mid].len < label.len ? at[mid].len : label.len;
+        int order = memcmp(at[mid].ptr, label.ptr, n);
+        if (order == 0 && at[mid].len == label.len)
+            return mid;
+        if (order < 0 || (order == 0 && at[mid].len < label.len))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (gpn_buf_reserve(&s->labels, sizeof *at)) {
+        at = (gptner_str *)(void *)s->labels.data + low;
+        memmove(at + 1, at, (count - low) * sizeof *at);
+        *at = label;
+        s->labels.len += sizeof *at;
+    }
+    return low;
+}
+
+static int gpn_scored_order(const void *left, const void *right)
+{
+    const gpn_scored *a = (const gpn_scored *)left;
+    const gpn_scored *b = (const gpn_scored *)right;
+    if (a->found != b->found)
+        return a->found ? 1 : -1;
+    if (a->bytes.begin != b->bytes.begin)
+        return a->bytes.begin < b->bytes.begin ? -1 : 1;
+    if (a->bytes.end != b->bytes.end)
+        return a->bytes.end > b->bytes.end ? -1 : 1;
+    return a->label < b->label ? -1 : a->label > b->label;
+}
+
+static int gpn_scored_pair_order(const void *left, const void *right)
+{
+    const gpn_scored_pair *a = (const gpn_scored_pair *)left;
+    const gpn_scored_pair *b = (const gpn_scored_pair *)right;
+    if (a->differs != b->differs)
+        return a->differs < b->differs ? -1 : 1;
+    if (a->overlap != b->overlap)
+        return a->overlap > b->overlap ? -1 : 1;
+    if (a->gold != b->gold)
+        return a->gold < b->gold ? -1 : 1;
+    return a->found < b->found ? -1 : a->found > b->found;
+}
+
+static void gpn_scoring_add(gpn_scoring *s, const gptner_doc *doc, bool found)
+{
+    size_t i;
+    for (i = 0; i < doc->n_entities; i++) {
+        gpn_scored e;
+        memset(&e, 0, sizeof e);
+        e.bytes = doc->entities[i].bytes;
+        e.label = gpn_scoring_label(s, doc->entities[i].label);
+        e.found = found;
+        gpn_buf_add(&s->entities, (const char *)&e, sizeof e);
+    }
+}
+
+/* Sorts the entities and drops those that are there twice; returns their
+ * number, *n_gold of them of gold. Counts them for their labels. */
+static size_t gpn_scoring_settle(gpn_scoring *s, size_t *n_gold)
+{
+    gpn_scored *e = (gpn_scored *)(void *)s->entities.data;
+    size_t count = s->entities.len / sizeof *e, n = 0, i;
+    *n_gold = 0;
+    if (count > 1)
+        qsort(e, count, sizeof *e, gpn_scored_order);
+    for (i = 0; i < count; i++) {
+        gptner_tally *tally = s->by_label[e[i].label].by;
+        if (n > 0 && gpn_scored_order(&e[n - 1], &e[i]) == 0)
+            continue;
+        e[n] = e[i];
+        if (e[n++].found) {
+            tally->found.total++;
+        } else {
+            tally->gold.total++;
+            ++*n_gold;
+        }
+    }
+    return n;
+}
+
+/* Adds the pair of a and b, which overlap, one of each side. */
+static void gpn_scoring_pair(gpn_scoring *s, size_t a, size_t b)
+{
+    const gpn_scored *e = (const gpn_scored *)(void *)s->entities.data;
+    gpn_scored_pair p;
+    gptner_span x = e[a].bytes, y = e[b].bytes;
+    memset(&p, 0, sizeof p);
+    p.gold = a < b ? a : b;
+    p.found = a < b ? b : a;
+    p.overlap = (x.end < y.end ? x.end : y.end) -
+                (x.begin > y.begin ? x.begin : y.begin);
+    if (x.begin != y.begin || x.end != y.end)
+        p.differs = 2;
+    else if (e[a].label != e[b].label)
+        p.differs = 1;
+    gpn_buf_add(&s->pairs, (const char *)&p, sizeof p);
+}
+
+/* Lists what overlaps. Those that have begun are in a list for each side, until
+ * one of the other side begins behind their end. */
+static void gpn_scoring_overlaps(gpn_scoring *s, size_t n_gold, size_t n)
+{
+    gpn_scored *e = (gpn_scored *)(void *)s->entities.data;
+    size_t at[2], end[2], begun[2], *link;
+    at[0] = 0;
+    end[0] = at[1] = n_gold;
+    end[1] = n;
+    begun[0] = begun[1] = SIZE_MAX;
+    gpn_buf_clear(&s->pairs);
+    while ((at[0] < end[0] || at[1] < end[1]) && s->pairs.status == GPTNER_OK) {
+        int side =
+            at[0] == end[0] ||
+            (at[1] < end[1] && e[at[1]].bytes.begin < e[at[0]].bytes.begin);
+        size_t now = at[side]++;
+        for (link = &begun[1 - side]; *link != SIZE_MAX;) {
+            if (e[*link].bytes.end <= e[now].bytes.begin) {
+                *link = e[*link].next;
+            } else {
+                gpn_scoring_pair(s, now, *link);
+                link = &e[*link].next;
+            }
+        }
+        e[now].next = begun[side];
+        begun[side] = now;
+    }
+    if (s->pairs.len > sizeof(gpn_scored_pair))
+        qsort(s->pairs.data, s->pairs.len / sizeof(gpn_scored_pair),
+              sizeof(gpn_scored_pair), gpn_scored_pair_order);
+}
+
+static void gpn_scoring_hit(gpn_scoring *s, gptner_criterion criterion,
+                            const gpn_scored_pair *p)
+{
+    const gpn_scored *e = (const gpn_scored *)(void *)s->entities.data;
+    gptner_hits *g = &s->by_label[e[p->gold].label].by[criterion].gold;
+    gptner_hits *f = &s->by_label[e[p->found].label].by[criterion].found;
+    if (p->differs == 2 && criterion == GPTNER_CRITERION_PARTIAL) {
+        g->partial++;
+        f->partial++;
+    } else {
+        g->correct++;
+        f->correct++;
+    }
+}
+
+/* Counts the partners; the pairs are sorted. */
+static void gpn_scoring_match(gpn_scoring *s, size_t n, bool type)
+{
+    size_t side = s->labels.len / sizeof(gptner_str) + 1, i;
+    const gpn_scored_pair *p = (const gpn_scored_pair *)(void *)s->pairs.data;
+    gpn_scored *e = (gpn_scored *)(void *)s->entities.data;
+    for (i = 0; i < n; i++)
+        e[i].taken = false;
+    for (i = s->pairs.len / sizeof *p; i > 0; i--, p++) {
+        gpn_scored *g = &e[p->gold], *f = &e[p->found];
+        if (g->taken || f->taken || (type && g->label != f->label))
+            continue;
+        g->taken = f->taken = true;
+        if (type) {
+            gpn_scoring_hit(s, GPTNER_CRITERION_TYPE, p);
+            continue;
+        }
+        gpn_scoring_hit(s, GPTNER_CRITERION_PARTIAL, p);
+        if (p->differs == 0)
+            gpn_scoring_hit(s, GPTNER_CRITERION_STRICT, p);
+        if (p->differs < 2) {
+            gpn_scoring_hit(s, GPTNER_CRITERION_EXACT, p);
+            s->confusions[g->label * side + f->label]++;
+        }
+    }
+}
+
+static void gpn_hits_add(gptner_hits *sum, const gptner_hits *h)
+{
+    sum->total += h->total;
+    sum->correct += h->correct;
+    sum->partial += h->partial;
+}
+
+static double gpn_hits_rate(const gptner_hits *h)
+{
+    return h->total == 0 ? 0
+                         : ((double)h->correct + (double)h->partial / 2) /
+                               (double)h->total;
+}
+
+static void gpn_tally_rate(gptner_tally *t)
+{
+    double p = gpn_hits_rate(&t->found), r = gpn_hits_rate(&t->gold);
+    t->rates.precision = p;
+    t->rates.recall = r;
+    t->rates.f1 = p + r > 0 ? 2 * p * r / (p + r) : 0;
+}
+
+/* What follows from the counts. */
+static void gpn_scoring_sum(gpn_scoring *s, gptner_scores *out)
+{
+    size_t n = out->n_labels, i, c;
+    for (i = 0; i < n; i++) {
+        gptner_tally *by = s->by_label[i].by;
+        const gptner_tally *exact = &by[GPTNER_CRITERION_EXACT];
+        for (c = 0; c < GPTNER_CRITERIA; c++) {
+            by[c].gold.total = by[0].gold.total;
+            by[c].found.total = by[0].found.total;
+            gpn_tally_rate(&by[c]);
+            gpn_hits_add(&out->micro[c].gold, &by[c].gold);
+            gpn_hits_add(&out->micro[c].found, &by[c].found);
+            out->macro[c].precision += by[c].rates.precision;
+            out->macro[c].recall += by[c].rates.recall;
+            out->macro[c].f1 += by[c].rates.f1;
+        }
+        s->confusions[i * (n + 1) + n] =
+            exact->gold.total - exact->gold.correct;
+        s->confusions[n * (n + 1) + i] =
+            exact->found.total - exact->found.correct;
+    }
+    for (c = 0; c < GPTNER_CRITERIA; c++) {
+        gpn_tally_rate(&out->micro[c]);
+        if (n > 0) { /* divided last: a mean of ones is 1 */
+            out->macro[c].precision /= (double)n;
+            out->macro[c].recall /= (double)n;
+            out->macro[c].f1 /= (double)n;
+        }
+    }
+}
+
+/* What is wrong with the entities of a document; NULL: nothing. Collects their
+ * labels. */
+static const char *gpn_scoring_check(gpn_scoring *s, const gptner_doc *doc)
+{
+    size_t i;
+    for (i = 0; i < doc->n_entities; i++) {
+        gptner_span at = doc->entities[i].bytes;
+        if (at.begin >= at.end || at.end > doc->text.len)
+            return "an entity is empty or not in the text";
+        gpn_scoring_label(s, doc->entities[i].label);
+    }
+    return NULL;
+}
+
+/* Whether the documents can be compared. */
+static gptner_status gpn_scoring_begin(gpn_scoring *s, const gptner_docs *gold,
+                                       const gptner_docs *found,
+                                       gptner_error *err)
+{
+    size_t i;
+    if (gold->count != found->count)
+        return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                        "score: %zu documents of gold, but %zu found; give the "
+                        "same documents in the same order",
+                        gold->count, found->count);
+    for (i = 0; i < gold->count; i++) {
+        const gptner_doc *g = &gold->items[i], *f = &found->items[i];
+        const char *wrong = "the texts differ; give the same documents in the "
+                            "same order";
+        if (gpn_str_eq(g->text, f->text)) {
+            wrong = gpn_scoring_check(s, g);
+            wrong = wrong != NULL ? wrong : gpn_scoring_check(s, f);
+        }
+        if (wrong != NULL)
+            return gpn_fail(err, GPTNER_ERR_INVALID_ARGUMENT,
+                            "score: document %zu of %zu: %s", i + 1,
+                            gold->count, wrong);
+    }
+    if (s->labels.status == GPTNER_ERR_LIMIT)
+        return gpn_fail(err, GPTNER_ERR_LIMIT,
+                        "score: more than %u labels; merge some",
+                        GPN_SCORE_LABELS);
+    return s->labels.status == GPTNER_OK ? GPTNER_OK
+                                         : gpn_no_memory(err, "score");
+}
+
+static const uint16_t gpn_label_scores_texts[] = {
+    offsetof(gptner_label_scores, label)};
+
+/* Scores of zero for all labels; NULL: no memory. */
+static gptner_scores *gpn_scoring_new(gpn_scoring *s, const gpn_env *env)
+{
+    const gptner_str *label = (const gptner_str *)(void *)s->labels.data;
+    size_t n = s->labels.len / sizeof *label, i;
+    size_t head = sizeof(gptner_scores) + n * sizeof(gptner_label_scores) +
+                  (n + 1) * (n + 1) * sizeof(uint64_t);
+    size_t size = head;
+    gptner_scores *out;
+    for (i = 0; i < n; i++)
+        if (!gpn_size_add(size, label[i].len + 1, &size))
+            return NULL;
+    out = (gptner_scores *)gpn_owned_new(env, size);
+    if (out == NULL)
+        return NULL;
+    s->by_label = (gptner_label_scores *)(out + 1);
+    s->confusions = (uint64_t *)(void *)(s->by_label + n);
+    for (i = 0; i < n; i++) {
+        s->by_label[i].label = label[i];
+        head += gpn_pack(&s->by_label[i], gpn_label_scores_texts, 1,
+                         (char *)out + head);
+    }
+    out->labels = s->by_label;
+    out->n_labels = n;
+    out->confusions = s->confusions;
+    return out;
+}
+
+/* Counts one document. */
+static gptner_status gpn_scoring_doc(gpn_scoring *s, const gptner_doc *gold,
+                                     const gptner_doc *found)
+{
+    size_t n_gold, n;
+    gpn_buf_clear(&s->entities);
+    gpn_scoring_add(s, gold, false);
+    gpn_scoring_add(s, found, true);
+    if (s->entities.status != GPTNER_OK)
+        return s->entities.status;
+    n = gpn_scoring_settle(s, &n_gold);
+    gpn_scoring_overlaps(s, n_gold, n);
+    gpn_scoring_match(s, n, false);
+    gpn_scoring_match(s, n, true);
+    return s->pairs.status;
+}
+
+static gptner_status gpn_scoring_run(gpn_scoring *s, const gptner_docs *gold,
+                                     const gptner_docs *found,
+                                     gptner_scores *out, gptner_error *err)
+{
+    gptner_status status = GPTNER_OK;
+    size_t i;
+    for (i = 0; i < gold->count && status == GPTNER_OK; i++)
+        status = gpn_scoring_doc(s, &gold->items[i], &found->items[i]);
+    if (status == GPTNER_ERR_LIMIT)
+        return gpn_fail(err, status,
+                        "score: document %zu of %zu: too many entities "
+                        "overlap; cut it in pieces",
+                        i, gold->count);
+    if (status != GPTNER_OK)
+        return gpn_no_memory(err, "score");
+    gpn_scoring_sum(s, out);
+    return GPTNER_OK;
+}
+
+GPTNER_API gptner_status gptner_score(const gptner_docs *gold,
+                                      const gptner_docs *found,
+                                      const gptner_allocator *allocator,
+                                      gptner_scores **out, gptner_error *err)
+{
+    gptner_scores *scores = NULL;
+    gptner_status status;
+    gpn_env env;
+    gpn_scoring s;
+    if (out != NULL)
+        *out = NULL;
+    if (gold == NULL || found == NULL || out == NULL ||
+        !gpn_env_init(&env, allocator, NULL))
+        return gpn_refuse(err, "score: needs documents of gold and found, a "
+                               "place for the outcome, and all functions of "
+                               "the allocator or none");
+    memset(&s, 0, sizeof s);
+    gpn_buf_init(&s.labels, &env, GPN_SCORE_LABELS * sizeof(gptner_str));
+    gpn_buf_init(&s.entities, &env, SIZE_MAX / 2);
+    gpn_buf_init(&s.pairs, &env, GPN_SCORE_PAIRS * sizeof(gpn_scored_pair));
+    status = gpn_scoring_begin(&s, gold, found, err);
+    if (status == GPTNER_OK) {
+        scores = gpn_scoring_new(&s, &env);
+        status = scores != NULL ? gpn_scoring_run(&s, gold, found, scores, err)
+                                : gpn_no_memory(err, "score");
+    }
+    gpn_buf_deinit(&s.labels);
+    gpn_buf_deinit(&s.entities);
+    gpn_buf_deinit(&s.pairs);
+    if (status == GPTNER_OK)
+        *out = scores;
+    else
+        gpn_owned_free(scores);
+    return status;
+}
+
+GPTNER_API void gptner_scores_free(gptner_scores *scores)
+{
+    gpn_owned_free(scores);
+}
 
 /* --- demonstrations --- */
 
@@ -35988,6 +36477,20 @@ GPTNER_API void gptner_doc_free(gptner_doc *nothing)
 }
 
 GPTNER_API void gptner_text_free(gptner_text *nothing)
+{
+    GPN_UNUSED(nothing);
+}
+
+GPTNER_API gptner_status gptner_score(const gptner_docs *gold,
+                                      const gptner_docs *found,
+                                      const gptner_allocator *allocator,
+                                      gptner_scores **out, gptner_error *err)
+{
+    GPN_UNUSED(allocator);
+    return gpn_ner_absent(gold, found, out, sizeof *out, err);
+}
+
+GPTNER_API void gptner_scores_free(gptner_scores *nothing)
 {
     GPN_UNUSED(nothing);
 }
