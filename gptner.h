@@ -313,7 +313,8 @@ GPTNER_API const char *gptner_version(void);
     X(BATCH_FAILED,      44, "batch failed the server's check")                \
     X(BATCH_INVALID,     45, "batch file is not valid")                        \
     X(BUSY,              46, "in use by another process")                      \
-    X(CHANGED,           47, "differs from what was begun")
+    X(CHANGED,           47, "differs from what was begun")                    \
+    X(DATA,              48, "data could not be understood")
 /* clang-format on */
 
 typedef enum gptner_status {
@@ -1703,7 +1704,7 @@ GPTNER_API gptner_status gptner_job_run(gptner_client *client,
 /* ---------------------------------------------------------------------------
  * named-entity recognition by prompting                           >>ner
  *
- * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED.
+ * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED, or NULL.
  * ------------------------------------------------------------------------ */
 
 /* ---- labels ---- */
@@ -1723,6 +1724,30 @@ typedef struct gptner_labels {
     size_t count;
     bool nested; /* entities may contain others */
 } gptner_labels;
+
+/* A ready-made set, which is constant; NULL: there is none of this name.
+ *   "conll2003"   PER LOC ORG MISC
+ *   "ontonotes5"  18 kinds, also of numbers and times
+ *   "ace2004", "ace2005"  PER ORG GPE LOC FAC VEH WEA, nested
+ *   "genia"       DNA RNA protein cell_line cell_type, nested
+ *   "wnut17"      person location group creative-work corporation product
+ *   "general"     PERSON ORGANIZATION LOCATION DATE MONEY EVENT PRODUCT WORK */
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name);
+
+/* Read a set of your own from a JSON file:
+ *     {"name": "mine", "nested": false, "labels": [{"name": "PER",
+ *      "title": "person", "definition": "...", "examples": ["..."]}]}
+ * A label needs a name, its own; without a title the name is it. Other keys
+ * are ignored. allocator may be NULL. End *out with gptner_labels_free().
+ * GPTNER_ERR_JSON or _DATA: the file is not like this; err says where.
+ * GPTNER_ERR_LIMIT: more than 16 MiB or 1000 labels. */
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err);
+
+/* End a set that was loaded; NULL is fine. */
+GPTNER_API void gptner_labels_free(gptner_labels *labels);
 
 /* ---- documents and entities ---- */
 
@@ -26412,6 +26437,496 @@ GPTNER_API void gptner_batches_free(gptner_batches *nothing)
 
 /* --- labels --- */
 
+#define GPN_TEXT(text)         \
+    {                          \
+        text, sizeof(text) - 1 \
+    }
+
+static const gptner_str gpn_conll2003_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Okonkwo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Lake Victoria")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("Ajax")},
+    {GPN_TEXT("Portuguese"), GPN_TEXT("World Cup")}};
+static const gptner_label gpn_conll2003[] = {
+    {GPN_TEXT("PER"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "Names of people, real or invented, without titles such as Mr or Dr."),
+     gpn_conll2003_examples[0], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places: countries, cities, regions, rivers, mountains, "
+              "roads, buildings that are places."),
+     gpn_conll2003_examples[1], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, parties, teams, bands and other "
+              "groups of people that act together."),
+     gpn_conll2003_examples[2], 2},
+    {GPN_TEXT("MISC"), GPN_TEXT("miscellaneous name"),
+     GPN_TEXT("Names that are none of the others: nationalities and languages, "
+              "events, works, products, also as adjectives."),
+     gpn_conll2003_examples[3], 2}};
+static const gptner_str gpn_ontonotes5_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Sherlock Holmes")},
+    {GPN_TEXT("Portuguese"), GPN_TEXT("Buddhists")},
+    {GPN_TEXT("Golden Gate Bridge"), GPN_TEXT("Terminal 5")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("University of Oslo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Texas")},
+    {GPN_TEXT("Lake Victoria"), GPN_TEXT("the Alps")},
+    {GPN_TEXT("Boeing 747"), GPN_TEXT("Walkman")},
+    {GPN_TEXT("World War II"), GPN_TEXT("Olympics")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Yellow Submarine")},
+    {GPN_TEXT("Clean Air Act"), GPN_TEXT("Article 5")},
+    {GPN_TEXT("Swahili"), GPN_TEXT("Latin")},
+    {GPN_TEXT("last Tuesday"), GPN_TEXT("the 1990s")},
+    {GPN_TEXT("3 p.m."), GPN_TEXT("two hours")},
+    {GPN_TEXT("12%"), GPN_TEXT("half a percent")},
+    {GPN_TEXT("$20 million"), GPN_TEXT("five euros")},
+    {GPN_TEXT("30 kilometres"), GPN_TEXT("two tons")},
+    {GPN_TEXT("first"), GPN_TEXT("23rd")},
+    {GPN_TEXT("seven"), GPN_TEXT("10,000")}};
+static const gptner_label gpn_ontonotes5[] = {
+    {GPN_TEXT("PERSON"), GPN_TEXT("person"),
+     GPN_TEXT("Names of people, also of invented ones."),
+     gpn_ontonotes5_examples[0], 2},
+    {GPN_TEXT("NORP"), GPN_TEXT("nationality, religious or political group"),
+     GPN_TEXT("Words for people of a nation, a religion or a political party, "
+              "as nouns or adjectives."),
+     gpn_ontonotes5_examples[1], 2},
+    {GPN_TEXT("FAC"), GPN_TEXT("facility"),
+     GPN_TEXT("Names of things that were built: buildings, airports, roads, "
+              "bridges."),
+     gpn_ontonotes5_examples[2], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, institutions, teams."),
+     gpn_ontonotes5_examples[3], 2},
+    {GPN_TEXT("GPE"), GPN_TEXT("geopolitical entity"),
+     GPN_TEXT(
+         "Names of countries, cities, states: places that have a government."),
+     gpn_ontonotes5_examples[4], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places without a government: mountains, waters, "
+              "continents, regions."),
+     gpn_ontonotes5_examples[5], 2},
+    {GPN_TEXT("PRODUCT"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that are made: vehicles, weapons, devices, "
+              "food; no services."),
+     gpn_ontonotes5_examples[6], 2},
+    {GPN_TEXT("EVENT"), GPN_TEXT("event"),
+     GPN_TEXT("Names of storms, battles, wars, contests, festivals."),
+     gpn_ontonotes5_examples[7], 2},
+    {GPN_TEXT("WORK_OF_ART"), GPN_TEXT("work of art"),
+     GPN_TEXT("Titles of books, songs, films, paintings, programmes."),
+     gpn_ontonotes5_examples[8], 2},
+    {GPN_TEXT("LAW"), GPN_TEXT("law"),
+     GPN_TEXT(
+         "Names of documents that were made into laws, and of their parts."),
+     gpn_ontonotes5_examples[9], 2},
+    {GPN_TEXT("LANGUAGE"), GPN_TEXT("language"),
+     GPN_TEXT("Names of languages."), gpn_ontonotes5_examples[10], 2},
+    {GPN_TEXT("DATE"), GPN_TEXT("date"),
+     GPN_TEXT("Days, months, years, ages and periods of a day or longer, exact "
+              "or relative."),
+     gpn_ontonotes5_examples[11], 2},
+    {GPN_TEXT("TIME"), GPN_TEXT("time"),
+     GPN_TEXT("Times of day and periods shorter than a day."),
+     gpn_ontonotes5_examples[12], 2},
+    {GPN_TEXT("PERCENT"), GPN_TEXT("percentage"),
+     GPN_TEXT("Percentages, with the sign or word."),
+     gpn_ontonotes5_examples[13], 2},
+    {GPN_TEXT("MONEY"), GPN_TEXT("money"),
+     GPN_TEXT("Amounts of money, with the unit."), gpn_ontonotes5_examples[14],
+     2},
+    {GPN_TEXT("QUANTITY"), GPN_TEXT("quantity"),
+     GPN_TEXT("Measures such as weights, distances, speeds, with the unit."),
+     gpn_ontonotes5_examples[15], 2},
+    {GPN_TEXT("ORDINAL"), GPN_TEXT("ordinal number"),
+     GPN_TEXT("Numbers that give a place in an order."),
+     gpn_ontonotes5_examples[16], 2},
+    {GPN_TEXT("CARDINAL"), GPN_TEXT("cardinal number"),
+     GPN_TEXT("Numbers that are of no other kind."),
+     gpn_ontonotes5_examples[17], 2}};
+static const gptner_str gpn_ace_examples[][2] = {
+    {GPN_TEXT("the president"), GPN_TEXT("she")},
+    {GPN_TEXT("the ministry"), GPN_TEXT("Red Cross")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("the country")},
+    {GPN_TEXT("the river"), GPN_TEXT("the Alps")},
+    {GPN_TEXT("the airport"), GPN_TEXT("her house")},
+    {GPN_TEXT("the truck"), GPN_TEXT("two ships")},
+    {GPN_TEXT("a rifle"), GPN_TEXT("the missiles")}};
+static const gptner_label gpn_ace[] = {
+    {GPN_TEXT("PER"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "People and groups of people, by name, by description or by pronoun."),
+     gpn_ace_examples[0], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Companies, agencies, teams and other groups with a structure, "
+              "by name, description or pronoun."),
+     gpn_ace_examples[1], 2},
+    {GPN_TEXT("GPE"), GPN_TEXT("geopolitical entity"),
+     GPN_TEXT("Countries, cities and other areas with a people and a "
+              "government, by name, description or pronoun."),
+     gpn_ace_examples[2], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Places without a government: waters, mountains, regions, "
+              "heavenly bodies."),
+     gpn_ace_examples[3], 2},
+    {GPN_TEXT("FAC"), GPN_TEXT("facility"),
+     GPN_TEXT("Things that were built to be used by people: buildings, roads, "
+              "airports, rooms."),
+     gpn_ace_examples[4], 2},
+    {GPN_TEXT("VEH"), GPN_TEXT("vehicle"),
+     GPN_TEXT(
+         "Things made to carry people or goods: cars, ships, planes, trains."),
+     gpn_ace_examples[5], 2},
+    {GPN_TEXT("WEA"), GPN_TEXT("weapon"),
+     GPN_TEXT("Things made to hurt or destroy."), gpn_ace_examples[6], 2}};
+static const gptner_str gpn_genia_examples[][2] = {
+    {GPN_TEXT("IL-2 gene"), GPN_TEXT("NF-kappa B site")},
+    {GPN_TEXT("IL-2 mRNA"), GPN_TEXT("transcripts")},
+    {GPN_TEXT("NF-kappa B"), GPN_TEXT("interleukin-2")},
+    {GPN_TEXT("HeLa cells"), GPN_TEXT("Jurkat")},
+    {GPN_TEXT("T cells"), GPN_TEXT("monocytes")}};
+static const gptner_label gpn_genia[] = {
+    {GPN_TEXT("DNA"), GPN_TEXT("DNA"),
+     GPN_TEXT("Genes and other stretches of DNA, with families, domains and "
+              "regions of them."),
+     gpn_genia_examples[0], 2},
+    {GPN_TEXT("RNA"), GPN_TEXT("RNA"),
+     GPN_TEXT("RNA molecules, with families, domains and regions of them."),
+     gpn_genia_examples[1], 2},
+    {GPN_TEXT("protein"), GPN_TEXT("protein"),
+     GPN_TEXT(
+         "Proteins, with families, complexes, subunits and domains of them."),
+     gpn_genia_examples[2], 2},
+    {GPN_TEXT("cell_line"), GPN_TEXT("cell line"),
+     GPN_TEXT("Cultured cells that are kept alive in a laboratory."),
+     gpn_genia_examples[3], 2},
+    {GPN_TEXT("cell_type"), GPN_TEXT("cell type"),
+     GPN_TEXT("Kinds of cells as they occur in a body."), gpn_genia_examples[4],
+     2}};
+static const gptner_str gpn_wnut17_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Beyonce")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Central Park")},
+    {GPN_TEXT("Ajax"), GPN_TEXT("The Beatles")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Yellow Submarine")},
+    {GPN_TEXT("Siemens"), GPN_TEXT("Netflix")},
+    {GPN_TEXT("Walkman"), GPN_TEXT("Photoshop")}};
+static const gptner_label gpn_wnut17[] = {
+    {GPN_TEXT("person"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "Names of people, real or invented, also short or misspelt ones."),
+     gpn_wnut17_examples[0], 2},
+    {GPN_TEXT("location"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places, with buildings and other sites."),
+     gpn_wnut17_examples[1], 2},
+    {GPN_TEXT("group"), GPN_TEXT("group"),
+     GPN_TEXT("Names of sports teams, bands, clubs and other groups that are "
+              "no companies."),
+     gpn_wnut17_examples[2], 2},
+    {GPN_TEXT("creative-work"), GPN_TEXT("creative work"),
+     GPN_TEXT("Titles of films, books, songs, programmes, games."),
+     gpn_wnut17_examples[3], 2},
+    {GPN_TEXT("corporation"), GPN_TEXT("corporation"),
+     GPN_TEXT("Names of companies and businesses, where the company itself is "
+              "meant."),
+     gpn_wnut17_examples[4], 2},
+    {GPN_TEXT("product"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that one can buy or use, also of software."),
+     gpn_wnut17_examples[5], 2}};
+static const gptner_str gpn_general_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Sherlock Holmes")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("University of Oslo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Lake Victoria")},
+    {GPN_TEXT("last Tuesday"), GPN_TEXT("3 p.m.")},
+    {GPN_TEXT("$20 million"), GPN_TEXT("five euros")},
+    {GPN_TEXT("World War II"), GPN_TEXT("Olympics")},
+    {GPN_TEXT("Boeing 747"), GPN_TEXT("Photoshop")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Clean Air Act")}};
+static const gptner_label gpn_general[] = {
+    {GPN_TEXT("PERSON"), GPN_TEXT("person"),
+     GPN_TEXT("Names of people, real or invented."), gpn_general_examples[0],
+     2},
+    {GPN_TEXT("ORGANIZATION"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, parties, teams, schools and other "
+              "groups that act together."),
+     gpn_general_examples[1], 2},
+    {GPN_TEXT("LOCATION"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places: countries, cities, regions, waters, mountains, "
+              "addresses, buildings."),
+     gpn_general_examples[2], 2},
+    {GPN_TEXT("DATE"), GPN_TEXT("date or time"),
+     GPN_TEXT("Dates, times and periods, exact or relative."),
+     gpn_general_examples[3], 2},
+    {GPN_TEXT("MONEY"), GPN_TEXT("money"),
+     GPN_TEXT("Amounts of money, with the unit."), gpn_general_examples[4], 2},
+    {GPN_TEXT("EVENT"), GPN_TEXT("event"),
+     GPN_TEXT("Names of wars, storms, contests, festivals, meetings."),
+     gpn_general_examples[5], 2},
+    {GPN_TEXT("PRODUCT"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that are made or sold, also of software and "
+              "vehicles."),
+     gpn_general_examples[6], 2},
+    {GPN_TEXT("WORK"), GPN_TEXT("work"),
+     GPN_TEXT("Titles of books, songs, films, paintings, laws."),
+     gpn_general_examples[7], 2}};
+static const gptner_labels gpn_label_sets[] = {
+    {GPN_TEXT("conll2003"), gpn_conll2003, GPN_COUNT(gpn_conll2003), false},
+    {GPN_TEXT("ontonotes5"), gpn_ontonotes5, GPN_COUNT(gpn_ontonotes5), false},
+    {GPN_TEXT("ace2004"), gpn_ace, GPN_COUNT(gpn_ace), true},
+    {GPN_TEXT("ace2005"), gpn_ace, GPN_COUNT(gpn_ace), true},
+    {GPN_TEXT("genia"), gpn_genia, GPN_COUNT(gpn_genia), true},
+    {GPN_TEXT("wnut17"), gpn_wnut17, GPN_COUNT(gpn_wnut17), false},
+    {GPN_TEXT("general"), gpn_general, GPN_COUNT(gpn_general), false}};
+
+#undef GPN_TEXT
+
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name)
+{
+    size_t i;
+    for (i = 0; name != NULL && i < GPN_COUNT(gpn_label_sets); i++)
+        if (gpn_str_eq_c(gpn_label_sets[i].name, name))
+            return &gpn_label_sets[i];
+    return NULL;
+}
+
+/* Stands before an object that has an arena of its own. */
+typedef struct gpn_keep {
+    gpn_env env;
+    gpn_arena arena;
+} gpn_keep;
+
+/* A zeroed object of size bytes and its arena; NULL: no memory. */
+static void *gpn_keep_new(const gpn_env *env, size_t size, gpn_arena **arena)
+{
+    gpn_keep *keep = (gpn_keep *)gpn_owned_new(env, sizeof *keep + size);
+    if (keep == NULL)
+        return NULL;
+    keep->env = *env;
+    gpn_arena_init(&keep->arena, &keep->env, 0);
+    *arena = &keep->arena;
+    return keep + 1;
+}
+
+static void gpn_keep_free(void *object)
+{
+    gpn_keep *keep = (gpn_keep *)object;
+    if (keep != NULL) {
+        gpn_arena_deinit(&keep[-1].arena);
+        gpn_owned_free(keep - 1);
+    }
+}
+
+/* Adds a copy of size bytes; NULL: no memory. */
+static void *gpn_arena_copy(gpn_arena *a, const void *data, size_t size)
+{
+    void *copy = gpn_arena_alloc(a, size);
+    if (copy != NULL && size > 0)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+#define GPN_SLURP_STEP ((size_t)65536) /* bytes */
+
+/* The whole file, also of a pipe, to the end of b; at most max bytes. */
+static gptner_status gpn_slurp(gpn_buf *b, const char *path, size_t max,
+                               gptner_error *err)
+{
+    gpn_file file;
+    int64_t got = 1;
+    int oserr = 0, ignored;
+    if (!gpn_file_open_read(&file, b->env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    while (got > 0 && b->len <= max && gpn_buf_reserve(b, GPN_SLURP_STEP)) {
+        got = gpn_file_read(&file, b->data + b->len, b->cap - b->len, &oserr);
+        b->len += got > 0 ? (size_t)got : 0;
+    }
+    gpn_file_close(&file, &ignored);
+    if (got < 0)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    if (b->len > max || b->status == GPTNER_ERR_LIMIT)
+        return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: longer than %llu bytes",
+                        path, (unsigned long long)max);
+    return b->status == GPTNER_OK ? GPTNER_OK : gpn_no_memory(err, path);
+}
+
+/* A set of labels while it is read. */
+typedef struct gpn_labels_read {
+    const char *path;
+    gpn_arena *arena;
+    gptner_error *err;
+    gptner_status status; /* the first failure */
+} gpn_labels_read;
+
+static void gpn_labels_bad(gpn_labels_read *l, size_t label, const char *what)
+{
+    if (l->status == GPTNER_OK && label > 0)
+        l->status = gpn_fail(l->err, GPTNER_ERR_DATA, "%s: label %d: %s",
+                             l->path, (int)label, what);
+    else if (l->status == GPTNER_OK)
+        l->status = gpn_fail(l->err, GPTNER_ERR_DATA, "%s: %s", l->path, what);
+}
+
+/* A copy of a text; it may be absent. */
+static gptner_str gpn_labels_text(gpn_labels_read *l, size_t label,
+                                  const gptner_json_value *v, const char *what)
+{
+    gptner_str s = gpn_str("", 0);
+    if (v == NULL || l->status != GPTNER_OK)
+        return s;
+    if (!gptner_json_get_str(v, &s)) {
+        gpn_labels_bad(l, label, what);
+        return gpn_str("", 0);
+    }
+    s = gpn_arena_str(l->arena, s);
+    if (s.ptr == NULL)
+        l->status = gpn_no_memory(l->err, l->path);
+    return s;
+}
+
+/* Whether a name can stand in marks and tags. */
+static bool gpn_label_name_ok(gptner_str name)
+{
+    size_t i;
+    for (i = 0; i < name.len; i++)
+        if ((unsigned char)name.ptr[i] < ' ' || name.ptr[i] == '|' ||
+            name.ptr[i] == 0x7f)
+            return false;
+    return name.len > 0 && name.ptr[0] != ' ' && name.ptr[name.len - 1] != ' ';
+}
+
+/* One label, the n-th from 1; those before it are in list. */
+static void gpn_labels_read_one(gpn_labels_read *l, gptner_label *list,
+                                size_t n, const gptner_json_value *v)
+{
+    gptner_label *to = &list[n - 1];
+    const gptner_json_value *examples = gptner_json_find(v, "examples");
+    gptner_json_iter it;
+    gptner_str *texts;
+    size_t i;
+    to->name = gpn_labels_text(l, n, gptner_json_find(v, "name"),
+                               "its \"name\" is no text");
+    to->title = gpn_labels_text(l, n, gptner_json_find(v, "title"),
+                                "its \"title\" is no text");
+    to->definition = gpn_labels_text(l, n, gptner_json_find(v, "definition"),
+                                     "its \"definition\" is no text");
+    if (!gpn_label_name_ok(to->name))
+        gpn_labels_bad(l, n,
+                       "needs a \"name\" without '|', control characters, and "
+                       "spaces at its ends");
+    for (i = 0; i + 1 < n; i++)
+        if (gpn_str_eq(list[i].name, to->name))
+            gpn_labels_bad(l, n, "has the \"name\" of one before");
+    if (to->title.len == 0)
+        to->title = to->name;
+    if (examples != NULL && !gpn_json_is(examples, GPTNER_JSON_ARRAY))
+        gpn_labels_bad(l, n, "its \"examples\" are no array");
+    if (l->status != GPTNER_OK || examples == NULL)
+        return;
+    to->n_examples = gptner_json_size(examples);
+    texts =
+        (gptner_str *)gpn_arena_alloc(l->arena, to->n_examples * sizeof *texts);
+    if (texts == NULL) {
+        l->status = gpn_no_memory(l->err, l->path);
+        return;
+    }
+    it = gptner_json_iterate(examples);
+    for (i = 0; gptner_json_iter_next(&it); i++)
+        texts[i] = gpn_labels_text(l, n, it.value, "an example is no text");
+    to->examples = texts;
+}
+
+enum { GPN_LABELS_MAX = 1000 };
+
+static void gpn_labels_read_all(gpn_labels_read *l, gptner_labels *labels,
+                                const gptner_json_value *root)
+{
+    const gptner_json_value *items = gptner_json_find(root, "labels");
+    const gptner_json_value *nested = gptner_json_find(root, "nested");
+    gptner_json_iter it;
+    gptner_label *list;
+    size_t n = 0;
+    labels->name = gpn_labels_text(l, 0, gptner_json_find(root, "name"),
+                                   "\"name\" is no text");
+    if (nested != NULL && !gptner_json_get_bool(nested, &labels->nested))
+        gpn_labels_bad(l, 0, "\"nested\" is neither true nor false");
+    if (!gpn_json_is(items, GPTNER_JSON_ARRAY) || gptner_json_size(items) == 0)
+        gpn_labels_bad(l, 0, "needs an array \"labels\" with one or more");
+    if (l->status != GPTNER_OK)
+        return;
+    labels->count = gptner_json_size(items);
+    if (labels->count > GPN_LABELS_MAX) {
+        l->status = gpn_fail(l->err, GPTNER_ERR_LIMIT,
+                             "%s: more than 1000 labels", l->path);
+        return;
+    }
+    list =
+        (gptner_label *)gpn_arena_alloc(l->arena, labels->count * sizeof *list);
+    if (list == NULL) {
+        l->status = gpn_no_memory(l->err, l->path);
+        return;
+    }
+    memset(list, 0, labels->count * sizeof *list);
+    labels->items = list;
+    it = gptner_json_iterate(items);
+    while (gptner_json_iter_next(&it) && l->status == GPTNER_OK)
+        gpn_labels_read_one(l, list, ++n, it.value);
+}
+
+/* Reads text, which is the file's. */
+static gptner_status gpn_labels_parse(gpn_labels_read *l, gptner_labels *labels,
+                                      gptner_str text, const gpn_env *env)
+{
+    gptner_json_options opt;
+    gptner_json_error why;
+    gptner_json_doc *doc = NULL;
+    memset(&opt, 0, sizeof opt);
+    opt.allocator = &env->mem;
+    if (gptner_json_parse(text.ptr, text.len, &opt, &doc, &why) != GPTNER_OK)
+        return gpn_fail(l->err, why.status, "%s: line %llu, column %llu: %s",
+                        l->path, (unsigned long long)why.line,
+                        (unsigned long long)why.column, why.message);
+    gpn_labels_read_all(l, labels, gptner_json_root(doc));
+    gptner_json_doc_free(doc);
+    return l->status;
+}
+
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err)
+{
+    const size_t max = (size_t)16 << 20; /* bytes */
+    gpn_labels_read l;
+    gptner_labels *labels;
+    gpn_env env;
+    gpn_buf b;
+    if (out != NULL)
+        *out = NULL;
+    if (path == NULL || out == NULL || !gpn_env_init(&env, allocator, NULL))
+        return gpn_refuse(err, "labels: need a path, a place for the set, and "
+                               "all functions of the allocator or none");
+    memset(&l, 0, sizeof l);
+    l.path = path;
+    l.err = err;
+    gpn_buf_init(&b, &env, max + 2 * GPN_SLURP_STEP);
+    labels = (gptner_labels *)gpn_keep_new(&env, sizeof *labels, &l.arena);
+    l.status = labels == NULL ? gpn_no_memory(err, path)
+                              : gpn_slurp(&b, path, max, err);
+    if (l.status == GPTNER_OK)
+        l.status = gpn_labels_parse(&l, labels, gpn_str(b.data, b.len), &env);
+    if (l.status == GPTNER_OK) {
+        *out = labels;
+        labels = NULL;
+    }
+    gpn_keep_free(labels);
+    gpn_buf_deinit(&b);
+    return l.status;
+}
+
+GPTNER_API void gptner_labels_free(gptner_labels *labels)
+{
+    gpn_keep_free(labels);
+}
+
 /* --- answers: marks and offers ---
  *
  * Marked text is read by one scan, in one of two modes. Quick: the answer is
@@ -28613,6 +29128,25 @@ static gptner_status gpn_ner_absent(const void *one, const void *other,
         memset(out, 0, size);
     return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                     "named entities were compiled out (GPTNER_NO_NER)");
+}
+
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name)
+{
+    GPN_UNUSED(name);
+    return NULL;
+}
+
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err)
+{
+    return gpn_ner_absent(path, allocator, out, sizeof *out, err);
+}
+
+GPTNER_API void gptner_labels_free(gptner_labels *nothing)
+{
+    GPN_UNUSED(nothing);
 }
 
 GPTNER_API bool gptner_markers_choose(const gptner_str *texts, size_t count,
