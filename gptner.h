@@ -383,7 +383,8 @@ GPTNER_API const char *gptner_version(void);
     X(BATCH_FAILED,      44, "batch failed the server's check")                \
     X(BATCH_INVALID,     45, "batch file is not valid")                        \
     X(BUSY,              46, "in use by another process")                      \
-    X(CHANGED,           47, "differs from what was begun")
+    X(CHANGED,           47, "differs from what was begun")                    \
+    X(DATA,              48, "data could not be understood")
 /* clang-format on */
 
 typedef enum gptner_status {
@@ -2002,7 +2003,7 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 /* ---------------------------------------------------------------------------
  * named-entity recognition by prompting                           >>ner
  *
- * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED.
+ * With GPTNER_NO_NER all of it returns GPTNER_ERR_UNSUPPORTED, or NULL.
  * ------------------------------------------------------------------------ */
 
 /* ---- labels ---- */
@@ -2022,6 +2023,30 @@ typedef struct gptner_labels {
     size_t count;
     bool nested; /* entities may contain others */
 } gptner_labels;
+
+/* A ready-made set, which is constant; NULL: there is none of this name.
+ *   "conll2003"   PER LOC ORG MISC
+ *   "ontonotes5"  18 kinds, also of numbers and times
+ *   "ace2004", "ace2005"  PER ORG GPE LOC FAC VEH WEA, nested
+ *   "genia"       DNA RNA protein cell_line cell_type, nested
+ *   "wnut17"      person location group creative-work corporation product
+ *   "general"     PERSON ORGANIZATION LOCATION DATE MONEY EVENT PRODUCT WORK */
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name);
+
+/* Read a set of your own from a JSON file:
+ *     {"name": "mine", "nested": false, "labels": [{"name": "PER",
+ *      "title": "person", "definition": "...", "examples": ["..."]}]}
+ * A label needs a name, its own; without a title the name is it. Other keys
+ * are ignored. allocator may be NULL. End *out with gptner_labels_free().
+ * GPTNER_ERR_JSON or _DATA: the file is not like this; err says where.
+ * GPTNER_ERR_LIMIT: more than 16 MiB or 1000 labels. */
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err);
+
+/* End a set that was loaded; NULL is fine. */
+GPTNER_API void gptner_labels_free(gptner_labels *labels);
 
 /* ---- documents and entities ---- */
 
@@ -2173,6 +2198,94 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
 
 /* ---- reading and writing data ---- */
 
+typedef enum gptner_data {
+    /* Columns, one word a line, parted by tabs, or else by spaces: the word
+     * first, the tag last, such as "Columbus<TAB>B-PER". A blank line ends a
+     * sentence, which is a document; its text are the words with a space
+     * between. "# id X" before a sentence names it; other lines that begin with
+     * "# " and end with no tag, and lines of -DOCSTART-, are passed over. */
+    GPTNER_DATA_CONLL = 0,
+    /* A line of JSON for each document: {"id": "a", "text": "Zoe left.",
+     * "entities": [{"start": 0, "end": 3, "label": "PER", "text": "Zoe"}]}.
+     * start and end count code points, as Python does. Read: id and an entity's
+     * text may be absent, id may be a number; other keys are ignored. Written:
+     * what is in lost, as "lost": [{"label": "PER", "text": "Zoe"}]. Text that
+     * is not UTF-8 gets U+FFFD for each bad part. */
+    GPTNER_DATA_JSONL
+} gptner_data;
+
+/* How tags show where an entity begins. */
+typedef enum gptner_tags {
+    GPTNER_TAGS_AUTO = 0, /* read: what the file seems to use; written: BIO */
+    GPTNER_TAGS_BIO,      /* B- first, I- further words; also called IOB2 */
+    GPTNER_TAGS_BIOES,    /* and E- the last, S- the only (or L- and U-) */
+    GPTNER_TAGS_IOB1      /* B- only right behind another of the same label */
+} gptner_tags;
+
+typedef struct gptner_data_config {
+    gptner_data format;
+    gptner_tags tags;                  /* of columns */
+    size_t max_bytes;                  /* of what is read; 0: 1 GiB */
+    const gptner_allocator *allocator; /* NULL: GPTNER_MALLOC and friends */
+} gptner_data_config;
+
+/* What was read or written. */
+typedef struct gptner_data_report {
+    size_t documents;
+    size_t tokens; /* of columns */
+    size_t entities;
+    gptner_tags tags; /* of columns: as found or written */
+    /* Read: tags that may not stand where they do, such as I-PER behind O,
+     * which begins an entity nevertheless; entities that are there twice. */
+    size_t repaired;
+    /* Written: entities that are not, since the format cannot: those that cross
+     * or lie within one that is (columns), do not begin and end with words,
+     * are out of the text, or have a label that cannot be written. */
+    size_t left_out;
+    char message[256]; /* the first of repaired or left_out, and why; or "" */
+} gptner_data_report;
+
+/* Read a data file. cfg NULL: columns. On success *out is to be ended by
+ * gptner_docs_free(); report may be NULL. Columns: whatever scheme is meant, B-
+ * and S- begin an entity, E- and S- end it, and I- and E- without one to go on
+ * with begin one; the scheme only says what of this counts as repaired.
+ * GPTNER_ERR_DATA or _JSON: the file is not of this format; err names the line.
+ * GPTNER_ERR_LIMIT: it is longer than max_bytes. Any thread. */
+GPTNER_API gptner_status gptner_docs_read(const char *path,
+                                          const gptner_data_config *cfg,
+                                          gptner_docs **out,
+                                          gptner_data_report *report,
+                                          gptner_error *err);
+
+/* The same of a text in memory, which is not needed afterwards. */
+GPTNER_API gptner_status gptner_docs_parse(gptner_str text,
+                                           const gptner_data_config *cfg,
+                                           gptner_docs **out,
+                                           gptner_data_report *report,
+                                           gptner_error *err);
+
+/* End documents that were read; NULL is fine. */
+GPTNER_API void gptner_docs_free(gptner_docs *docs);
+
+/* Write a data file; it appears whole or not at all. Of an entity only its
+ * label and its place in bytes count. Columns: documents without tokens are cut
+ * at white space and where entities begin and end; white space and control
+ * characters within a word become '_', in an id ' '; documents without words
+ * are not written. Look at report->left_out. GPTNER_ERR_INVALID_ARGUMENT:
+ * tokens that are out of the text or not in order. Any thread. */
+GPTNER_API gptner_status gptner_docs_write(const char *path,
+                                           const gptner_docs *docs,
+                                           const gptner_data_config *cfg,
+                                           gptner_data_report *report,
+                                           gptner_error *err);
+
+/* The same into memory. */
+GPTNER_API gptner_status gptner_docs_format(const gptner_docs *docs,
+                                            const gptner_data_config *cfg,
+                                            gptner_text **out,
+                                            gptner_data_report *report,
+                                            gptner_error *err);
+
 /* ---- scoring ---- */
 
 /* When an entity that was found is right. */
@@ -2241,10 +2354,6 @@ GPTNER_API gptner_status gptner_score(const gptner_docs *gold,
 
 /* NULL is fine. */
 GPTNER_API void gptner_scores_free(gptner_scores *scores);
-
-/* ---- demonstrations ---- */
-
-/* ---- recognition ---- */
 
 #ifdef __cplusplus
 }
@@ -33817,6 +33926,496 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 
 /* --- labels --- */
 
+#define GPN_TEXT(text)         \
+    {                          \
+        text, sizeof(text) - 1 \
+    }
+
+static const gptner_str gpn_conll2003_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Okonkwo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Lake Victoria")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("Ajax")},
+    {GPN_TEXT("Portuguese"), GPN_TEXT("World Cup")}};
+static const gptner_label gpn_conll2003[] = {
+    {GPN_TEXT("PER"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "Names of people, real or invented, without titles such as Mr or Dr."),
+     gpn_conll2003_examples[0], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places: countries, cities, regions, rivers, mountains, "
+              "roads, buildings that are places."),
+     gpn_conll2003_examples[1], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, parties, teams, bands and other "
+              "groups of people that act together."),
+     gpn_conll2003_examples[2], 2},
+    {GPN_TEXT("MISC"), GPN_TEXT("miscellaneous name"),
+     GPN_TEXT("Names that are none of the others: nationalities and languages, "
+              "events, works, products, also as adjectives."),
+     gpn_conll2003_examples[3], 2}};
+static const gptner_str gpn_ontonotes5_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Sherlock Holmes")},
+    {GPN_TEXT("Portuguese"), GPN_TEXT("Buddhists")},
+    {GPN_TEXT("Golden Gate Bridge"), GPN_TEXT("Terminal 5")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("University of Oslo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Texas")},
+    {GPN_TEXT("Lake Victoria"), GPN_TEXT("the Alps")},
+    {GPN_TEXT("Boeing 747"), GPN_TEXT("Walkman")},
+    {GPN_TEXT("World War II"), GPN_TEXT("Olympics")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Yellow Submarine")},
+    {GPN_TEXT("Clean Air Act"), GPN_TEXT("Article 5")},
+    {GPN_TEXT("Swahili"), GPN_TEXT("Latin")},
+    {GPN_TEXT("last Tuesday"), GPN_TEXT("the 1990s")},
+    {GPN_TEXT("3 p.m."), GPN_TEXT("two hours")},
+    {GPN_TEXT("12%"), GPN_TEXT("half a percent")},
+    {GPN_TEXT("$20 million"), GPN_TEXT("five euros")},
+    {GPN_TEXT("30 kilometres"), GPN_TEXT("two tons")},
+    {GPN_TEXT("first"), GPN_TEXT("23rd")},
+    {GPN_TEXT("seven"), GPN_TEXT("10,000")}};
+static const gptner_label gpn_ontonotes5[] = {
+    {GPN_TEXT("PERSON"), GPN_TEXT("person"),
+     GPN_TEXT("Names of people, also of invented ones."),
+     gpn_ontonotes5_examples[0], 2},
+    {GPN_TEXT("NORP"), GPN_TEXT("nationality, religious or political group"),
+     GPN_TEXT("Words for people of a nation, a religion or a political party, "
+              "as nouns or adjectives."),
+     gpn_ontonotes5_examples[1], 2},
+    {GPN_TEXT("FAC"), GPN_TEXT("facility"),
+     GPN_TEXT("Names of things that were built: buildings, airports, roads, "
+              "bridges."),
+     gpn_ontonotes5_examples[2], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, institutions, teams."),
+     gpn_ontonotes5_examples[3], 2},
+    {GPN_TEXT("GPE"), GPN_TEXT("geopolitical entity"),
+     GPN_TEXT(
+         "Names of countries, cities, states: places that have a government."),
+     gpn_ontonotes5_examples[4], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places without a government: mountains, waters, "
+              "continents, regions."),
+     gpn_ontonotes5_examples[5], 2},
+    {GPN_TEXT("PRODUCT"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that are made: vehicles, weapons, devices, "
+              "food; no services."),
+     gpn_ontonotes5_examples[6], 2},
+    {GPN_TEXT("EVENT"), GPN_TEXT("event"),
+     GPN_TEXT("Names of storms, battles, wars, contests, festivals."),
+     gpn_ontonotes5_examples[7], 2},
+    {GPN_TEXT("WORK_OF_ART"), GPN_TEXT("work of art"),
+     GPN_TEXT("Titles of books, songs, films, paintings, programmes."),
+     gpn_ontonotes5_examples[8], 2},
+    {GPN_TEXT("LAW"), GPN_TEXT("law"),
+     GPN_TEXT(
+         "Names of documents that were made into laws, and of their parts."),
+     gpn_ontonotes5_examples[9], 2},
+    {GPN_TEXT("LANGUAGE"), GPN_TEXT("language"),
+     GPN_TEXT("Names of languages."), gpn_ontonotes5_examples[10], 2},
+    {GPN_TEXT("DATE"), GPN_TEXT("date"),
+     GPN_TEXT("Days, months, years, ages and periods of a day or longer, exact "
+              "or relative."),
+     gpn_ontonotes5_examples[11], 2},
+    {GPN_TEXT("TIME"), GPN_TEXT("time"),
+     GPN_TEXT("Times of day and periods shorter than a day."),
+     gpn_ontonotes5_examples[12], 2},
+    {GPN_TEXT("PERCENT"), GPN_TEXT("percentage"),
+     GPN_TEXT("Percentages, with the sign or word."),
+     gpn_ontonotes5_examples[13], 2},
+    {GPN_TEXT("MONEY"), GPN_TEXT("money"),
+     GPN_TEXT("Amounts of money, with the unit."), gpn_ontonotes5_examples[14],
+     2},
+    {GPN_TEXT("QUANTITY"), GPN_TEXT("quantity"),
+     GPN_TEXT("Measures such as weights, distances, speeds, with the unit."),
+     gpn_ontonotes5_examples[15], 2},
+    {GPN_TEXT("ORDINAL"), GPN_TEXT("ordinal number"),
+     GPN_TEXT("Numbers that give a place in an order."),
+     gpn_ontonotes5_examples[16], 2},
+    {GPN_TEXT("CARDINAL"), GPN_TEXT("cardinal number"),
+     GPN_TEXT("Numbers that are of no other kind."),
+     gpn_ontonotes5_examples[17], 2}};
+static const gptner_str gpn_ace_examples[][2] = {
+    {GPN_TEXT("the president"), GPN_TEXT("she")},
+    {GPN_TEXT("the ministry"), GPN_TEXT("Red Cross")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("the country")},
+    {GPN_TEXT("the river"), GPN_TEXT("the Alps")},
+    {GPN_TEXT("the airport"), GPN_TEXT("her house")},
+    {GPN_TEXT("the truck"), GPN_TEXT("two ships")},
+    {GPN_TEXT("a rifle"), GPN_TEXT("the missiles")}};
+static const gptner_label gpn_ace[] = {
+    {GPN_TEXT("PER"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "People and groups of people, by name, by description or by pronoun."),
+     gpn_ace_examples[0], 2},
+    {GPN_TEXT("ORG"), GPN_TEXT("organization"),
+     GPN_TEXT("Companies, agencies, teams and other groups with a structure, "
+              "by name, description or pronoun."),
+     gpn_ace_examples[1], 2},
+    {GPN_TEXT("GPE"), GPN_TEXT("geopolitical entity"),
+     GPN_TEXT("Countries, cities and other areas with a people and a "
+              "government, by name, description or pronoun."),
+     gpn_ace_examples[2], 2},
+    {GPN_TEXT("LOC"), GPN_TEXT("location"),
+     GPN_TEXT("Places without a government: waters, mountains, regions, "
+              "heavenly bodies."),
+     gpn_ace_examples[3], 2},
+    {GPN_TEXT("FAC"), GPN_TEXT("facility"),
+     GPN_TEXT("Things that were built to be used by people: buildings, roads, "
+              "airports, rooms."),
+     gpn_ace_examples[4], 2},
+    {GPN_TEXT("VEH"), GPN_TEXT("vehicle"),
+     GPN_TEXT(
+         "Things made to carry people or goods: cars, ships, planes, trains."),
+     gpn_ace_examples[5], 2},
+    {GPN_TEXT("WEA"), GPN_TEXT("weapon"),
+     GPN_TEXT("Things made to hurt or destroy."), gpn_ace_examples[6], 2}};
+static const gptner_str gpn_genia_examples[][2] = {
+    {GPN_TEXT("IL-2 gene"), GPN_TEXT("NF-kappa B site")},
+    {GPN_TEXT("IL-2 mRNA"), GPN_TEXT("transcripts")},
+    {GPN_TEXT("NF-kappa B"), GPN_TEXT("interleukin-2")},
+    {GPN_TEXT("HeLa cells"), GPN_TEXT("Jurkat")},
+    {GPN_TEXT("T cells"), GPN_TEXT("monocytes")}};
+static const gptner_label gpn_genia[] = {
+    {GPN_TEXT("DNA"), GPN_TEXT("DNA"),
+     GPN_TEXT("Genes and other stretches of DNA, with families, domains and "
+              "regions of them."),
+     gpn_genia_examples[0], 2},
+    {GPN_TEXT("RNA"), GPN_TEXT("RNA"),
+     GPN_TEXT("RNA molecules, with families, domains and regions of them."),
+     gpn_genia_examples[1], 2},
+    {GPN_TEXT("protein"), GPN_TEXT("protein"),
+     GPN_TEXT(
+         "Proteins, with families, complexes, subunits and domains of them."),
+     gpn_genia_examples[2], 2},
+    {GPN_TEXT("cell_line"), GPN_TEXT("cell line"),
+     GPN_TEXT("Cultured cells that are kept alive in a laboratory."),
+     gpn_genia_examples[3], 2},
+    {GPN_TEXT("cell_type"), GPN_TEXT("cell type"),
+     GPN_TEXT("Kinds of cells as they occur in a body."), gpn_genia_examples[4],
+     2}};
+static const gptner_str gpn_wnut17_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Beyonce")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Central Park")},
+    {GPN_TEXT("Ajax"), GPN_TEXT("The Beatles")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Yellow Submarine")},
+    {GPN_TEXT("Siemens"), GPN_TEXT("Netflix")},
+    {GPN_TEXT("Walkman"), GPN_TEXT("Photoshop")}};
+static const gptner_label gpn_wnut17[] = {
+    {GPN_TEXT("person"), GPN_TEXT("person"),
+     GPN_TEXT(
+         "Names of people, real or invented, also short or misspelt ones."),
+     gpn_wnut17_examples[0], 2},
+    {GPN_TEXT("location"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places, with buildings and other sites."),
+     gpn_wnut17_examples[1], 2},
+    {GPN_TEXT("group"), GPN_TEXT("group"),
+     GPN_TEXT("Names of sports teams, bands, clubs and other groups that are "
+              "no companies."),
+     gpn_wnut17_examples[2], 2},
+    {GPN_TEXT("creative-work"), GPN_TEXT("creative work"),
+     GPN_TEXT("Titles of films, books, songs, programmes, games."),
+     gpn_wnut17_examples[3], 2},
+    {GPN_TEXT("corporation"), GPN_TEXT("corporation"),
+     GPN_TEXT("Names of companies and businesses, where the company itself is "
+              "meant."),
+     gpn_wnut17_examples[4], 2},
+    {GPN_TEXT("product"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that one can buy or use, also of software."),
+     gpn_wnut17_examples[5], 2}};
+static const gptner_str gpn_general_examples[][2] = {
+    {GPN_TEXT("Marie Curie"), GPN_TEXT("Sherlock Holmes")},
+    {GPN_TEXT("Red Cross"), GPN_TEXT("University of Oslo")},
+    {GPN_TEXT("Lisbon"), GPN_TEXT("Lake Victoria")},
+    {GPN_TEXT("last Tuesday"), GPN_TEXT("3 p.m.")},
+    {GPN_TEXT("$20 million"), GPN_TEXT("five euros")},
+    {GPN_TEXT("World War II"), GPN_TEXT("Olympics")},
+    {GPN_TEXT("Boeing 747"), GPN_TEXT("Photoshop")},
+    {GPN_TEXT("Hamlet"), GPN_TEXT("Clean Air Act")}};
+static const gptner_label gpn_general[] = {
+    {GPN_TEXT("PERSON"), GPN_TEXT("person"),
+     GPN_TEXT("Names of people, real or invented."), gpn_general_examples[0],
+     2},
+    {GPN_TEXT("ORGANIZATION"), GPN_TEXT("organization"),
+     GPN_TEXT("Names of companies, agencies, parties, teams, schools and other "
+              "groups that act together."),
+     gpn_general_examples[1], 2},
+    {GPN_TEXT("LOCATION"), GPN_TEXT("location"),
+     GPN_TEXT("Names of places: countries, cities, regions, waters, mountains, "
+              "addresses, buildings."),
+     gpn_general_examples[2], 2},
+    {GPN_TEXT("DATE"), GPN_TEXT("date or time"),
+     GPN_TEXT("Dates, times and periods, exact or relative."),
+     gpn_general_examples[3], 2},
+    {GPN_TEXT("MONEY"), GPN_TEXT("money"),
+     GPN_TEXT("Amounts of money, with the unit."), gpn_general_examples[4], 2},
+    {GPN_TEXT("EVENT"), GPN_TEXT("event"),
+     GPN_TEXT("Names of wars, storms, contests, festivals, meetings."),
+     gpn_general_examples[5], 2},
+    {GPN_TEXT("PRODUCT"), GPN_TEXT("product"),
+     GPN_TEXT("Names of things that are made or sold, also of software and "
+              "vehicles."),
+     gpn_general_examples[6], 2},
+    {GPN_TEXT("WORK"), GPN_TEXT("work"),
+     GPN_TEXT("Titles of books, songs, films, paintings, laws."),
+     gpn_general_examples[7], 2}};
+static const gptner_labels gpn_label_sets[] = {
+    {GPN_TEXT("conll2003"), gpn_conll2003, GPN_COUNT(gpn_conll2003), false},
+    {GPN_TEXT("ontonotes5"), gpn_ontonotes5, GPN_COUNT(gpn_ontonotes5), false},
+    {GPN_TEXT("ace2004"), gpn_ace, GPN_COUNT(gpn_ace), true},
+    {GPN_TEXT("ace2005"), gpn_ace, GPN_COUNT(gpn_ace), true},
+    {GPN_TEXT("genia"), gpn_genia, GPN_COUNT(gpn_genia), true},
+    {GPN_TEXT("wnut17"), gpn_wnut17, GPN_COUNT(gpn_wnut17), false},
+    {GPN_TEXT("general"), gpn_general, GPN_COUNT(gpn_general), false}};
+
+#undef GPN_TEXT
+
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name)
+{
+    size_t i;
+    for (i = 0; name != NULL && i < GPN_COUNT(gpn_label_sets); i++)
+        if (gpn_str_eq_c(gpn_label_sets[i].name, name))
+            return &gpn_label_sets[i];
+    return NULL;
+}
+
+/* Stands before an object that has an arena of its own. */
+typedef struct gpn_keep {
+    gpn_env env;
+    gpn_arena arena;
+} gpn_keep;
+
+/* A zeroed object of size bytes and its arena; NULL: no memory. */
+static void *gpn_keep_new(const gpn_env *env, size_t size, gpn_arena **arena)
+{
+    gpn_keep *keep = (gpn_keep *)gpn_owned_new(env, sizeof *keep + size);
+    if (keep == NULL)
+        return NULL;
+    keep->env = *env;
+    gpn_arena_init(&keep->arena, &keep->env, 0);
+    *arena = &keep->arena;
+    return keep + 1;
+}
+
+static void gpn_keep_free(void *object)
+{
+    gpn_keep *keep = (gpn_keep *)object;
+    if (keep != NULL) {
+        gpn_arena_deinit(&keep[-1].arena);
+        gpn_owned_free(keep - 1);
+    }
+}
+
+/* Adds a copy of size bytes; NULL: no memory. */
+static void *gpn_arena_copy(gpn_arena *a, const void *data, size_t size)
+{
+    void *copy = gpn_arena_alloc(a, size);
+    if (copy != NULL && size > 0)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+#define GPN_SLURP_STEP ((size_t)65536) /* bytes */
+
+/* The whole file, also of a pipe, to the end of b; at most max bytes. */
+static gptner_status gpn_slurp(gpn_buf *b, const char *path, size_t max,
+                               gptner_error *err)
+{
+    gpn_file file;
+    int64_t got = 1;
+    int oserr = 0, ignored;
+    if (!gpn_file_open_read(&file, b->env, path, &oserr))
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    while (got > 0 && b->len <= max && gpn_buf_reserve(b, GPN_SLURP_STEP)) {
+        got = gpn_file_read(&file, b->data + b->len, b->cap - b->len, &oserr);
+        b->len += got > 0 ? (size_t)got : 0;
+    }
+    gpn_file_close(&file, &ignored);
+    if (got < 0)
+        return gpn_file_fail(err, path, "cannot be read", oserr);
+    if (b->len > max || b->status == GPTNER_ERR_LIMIT)
+        return gpn_fail(err, GPTNER_ERR_LIMIT, "%s: longer than %llu bytes",
+                        path, (unsigned long long)max);
+    return b->status == GPTNER_OK ? GPTNER_OK : gpn_no_memory(err, path);
+}
+
+/* A set of labels while it is read. */
+typedef struct gpn_labels_read {
+    const char *path;
+    gpn_arena *arena;
+    gptner_error *err;
+    gptner_status status; /* the first failure */
+} gpn_labels_read;
+
+static void gpn_labels_bad(gpn_labels_read *l, size_t label, const char *what)
+{
+    if (l->status == GPTNER_OK && label > 0)
+        l->status = gpn_fail(l->err, GPTNER_ERR_DATA, "%s: label %d: %s",
+                             l->path, (int)label, what);
+    else if (l->status == GPTNER_OK)
+        l->status = gpn_fail(l->err, GPTNER_ERR_DATA, "%s: %s", l->path, what);
+}
+
+/* A copy of a text; it may be absent. */
+static gptner_str gpn_labels_text(gpn_labels_read *l, size_t label,
+                                  const gptner_json_value *v, const char *what)
+{
+    gptner_str s = gpn_str("", 0);
+    if (v == NULL || l->status != GPTNER_OK)
+        return s;
+    if (!gptner_json_get_str(v, &s)) {
+        gpn_labels_bad(l, label, what);
+        return gpn_str("", 0);
+    }
+    s = gpn_arena_str(l->arena, s);
+    if (s.ptr == NULL)
+        l->status = gpn_no_memory(l->err, l->path);
+    return s;
+}
+
+/* Whether a label can be a tag in columns. */
+static bool gpn_label_tag_ok(gptner_str name)
+{
+    size_t i;
+    for (i = 0; i < name.len; i++)
+        if ((unsigned char)name.ptr[i] < ' ' || name.ptr[i] == 0x7f)
+            return false;
+    return name.len > 0 && name.ptr[0] != ' ' && name.ptr[name.len - 1] != ' ';
+}
+
+/* One label, the n-th from 1; those before it are in list. */
+static void gpn_labels_read_one(gpn_labels_read *l, gptner_label *list,
+                                size_t n, const gptner_json_value *v)
+{
+    gptner_label *to = &list[n - 1];
+    const gptner_json_value *examples = gptner_json_find(v, "examples");
+    gptner_json_iter it;
+    gptner_str *texts;
+    size_t i;
+    to->name = gpn_labels_text(l, n, gptner_json_find(v, "name"),
+                               "its \"name\" is no text");
+    to->title = gpn_labels_text(l, n, gptner_json_find(v, "title"),
+                                "its \"title\" is no text");
+    to->definition = gpn_labels_text(l, n, gptner_json_find(v, "definition"),
+                                     "its \"definition\" is no text");
+    if (!gpn_label_tag_ok(to->name) ||
+        memchr(to->name.ptr, '|', to->name.len) != NULL)
+        gpn_labels_bad(l, n,
+                       "needs a \"name\" without '|', control characters, and "
+                       "spaces at its ends");
+    for (i = 0; i + 1 < n; i++)
+        if (gpn_str_eq(list[i].name, to->name))
+            gpn_labels_bad(l, n, "has the \"name\" of one before");
+    if (to->title.len == 0)
+        to->title = to->name;
+    if (examples != NULL && !gpn_json_is(examples, GPTNER_JSON_ARRAY))
+        gpn_labels_bad(l, n, "its \"examples\" are no array");
+    if (l->status != GPTNER_OK || examples == NULL)
+        return;
+    to->n_examples = gptner_json_size(examples);
+    texts =
+        (gptner_str *)gpn_arena_alloc(l->arena, to->n_examples * sizeof *texts);
+    if (texts == NULL) {
+        l->status = gpn_no_memory(l->err, l->path);
+        return;
+    }
+    it = gptner_json_iterate(examples);
+    for (i = 0; gptner_json_iter_next(&it); i++)
+        texts[i] = gpn_labels_text(l, n, it.value, "an example is no text");
+    to->examples = texts;
+}
+
+enum { GPN_LABELS_MAX = 1000 };
+
+static void gpn_labels_read_all(gpn_labels_read *l, gptner_labels *labels,
+                                const gptner_json_value *root)
+{
+    const gptner_json_value *items = gptner_json_find(root, "labels");
+    const gptner_json_value *nested = gptner_json_find(root, "nested");
+    gptner_json_iter it;
+    gptner_label *list;
+    size_t n = 0;
+    labels->name = gpn_labels_text(l, 0, gptner_json_find(root, "name"),
+                                   "\"name\" is no text");
+    if (nested != NULL && !gptner_json_get_bool(nested, &labels->nested))
+        gpn_labels_bad(l, 0, "\"nested\" is neither true nor false");
+    if (!gpn_json_is(items, GPTNER_JSON_ARRAY) || gptner_json_size(items) == 0)
+        gpn_labels_bad(l, 0, "needs an array \"labels\" with one or more");
+    if (l->status != GPTNER_OK)
+        return;
+    labels->count = gptner_json_size(items);
+    if (labels->count > GPN_LABELS_MAX) {
+        l->status = gpn_fail(l->err, GPTNER_ERR_LIMIT,
+                             "%s: more than 1000 labels", l->path);
+        return;
+    }
+    list =
+        (gptner_label *)gpn_arena_alloc(l->arena, labels->count * sizeof *list);
+    if (list == NULL) {
+        l->status = gpn_no_memory(l->err, l->path);
+        return;
+    }
+    memset(list, 0, labels->count * sizeof *list);
+    labels->items = list;
+    it = gptner_json_iterate(items);
+    while (gptner_json_iter_next(&it) && l->status == GPTNER_OK)
+        gpn_labels_read_one(l, list, ++n, it.value);
+}
+
+/* Reads text, which is the file's. */
+static gptner_status gpn_labels_parse(gpn_labels_read *l, gptner_labels *labels,
+                                      gptner_str text, const gpn_env *env)
+{
+    gptner_json_options opt;
+    gptner_json_error why;
+    gptner_json_doc *doc = NULL;
+    memset(&opt, 0, sizeof opt);
+    opt.allocator = &env->mem;
+    if (gptner_json_parse(text.ptr, text.len, &opt, &doc, &why) != GPTNER_OK)
+        return gpn_fail(l->err, why.status, "%s: line %llu, column %llu: %s",
+                        l->path, (unsigned long long)why.line,
+                        (unsigned long long)why.column, why.message);
+    gpn_labels_read_all(l, labels, gptner_json_root(doc));
+    gptner_json_doc_free(doc);
+    return l->status;
+}
+
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err)
+{
+    const size_t max = (size_t)16 << 20; /* bytes */
+    gpn_labels_read l;
+    gptner_labels *labels;
+    gpn_env env;
+    gpn_buf b;
+    if (out != NULL)
+        *out = NULL;
+    if (path == NULL || out == NULL || !gpn_env_init(&env, allocator, NULL))
+        return gpn_refuse(err, "labels: need a path, a place for the set, and "
+                               "all functions of the allocator or none");
+    memset(&l, 0, sizeof l);
+    l.path = path;
+    l.err = err;
+    gpn_buf_init(&b, &env, max + 2 * GPN_SLURP_STEP);
+    labels = (gptner_labels *)gpn_keep_new(&env, sizeof *labels, &l.arena);
+    l.status = labels == NULL ? gpn_no_memory(err, path)
+                              : gpn_slurp(&b, path, max, err);
+    if (l.status == GPTNER_OK)
+        l.status = gpn_labels_parse(&l, labels, gpn_str(b.data, b.len), &env);
+    if (l.status == GPTNER_OK) {
+        *out = labels;
+        labels = NULL;
+    }
+    gpn_keep_free(labels);
+    gpn_buf_deinit(&b);
+    return l.status;
+}
+
+GPTNER_API void gptner_labels_free(gptner_labels *labels)
+{
+    gpn_keep_free(labels);
+}
+
 /* --- answers: marks and offers ---
  *
  * Marked text is read by one scan, in one of two modes. Quick: the answer is
@@ -34514,7 +35113,7 @@ static size_t gpn_char_get(const char *p, size_t len, uint32_t *cp)
 /* --- places in a text --- */
 
 /* Whether a character, or what belongs to it, goes on at the byte at. */
-static bool gpn_spot_inside(gptner_str s, size_t at)
+static bool gpn_point_inside(gptner_str s, size_t at)
 {
     uint32_t cp, kind;
     size_t back;
@@ -34543,23 +35142,23 @@ static void gpn_span_tidy(gptner_str s, gptner_span *span)
     /* bounded: a character with a thousand marks is cut, but never inside one
      * of them */
     for (i = 0; (i < 128 || (s.ptr[span->begin] & 0xc0) == 0x80) &&
-                gpn_spot_inside(s, span->begin);
+                gpn_point_inside(s, span->begin);
          i++)
         span->begin--;
     for (i = 0; (i < 128 ||
                  (span->end < s.len && (s.ptr[span->end] & 0xc0) == 0x80)) &&
-                gpn_spot_inside(s, span->end);
+                gpn_point_inside(s, span->end);
          i++)
         span->end++;
 }
 
 /* A place in all three counts. */
-typedef struct gpn_spot {
+typedef struct gpn_point {
     size_t byte, code_points, utf16;
-} gpn_spot;
+} gpn_point;
 
 /* Goes on to a later byte, where a character begins. */
-static void gpn_spot_move(gpn_spot *p, gptner_str s, size_t to)
+static void gpn_point_move(gpn_point *p, gptner_str s, size_t to)
 {
     while (p->byte < to) {
         uint64_t eight;
@@ -34583,28 +35182,28 @@ static void gpn_spot_move(gpn_spot *p, gptner_str s, size_t to)
 
 /* The place of a byte that may be before p; places keeps one a step, so that
  * many long entities inside each other take no more time than short ones. */
-static gpn_spot gpn_spot_find(gpn_buf *places, gptner_str s, gpn_spot p,
-                              size_t to)
+static gpn_point gpn_point_find(gpn_buf *places, gptner_str s, gpn_point p,
+                                size_t to)
 {
     if (to - p.byte > GPN_SPOT_STEP) {
-        gpn_spot *known, at;
+        gpn_point *known, at;
         size_t n = places->len / sizeof at;
         memset(&at, 0, sizeof at);
-        known = (gpn_spot *)(void *)places->data;
+        known = (gpn_point *)(void *)places->data;
         if (n > 0)
             at = known[n - 1];
         for (; n <= to / GPN_SPOT_STEP; n++) {
-            gpn_spot_move(&at, s, n * GPN_SPOT_STEP);
+            gpn_point_move(&at, s, n * GPN_SPOT_STEP);
             gpn_buf_add(places, (const char *)&at, sizeof at);
         }
-        known = (gpn_spot *)(void *)places->data;
+        known = (gpn_point *)(void *)places->data;
         if (places->status == GPTNER_OK) {
             p = known[to / GPN_SPOT_STEP];
             if (p.byte > to) /* the last character before a step is cut by it */
                 p = known[to / GPN_SPOT_STEP - 1];
         }
     }
-    gpn_spot_move(&p, s, to);
+    gpn_point_move(&p, s, to);
     return p;
 }
 
@@ -35672,10 +36271,10 @@ static bool gpn_align_offers(gpn_align *al)
 
 /* By place, the longer first, then label, then the better match; what is lost
  * comes last, in the order of the answer. */
-static int gpn_mention_order(const void *left, const void *right)
+static int gpn_entity_order(const void *left, const void *right)
 {
-    const gptner_entity *a = &((const gpn_mention *)left)->e;
-    const gptner_entity *b = &((const gpn_mention *)right)->e;
+    const gptner_entity *a = (const gptner_entity *)left;
+    const gptner_entity *b = (const gptner_entity *)right;
     bool a_lost = a->match == GPTNER_MATCH_LOST;
     size_t n = a->label.len < b->label.len ? a->label.len : b->label.len;
     int order;
@@ -35713,9 +36312,9 @@ static void gpn_mentions_settle(gpn_answer *a, size_t *count, size_t *lost)
             ++*lost;
         }
     for (i = 1; i < *count && sorted; i++)
-        sorted = gpn_mention_order(&m[i - 1], &m[i]) <= 0;
+        sorted = gpn_entity_order(&m[i - 1].e, &m[i].e) <= 0;
     if (!sorted)
-        qsort(m, *count, sizeof *m, gpn_mention_order);
+        qsort(m, *count, sizeof *m, gpn_entity_order); /* by m->e, its first */
     for (i = 0; i < *count; i++)
         if (n == 0 || !gpn_mention_same(&m[n - 1].e, &m[i].e))
             m[n++] = m[i];
@@ -35732,13 +36331,13 @@ static bool gpn_entities_count(const gpn_env *env, gptner_str text,
                                gptner_entity *e, size_t n)
 {
     gpn_buf places;
-    gpn_spot at, end;
+    gpn_point at, end;
     bool good;
     gpn_buf_init(&places, env, SIZE_MAX / 2);
     memset(&at, 0, sizeof at);
     for (; n > 0; n--, e++) {
-        gpn_spot_move(&at, text, e->bytes.begin);
-        end = gpn_spot_find(&places, text, at, e->bytes.end);
+        gpn_point_move(&at, text, e->bytes.begin);
+        end = gpn_point_find(&places, text, at, e->bytes.end);
         e->code_points.begin = at.code_points;
         e->code_points.end = end.code_points;
         e->utf16.begin = at.utf16;
@@ -35996,9 +36595,977 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
 
 /* --- data: documents --- */
 
+/* Data on its way in or out. */
+typedef struct gpn_data {
+    const gpn_env *env;
+    const gptner_data_config *cfg;
+    const char *path; /* or what stands for it in messages */
+    gptner_data_report report;
+    gptner_error *err;
+    gptner_status status; /* the first failure */
+} gpn_data;
+
+static gptner_status gpn_data_no_memory(gpn_data *d)
+{
+    if (d->status == GPTNER_OK)
+        d->status = gpn_no_memory(d->err, d->path);
+    return d->status;
+}
+
+/* Sets up *d and *env. false: arguments are missing, which is then said. */
+static bool gpn_data_begin(gpn_data *d, gpn_env *env, const char *path,
+                           const gptner_data_config **cfg,
+                           const gptner_data_config *defaults, bool complete,
+                           gptner_error *err)
+{
+    memset(d, 0, sizeof *d);
+    *cfg = *cfg != NULL ? *cfg : defaults;
+    d->env = env;
+    d->cfg = *cfg;
+    d->path = path;
+    d->err = err;
+    if (gpn_env_init(env, (*cfg)->allocator, NULL) && complete &&
+        (unsigned)(*cfg)->format <= GPTNER_DATA_JSONL &&
+        (unsigned)(*cfg)->tags <= GPTNER_TAGS_IOB1)
+        return true;
+    gpn_refuse(err, "data: needs a path, documents, a place for the outcome, a "
+                    "format and tags that exist, and all functions of the "
+                    "allocator or none");
+    return false;
+}
+
+#define GPN_POINTS_STEP 64 /* code points */
+
+/* The places of code points in a text; what is not valid counts one for each
+ * part that becomes U+FFFD. */
+typedef struct gpn_points {
+    gptner_str text;
+    gpn_buf places; /* size_t: the byte of each GPN_POINTS_STEP-th */
+} gpn_points;
+
+static size_t gpn_points_next(gptner_str s, size_t at)
+{
+    size_t need;
+    return at + gpn_utf8_scan(s.ptr + at, s.len - at, &need);
+}
+
+/* false: no memory. */
+static bool gpn_points_set(gpn_points *p, gptner_str text)
+{
+    size_t at = 0, n;
+    p->text = text;
+    gpn_buf_clear(&p->places);
+    for (n = 0; at < text.len; n++, at = gpn_points_next(text, at))
+        if (n % GPN_POINTS_STEP == 0)
+            gpn_buf_add(&p->places, (const char *)&at, sizeof at);
+    return p->places.status == GPTNER_OK;
+}
+
+/* The byte where code point n begins; SIZE_MAX: the text has fewer. */
+static size_t gpn_points_byte(const gpn_points *p, uint64_t n)
+{
+    const size_t *places = (const size_t *)(const void *)p->places.data;
+    size_t count = p->places.len / sizeof *places, at, i;
+    if (n == 0 || (n - 1) / GPN_POINTS_STEP >= count)
+        return n == 0 ? 0 : SIZE_MAX;
+    i = (size_t)((n - 1) / GPN_POINTS_STEP);
+    at = places[i];
+    for (n -= (uint64_t)i * GPN_POINTS_STEP; n > 0; n--) {
+        if (at >= p->text.len)
+            return SIZE_MAX;
+        at = gpn_points_next(p->text, at);
+    }
+    return at;
+}
+
+/* How many code points are before the byte at; SIZE_MAX: it is inside one, or
+ * out of the text. */
+static size_t gpn_points_before(const gpn_points *p, size_t at)
+{
+    const size_t *places = (const size_t *)(const void *)p->places.data;
+    size_t low = 0, high = p->places.len / sizeof *places, here, n;
+    if (at == 0 || at > p->text.len)
+        return at == 0 ? 0 : SIZE_MAX;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (places[middle] <= at)
+            low = middle;
+        else
+            high = middle;
+    }
+    here = places[low];
+    for (n = low * GPN_POINTS_STEP; here < at; n++)
+        here = gpn_points_next(p->text, here);
+    return here == at ? n : SIZE_MAX;
+}
+
+GPTNER_API void gptner_docs_free(gptner_docs *docs)
+{
+    gpn_keep_free(docs);
+}
+
 /* --- data: readers --- */
 
+/* Documents while they are read. */
+typedef struct gpn_docs_read {
+    gpn_data *d;
+    gpn_arena *arena;
+    gpn_buf docs;          /* gptner_doc */
+    gpn_buf text;          /* of the document under way */
+    gpn_buf tokens;        /* gptner_span */
+    gpn_buf entities;      /* gptner_entity */
+    gptner_str labels[32]; /* copies of names, to be shared */
+    size_t n_labels;
+    gptner_str id;
+    size_t line;
+} gpn_docs_read;
+
+/* What could not be as it is. */
+static void gpn_docs_repaired(gpn_docs_read *r, const char *what,
+                              gptner_str word)
+{
+    gptner_data_report *report = &r->d->report;
+    char *to = report->message;
+    if (report->repaired++ == 0)
+        gpn_text_clean(to, gpn_format(to, sizeof report->message,
+                                      "%s: line %llu: %s \"%.*s\"", r->d->path,
+                                      (unsigned long long)r->line, what,
+                                      (int)(word.len < 64 ? word.len : 64),
+                                      word.ptr));
+}
+
+/* The file is not what it should be; "" if no word is to be shown. */
+static void gpn_docs_bad(gpn_docs_read *r, const char *what, gptner_str word)
+{
+    if (r->d->status == GPTNER_OK)
+        r->d->status = gpn_fail(
+            r->d->err, GPTNER_ERR_DATA, "%s: line %llu: %s%s%.*s%s", r->d->path,
+            (unsigned long long)r->line, what, word.len > 0 ? " \"" : "",
+            (int)(word.len < 64 ? word.len : 64), word.ptr,
+            word.len > 0 ? "\"" : "");
+}
+
+/* A copy that lives as long as the documents. ptr NULL: no memory. */
+static gptner_str gpn_docs_label(gpn_docs_read *r, gptner_str name)
+{
+    size_t i;
+    for (i = 0; i < r->n_labels; i++)
+        if (gpn_str_eq(r->labels[i], name))
+            return r->labels[i];
+    name = gpn_arena_str(r->arena, name);
+    if (name.ptr == NULL)
+        gpn_data_no_memory(r->d);
+    else if (r->n_labels < GPN_COUNT(r->labels))
+        r->labels[r->n_labels++] = name;
+    return name;
+}
+
+static void gpn_docs_entity(gpn_docs_read *r, gptner_str label, size_t begin,
+                            size_t end)
+{
+    gptner_entity e;
+    memset(&e, 0, sizeof e);
+    e.label = gpn_docs_label(r, label);
+    e.bytes.begin = begin;
+    e.bytes.end = end;
+    e.confidence = -1;
+    gpn_buf_add(&r->entities, (const char *)&e, sizeof e);
+}
+
+/* The entities of the document under way, in order and each once. */
+static void gpn_docs_settle(gpn_docs_read *r)
+{
+    gptner_entity *e = (gptner_entity *)(void *)r->entities.data;
+    size_t count = r->entities.len / sizeof *e, n = 0, i;
+    bool sorted = true;
+    for (i = 1; i < count && sorted; i++)
+        sorted = gpn_entity_order(&e[i - 1], &e[i]) <= 0;
+    if (!sorted)
+        qsort(e, count, sizeof *e, gpn_entity_order);
+    for (i = 0; i < count; i++) {
+        if (n > 0 && gpn_mention_same(&e[n - 1], &e[i]))
+            gpn_docs_repaired(r, "an entity is there twice:", e[i].label);
+        else
+            e[n++] = e[i];
+    }
+    r->entities.len = n * sizeof *e;
+}
+
+/* Ends the document under way. */
+static void gpn_docs_add(gpn_docs_read *r)
+{
+    gptner_entity *e;
+    gptner_doc doc;
+    memset(&doc, 0, sizeof doc);
+    if (r->text.status != GPTNER_OK || r->tokens.status != GPTNER_OK ||
+        r->entities.status != GPTNER_OK)
+        gpn_data_no_memory(r->d);
+    if (r->d->status != GPTNER_OK)
+        return;
+    gpn_docs_settle(r);
+    doc.id = r->id;
+    doc.message = "";
+    doc.text = gpn_arena_str(
+        r->arena, gpn_str(r->text.len > 0 ? r->text.data : "", r->text.len));
+    doc.n_tokens = r->tokens.len / sizeof(gptner_span);
+    doc.tokens = (const gptner_span *)gpn_arena_copy(r->arena, r->tokens.data,
+                                                     r->tokens.len);
+    doc.n_entities = r->entities.len / sizeof *e;
+    e = (gptner_entity *)gpn_arena_copy(r->arena, r->entities.data,
+                                        r->entities.len);
+    doc.entities = e;
+    doc.lost = e;
+    if (doc.text.ptr == NULL || doc.tokens == NULL || e == NULL ||
+        !gpn_entities_count(r->d->env, doc.text, e, doc.n_entities)) {
+        gpn_data_no_memory(r->d);
+        return;
+    }
+    gpn_buf_add(&r->docs, (const char *)&doc, sizeof doc);
+    if (r->docs.status != GPTNER_OK)
+        gpn_data_no_memory(r->d);
+    r->d->report.documents++;
+    r->d->report.tokens += doc.n_tokens;
+    r->d->report.entities += doc.n_entities;
+    gpn_buf_clear(&r->text);
+    gpn_buf_clear(&r->tokens);
+    gpn_buf_clear(&r->entities);
+    r->id = gpn_str(NULL, 0);
+}
+
+static gptner_str gpn_line_next(gptner_str *rest)
+{
+    const char *lf = (const char *)memchr(rest->ptr, '\n', rest->len);
+    gptner_str s = *rest;
+    if (lf != NULL)
+        s.len = (size_t)(lf - s.ptr);
+    rest->ptr += s.len + (lf != NULL);
+    rest->len -= s.len + (lf != NULL);
+    return s;
+}
+
+typedef enum gpn_column_kind {
+    GPN_COLUMN_WORD,
+    GPN_COLUMN_BLANK, /* or -DOCSTART- */
+    GPN_COLUMN_NOTE,
+    GPN_COLUMN_BAD /* no tag */
+} gpn_column_kind;
+
+typedef struct gpn_column {
+    gpn_column_kind kind;
+    gptner_str all, word, tag, label;
+    char prefix; /* one of "OBIES" */
+} gpn_column;
+
+/* Takes a tag apart: into its prefix, 0 if it is none, and its label. */
+static void gpn_column_tag(gpn_column *row)
+{
+    static const char known[] = "BIESLUM", meant[] = "BIESESI";
+    const char *at;
+    row->prefix = '\0';
+    row->label = gpn_str("", 0);
+    if (gpn_str_eq_c(row->tag, "O")) {
+        row->prefix = 'O';
+    } else if (row->tag.len > 2 && row->tag.ptr[1] == '-') {
+        at = (const char *)memchr(known, row->tag.ptr[0], sizeof known - 1);
+        row->prefix = at != NULL ? meant[at - known] : '\0';
+        row->label = gpn_str(row->tag.ptr + 2, row->tag.len - 2);
+    }
+}
+
+/* What a line of columns holds. */
+static gpn_column gpn_column_read(gptner_str line)
+{
+    gpn_column row;
+    char by = '\t';
+    size_t i = 0, k;
+    row.all = gpn_strip(line);
+    k = row.all.len;
+    if (k > 0 && memchr(row.all.ptr, by, k) == NULL)
+        by = ' ';
+    while (i < k && row.all.ptr[i] != by)
+        i++;
+    while (k > i && row.all.ptr[k - 1] != by)
+        k--;
+    row.word = gpn_strip(gpn_str(row.all.ptr, i));
+    row.tag = gpn_strip(gpn_str(row.all.ptr + k, row.all.len - k));
+    if (i == row.all.len)
+        row.tag.len = 0;
+    gpn_column_tag(&row);
+    row.kind = row.prefix != '\0' ? GPN_COLUMN_WORD : GPN_COLUMN_BAD;
+    if (row.all.len == 0 || (gpn_str_eq_c(row.word, "-DOCSTART-") &&
+                             (row.prefix == 'O' || row.prefix == '\0')))
+        row.kind = GPN_COLUMN_BLANK;
+    else if (gpn_str_eq_c(row.all, "#") || gpn_str_starts(row.all, "# id ") ||
+             (row.prefix == '\0' && gpn_str_starts(row.all, "# ")))
+        row.kind = GPN_COLUMN_NOTE;
+    return row;
+}
+
+/* Which scheme the tags of text follow. */
+static gptner_tags gpn_columns_scheme(gptner_str text)
+{
+    gptner_str last = {NULL, 0};
+    size_t b_alone = 0, i_alone = 0;
+    while (text.len > 0) {
+        gpn_column row = gpn_column_read(gpn_line_next(&text));
+        bool follows = last.ptr != NULL && gpn_str_eq(last, row.label);
+        if (row.kind == GPN_COLUMN_NOTE)
+            continue;
+        last = gpn_str(NULL, 0);
+        if (row.kind != GPN_COLUMN_WORD || row.prefix == 'O')
+            continue;
+        if (row.prefix == 'E' || row.prefix == 'S')
+            return GPTNER_TAGS_BIOES;
+        last = row.label;
+        b_alone += row.prefix == 'B' && !follows;
+        i_alone += row.prefix == 'I' && !follows;
+    }
+    return i_alone > b_alone ? GPTNER_TAGS_IOB1 : GPTNER_TAGS_BIO;
+}
+
+/* The entity that the word's tag begins, goes on with, or ends. *open: there is
+ * one to go on with, the last. */
+static void gpn_columns_entity(gpn_docs_read *r, const gpn_column *row,
+                               bool *open, gptner_span place)
+{
+    gptner_tags tags = r->d->report.tags;
+    gptner_entity *last = (gptner_entity *)(void *)r->entities.data;
+    size_t n = r->entities.len / sizeof *last;
+    bool inside = row->prefix == 'I' || row->prefix == 'E';
+    bool goes_on = inside && *open && gpn_str_eq(last[n - 1].label, row->label);
+    if (tags == GPTNER_TAGS_BIOES
+            ? *open != goes_on || (inside && !goes_on)
+            : row->prefix == 'E' || row->prefix == 'S' ||
+                  (row->prefix == 'I' && !goes_on && tags == GPTNER_TAGS_BIO))
+        gpn_docs_repaired(r, "a tag that may not stand here:", row->tag);
+    if (goes_on)
+        last[n - 1].bytes.end = place.end;
+    else if (row->prefix != 'O')
+        gpn_docs_entity(r, row->label, place.begin, place.end);
+    *open = row->prefix == 'B' || row->prefix == 'I';
+}
+
+/* The end of a sentence, if one is under way. */
+static void gpn_columns_end(gpn_docs_read *r, bool *open)
+{
+    const gptner_entity *last = (gptner_entity *)(void *)r->entities.data;
+    if (*open && r->d->report.tags == GPTNER_TAGS_BIOES)
+        gpn_docs_repaired(r, "before it nothing ends an entity,",
+                          last[r->entities.len / sizeof *last - 1].label);
+    *open = false;
+    if (r->tokens.len > 0)
+        gpn_docs_add(r);
+}
+
+static void gpn_columns_parse(gpn_docs_read *r, gptner_str rest)
+{
+    gptner_tags tags = r->d->cfg->tags;
+    bool open = false;
+    r->d->report.tags =
+        tags != GPTNER_TAGS_AUTO ? tags : gpn_columns_scheme(rest);
+    while (rest.len > 0 && r->d->status == GPTNER_OK) {
+        gpn_column row = gpn_column_read(gpn_line_next(&rest));
+        gptner_span place;
+        r->line++;
+        if (row.kind == GPN_COLUMN_BLANK) {
+            gpn_columns_end(r, &open);
+        } else if (row.kind == GPN_COLUMN_BAD) {
+            gpn_docs_bad(r,
+                         "needs a word first and a tag such as O or B-PER "
+                         "last, not",
+                         row.all);
+        } else if (row.kind == GPN_COLUMN_NOTE) {
+            if (!gpn_str_starts(row.all, "# id ") || r->tokens.len > 0)
+                continue;
+            row.all = gpn_str(row.all.ptr + 5, row.all.len - 5);
+            row.all.len =
+                (size_t)(gpn_seek(row.all.ptr, row.all.ptr + row.all.len,
+                                  gpn_str("\t", 1)) -
+                         row.all.ptr);
+            row.all = gpn_strip(row.all);
+            r->id = gpn_arena_str(r->arena, row.all);
+            if (r->id.ptr == NULL)
+                gpn_data_no_memory(r->d);
+        } else {
+            if (r->tokens.len > 0)
+                gpn_buf_add_c(&r->text, ' ');
+            place.begin = r->text.len;
+            gpn_buf_add_str(&r->text, row.word);
+            place.end = r->text.len;
+            gpn_buf_add(&r->tokens, (const char *)&place, sizeof place);
+            gpn_columns_entity(r, &row, &open, place);
+            if (r->text.status != GPTNER_OK || r->entities.status != GPTNER_OK)
+                gpn_data_no_memory(r->d);
+        }
+    }
+    gpn_columns_end(r, &open);
+}
+
+/* One entity of a line of JSON. */
+static void gpn_jsonl_entity(gpn_docs_read *r, const gpn_points *points,
+                             const gptner_json_value *v)
+{
+    gptner_str label = {NULL, 0}, said = {NULL, 0};
+    uint64_t start = 0, end = 0;
+    size_t from, to;
+    if (!gptner_json_get_uint64(gptner_json_find(v, "start"), &start) ||
+        !gptner_json_get_uint64(gptner_json_find(v, "end"), &end) ||
+        !gptner_json_get_str(gptner_json_find(v, "label"), &label) ||
+        label.len == 0) {
+        gpn_docs_bad(r,
+                     "an entity needs \"start\" and \"end\", which are numbers "
+                     "from 0, and \"label\", a text",
+                     gpn_str("", 0));
+        return;
+    }
+    from = gpn_points_byte(points, start);
+    to = gpn_points_byte(points, end);
+    if (start >= end || to == SIZE_MAX) {
+        gpn_docs_bad(r, "an entity is empty or out of the text:", label);
+        return;
+    }
+    if (gptner_json_get_str(gptner_json_find(v, "text"), &said) &&
+        !gpn_str_eq(said, gpn_str(points->text.ptr + from, to - from))) {
+        gpn_docs_bad(r,
+                     "start and end, which count code points, are not those "
+                     "of",
+                     said);
+        return;
+    }
+    gpn_docs_entity(r, label, from, to);
+}
+
+/* One line of JSON, parsed. */
+static void gpn_jsonl_doc(gpn_docs_read *r, gpn_points *points,
+                          const gptner_json_value *root)
+{
+    const gptner_json_value *id = gptner_json_find(root, "id");
+    const gptner_json_value *entities = gptner_json_find(root, "entities");
+    gptner_str text = {NULL, 0}, name = {NULL, 0};
+    gptner_json_iter it;
+    if (!gptner_json_get_str(gptner_json_find(root, "text"), &text)) {
+        gpn_docs_bad(r, "needs an object with a \"text\"", gpn_str("", 0));
+        return;
+    }
+    if (entities != NULL && !gpn_json_is(entities, GPTNER_JSON_ARRAY) &&
+        !gpn_json_is(entities, GPTNER_JSON_NULL)) {
+        gpn_docs_bad(r, "its \"entities\" are no array", gpn_str("", 0));
+        return;
+    }
+    if (gptner_json_get_str(id, &name) || gptner_json_get_number(id, &name))
+        r->id = gpn_arena_str(r->arena, name);
+    gpn_buf_add_str(&r->text, text);
+    if ((name.ptr != NULL && r->id.ptr == NULL) ||
+        !gpn_points_set(points, text)) {
+        gpn_data_no_memory(r->d);
+        return;
+    }
+    it = gptner_json_iterate(entities);
+    while (gptner_json_iter_next(&it) && r->d->status == GPTNER_OK)
+        gpn_jsonl_entity(r, points, it.value);
+    gpn_docs_add(r);
+}
+
+static void gpn_jsonl_parse(gpn_docs_read *r, gptner_str rest)
+{
+    gptner_json_options opt;
+    gptner_json_error why;
+    gpn_points points;
+    memset(&opt, 0, sizeof opt);
+    memset(&points, 0, sizeof points);
+    opt.allocator = &r->d->env->mem;
+    opt.max_bytes = SIZE_MAX / 2;
+    gpn_buf_init(&points.places, r->d->env, SIZE_MAX / 2);
+    while (rest.len > 0 && r->d->status == GPTNER_OK) {
+        gptner_str line = gpn_line_next(&rest);
+        gptner_json_doc *doc;
+        r->line++;
+        if (gpn_strip(line).len == 0)
+            continue;
+        if (gptner_json_parse(line.ptr, line.len, &opt, &doc, &why) ==
+            GPTNER_OK) {
+            gpn_jsonl_doc(r, &points, gptner_json_root(doc));
+            gptner_json_doc_free(doc);
+        } else {
+            r->d->status = gpn_fail(
+                r->d->err, why.status, "%s: line %llu, column %llu: %s",
+                r->d->path, (unsigned long long)r->line,
+                (unsigned long long)why.column, why.message);
+        }
+    }
+    gpn_buf_deinit(&points.places);
+}
+
+/* Reads text, all of it. */
+static void gpn_docs_parse_all(gpn_data *d, gptner_str text, gptner_docs **out)
+{
+    static const uint16_t buffers[] = {
+        offsetof(gpn_docs_read, docs), offsetof(gpn_docs_read, text),
+        offsetof(gpn_docs_read, tokens), offsetof(gpn_docs_read, entities)};
+    gptner_docs *docs;
+    gpn_docs_read r;
+    size_t i;
+    memset(&r, 0, sizeof r);
+    r.d = d;
+    for (i = 0; i < GPN_COUNT(buffers); i++)
+        gpn_buf_init((gpn_buf *)gpn_at(&r, buffers[i]), d->env, SIZE_MAX / 2);
+    docs = (gptner_docs *)gpn_keep_new(d->env, sizeof *docs, &r.arena);
+    if (docs == NULL)
+        gpn_data_no_memory(d);
+    else if (gpn_str_starts(text, "\xef\xbb\xbf"))
+        text = gpn_str(text.ptr + 3, text.len - 3);
+    if (docs != NULL && d->cfg->format == GPTNER_DATA_JSONL)
+        gpn_jsonl_parse(&r, text);
+    else if (docs != NULL)
+        gpn_columns_parse(&r, text);
+    if (d->status == GPTNER_OK) {
+        docs->count = r.docs.len / sizeof(gptner_doc);
+        docs->items = (const gptner_doc *)gpn_arena_copy(r.arena, r.docs.data,
+                                                         r.docs.len);
+        if (docs->items == NULL)
+            gpn_data_no_memory(d);
+    }
+    for (i = 0; i < GPN_COUNT(buffers); i++)
+        gpn_buf_deinit((gpn_buf *)gpn_at(&r, buffers[i]));
+    if (d->status != GPTNER_OK) {
+        gpn_keep_free(docs);
+        docs = NULL;
+        memset(&d->report, 0, sizeof d->report);
+    }
+    *out = docs;
+}
+
+/* path NULL: text is read. */
+static gptner_status
+gpn_docs_load(const char *path, gptner_str text, const gptner_data_config *cfg,
+              gptner_docs **out, gptner_data_report *report, gptner_error *err)
+{
+    gptner_data_config defaults;
+    size_t max;
+    gpn_data d;
+    gpn_env env;
+    gpn_buf b;
+    memset(&defaults, 0, sizeof defaults);
+    if (report != NULL)
+        memset(report, 0, sizeof *report);
+    if (out != NULL)
+        *out = NULL;
+    if (!gpn_data_begin(&d, &env, path != NULL ? path : "data", &cfg, &defaults,
+                        out != NULL && (path != NULL || text.ptr != NULL), err))
+        return GPTNER_ERR_INVALID_ARGUMENT;
+    max = cfg->max_bytes != 0 ? cfg->max_bytes : (size_t)1 << 30;
+    max = max < SIZE_MAX / 4 ? max : SIZE_MAX / 4;
+    gpn_buf_init(&b, &env, max + 2 * GPN_SLURP_STEP);
+    if (path != NULL) {
+        d.status = gpn_slurp(&b, path, max, err);
+        text = gpn_str(b.len > 0 ? b.data : "", b.len);
+    } else if (text.len > max) {
+        d.status = gpn_fail(err, GPTNER_ERR_LIMIT,
+                            "data: longer than %llu bytes, see max_bytes",
+                            (unsigned long long)max);
+    }
+    if (d.status == GPTNER_OK)
+        gpn_docs_parse_all(&d, text, out);
+    gpn_buf_deinit(&b);
+    if (report != NULL)
+        *report = d.report;
+    return d.status;
+}
+
+GPTNER_API gptner_status gptner_docs_read(const char *path,
+                                          const gptner_data_config *cfg,
+                                          gptner_docs **out,
+                                          gptner_data_report *report,
+                                          gptner_error *err)
+{
+    return gpn_docs_load(path, gpn_str(NULL, 0), cfg, out, report, err);
+}
+
+GPTNER_API gptner_status gptner_docs_parse(gptner_str text,
+                                           const gptner_data_config *cfg,
+                                           gptner_docs **out,
+                                           gptner_data_report *report,
+                                           gptner_error *err)
+{
+    if (text.ptr == NULL && text.len == 0)
+        text = gpn_str("", 0);
+    return gpn_docs_load(NULL, text, cfg, out, report, err);
+}
+
 /* --- data: writers --- */
+
+/* Documents while they are written. */
+typedef struct gpn_docs_write {
+    gpn_data *d;
+    gpn_buf *out;
+    const gptner_doc *doc;
+    size_t number;     /* of the document, from 1 */
+    gpn_buf tokens;    /* gptner_span: of documents without */
+    gpn_buf owners;    /* size_t: the entity of each token, from 1 */
+    gpn_points points; /* of lines of JSON */
+} gpn_docs_write;
+
+static void gpn_docs_left_out(gpn_docs_write *w, const gptner_entity *e,
+                              const char *why)
+{
+    gptner_data_report *report = &w->d->report;
+    char *to = report->message;
+    if (report->left_out++ == 0)
+        gpn_text_clean(
+            to, gpn_format(to, sizeof report->message,
+                           "document %llu: not written: %.*s at bytes %llu to "
+                           "%llu, which %s",
+                           (unsigned long long)w->number,
+                           (int)(e->label.len < 64 ? e->label.len : 64),
+                           e->label.ptr != NULL ? e->label.ptr : "",
+                           (unsigned long long)e->bytes.begin,
+                           (unsigned long long)e->bytes.end, why));
+}
+
+static int gpn_size_order(const void *left, const void *right)
+{
+    size_t a = *(const size_t *)left, b = *(const size_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+/* Whether a text may be cut here. */
+static bool gpn_cut_ok(gptner_str s, size_t at)
+{
+    return at >= s.len || (s.ptr[at] & 0xc0) != 0x80;
+}
+
+/* The tokens of a document without: cut at white space and at the borders of
+ * entities, which use w->owners meanwhile. */
+static void gpn_docs_cut(gpn_docs_write *w)
+{
+    gptner_str s = w->doc->text;
+    gptner_span t;
+    size_t i, n, *cuts, at = 0;
+    for (i = 0; i < w->doc->n_entities; i++)
+        gpn_buf_add(&w->owners, (const char *)&w->doc->entities[i].bytes,
+                    sizeof w->doc->entities[i].bytes);
+    cuts = (size_t *)(void *)w->owners.data;
+    n = w->owners.len / sizeof *cuts;
+    if (n > 0)
+        qsort(cuts, n, sizeof *cuts, gpn_size_order);
+    for (i = 0; at < s.len;) {
+        while (at < s.len && (unsigned char)s.ptr[at] <= ' ')
+            at++;
+        t.begin = at;
+        while (i < n && (cuts[i] <= at || !gpn_cut_ok(s, cuts[i])))
+            i++;
+        while (at < s.len && (unsigned char)s.ptr[at] > ' ' &&
+               (i == n || at < cuts[i]))
+            at++;
+        t.end = at;
+        if (t.begin < t.end)
+            gpn_buf_add(&w->tokens, (const char *)&t, sizeof t);
+    }
+}
+
+/* Whether tokens are in the text and in order. */
+static bool gpn_tokens_ok(const gptner_doc *doc)
+{
+    size_t i, at = 0;
+    for (i = 0; i < doc->n_tokens; i++) {
+        const gptner_span *t = &doc->tokens[i];
+        if (t->begin < at || t->begin >= t->end || t->end > doc->text.len)
+            return false;
+        at = t->end;
+    }
+    return true;
+}
+
+/* The first of n tokens that ends behind the byte at. */
+static size_t gpn_tokens_find(const gptner_span *t, size_t n, size_t at)
+{
+    size_t low = 0;
+    while (n > low) {
+        size_t middle = low + (n - low) / 2;
+        if (t[middle].end > at)
+            n = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Gives the entities their tokens. */
+static void gpn_columns_place(gpn_docs_write *w, const gptner_span *t, size_t n,
+                              size_t *owners)
+{
+    size_t i, k;
+    for (i = 0; i < w->doc->n_entities; i++) {
+        const gptner_entity *e = &w->doc->entities[i];
+        size_t first = gpn_tokens_find(t, n, e->bytes.begin), last;
+        if (e->bytes.begin >= e->bytes.end || e->bytes.end > w->doc->text.len) {
+            gpn_docs_left_out(w, e, "is out of the text");
+            continue;
+        }
+        last = gpn_tokens_find(t, n, e->bytes.end - 1);
+        if (first >= n || last >= n || t[first].begin != e->bytes.begin ||
+            t[last].end != e->bytes.end) {
+            gpn_docs_left_out(w, e, "does not begin and end with words");
+            continue;
+        }
+        if (!gpn_label_tag_ok(e->label)) {
+            gpn_docs_left_out(w, e, "has a label that is no tag");
+            continue;
+        }
+        for (k = first; k <= last && owners[k] == 0; k++) {
+        }
+        if (k <= last) {
+            gpn_docs_left_out(w, e, "crosses or lies within another");
+            continue;
+        }
+        for (k = first; k <= last; k++)
+            owners[k] = i + 1;
+        w->d->report.entities++;
+    }
+}
+
+/* The prefix of a token's tag. before, own, after: its entity and those of its
+ * neighbours, from 1; 0: none. */
+static char gpn_columns_prefix(const gpn_docs_write *w, size_t before,
+                               size_t own, size_t after)
+{
+    const gptner_entity *e = w->doc->entities;
+    gptner_tags tags = w->d->report.tags;
+    if (own == 0)
+        return 'O';
+    if (tags == GPTNER_TAGS_BIOES)
+        return before != own  ? after != own ? 'S' : 'B'
+               : after != own ? 'E'
+                              : 'I';
+    if (before == own)
+        return 'I';
+    return tags == GPTNER_TAGS_BIO ||
+                   (before != 0 &&
+                    gpn_str_eq(e[before - 1].label, e[own - 1].label))
+               ? 'B'
+               : 'I';
+}
+
+/* A text with another character for those that would break a line. */
+static void gpn_columns_text(gpn_buf *out, gptner_str s, char instead)
+{
+    size_t i;
+    for (i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.ptr[i];
+        gpn_buf_add_c(out, c <= ' ' || c == 0x7f ? instead : s.ptr[i]);
+    }
+}
+
+static void gpn_columns_write(gpn_docs_write *w)
+{
+    const gptner_span *t = w->doc->tokens;
+    size_t n = w->doc->n_tokens, i, *owners;
+    gpn_buf_clear(&w->tokens);
+    gpn_buf_clear(&w->owners);
+    if (n == 0) {
+        gpn_docs_cut(w);
+        t = (const gptner_span *)(const void *)w->tokens.data;
+        n = w->tokens.len / sizeof *t;
+        w->owners.len = 0;
+    }
+    /* no multiplication overflows: a token of 16 bytes is in memory */
+    if (!gpn_buf_reserve(&w->owners, (n + 1) * sizeof *owners) ||
+        w->tokens.status != GPTNER_OK) {
+        gpn_data_no_memory(w->d);
+        return;
+    }
+    owners = (size_t *)(void *)w->owners.data;
+    memset(owners, 0, (n + 1) * sizeof *owners);
+    gpn_columns_place(w, t, n, owners);
+    if (n == 0)
+        return;
+    if (gpn_strip(w->doc->id).len > 0) {
+        gpn_buf_add_s(w->out, "# id ");
+        gpn_columns_text(w->out, w->doc->id, ' ');
+        gpn_buf_add_c(w->out, '\n');
+    }
+    for (i = 0; i < n; i++) {
+        char prefix = gpn_columns_prefix(w, i > 0 ? owners[i - 1] : 0,
+                                         owners[i], owners[i + 1]);
+        gpn_columns_text(
+            w->out,
+            gpn_str(w->doc->text.ptr + t[i].begin, t[i].end - t[i].begin), '_');
+        gpn_buf_add_c(w->out, '\t');
+        gpn_buf_add_c(w->out, prefix);
+        if (prefix != 'O') {
+            gpn_buf_add_c(w->out, '-');
+            gpn_buf_add_str(w->out, w->doc->entities[owners[i] - 1].label);
+        }
+        gpn_buf_add_c(w->out, '\n');
+    }
+    gpn_buf_add_c(w->out, '\n');
+    w->d->report.documents++;
+    w->d->report.tokens += n;
+}
+
+static void gpn_jsonl_entities(gpn_docs_write *w, gptner_json_writer *json)
+{
+    size_t i, begin, end;
+    gptner_json_put_array(json, "entities");
+    for (i = 0; i < w->doc->n_entities; i++) {
+        const gptner_entity *e = &w->doc->entities[i];
+        begin = gpn_points_before(&w->points, e->bytes.begin);
+        end = gpn_points_before(&w->points, e->bytes.end);
+        if (begin == SIZE_MAX || end == SIZE_MAX || begin >= end) {
+            gpn_docs_left_out(w, e, "is out of the text or cuts a character");
+            continue;
+        }
+        if (e->label.len == 0) {
+            gpn_docs_left_out(w, e, "has no label");
+            continue;
+        }
+        gptner_json_write_object(json);
+        gptner_json_put_uint64(json, "start", begin);
+        gptner_json_put_uint64(json, "end", end);
+        gptner_json_put_str(json, "label", e->label);
+        gptner_json_put_str(json, "text",
+                            gpn_str(w->doc->text.ptr + e->bytes.begin,
+                                    e->bytes.end - e->bytes.begin));
+        gptner_json_write_end(json);
+        w->d->report.entities++;
+    }
+    gptner_json_write_end(json);
+}
+
+static void gpn_jsonl_write(gpn_docs_write *w)
+{
+    gptner_json_writer json;
+    gptner_str text = w->doc->text;
+    size_t i;
+    if (text.ptr == NULL)
+        text = gpn_str("", 0);
+    if (!gpn_points_set(&w->points, text)) {
+        gpn_data_no_memory(w->d);
+        return;
+    }
+    gpn_json_writer_init(&json, w->out);
+    gptner_json_write_object(&json);
+    if (w->doc->id.ptr != NULL)
+        gptner_json_put_str(&json, "id", w->doc->id);
+    gptner_json_put_str(&json, "text", text);
+    gpn_jsonl_entities(w, &json);
+    if (w->doc->n_lost > 0)
+        gptner_json_put_array(&json, "lost");
+    for (i = 0; i < w->doc->n_lost; i++) {
+        gptner_json_write_object(&json);
+        gptner_json_put_str(&json, "label", w->doc->lost[i].label);
+        gptner_json_put_str(&json, "text", w->doc->lost[i].said);
+        gptner_json_write_end(&json);
+    }
+    if (w->doc->n_lost > 0)
+        gptner_json_write_end(&json);
+    gptner_json_write_end(&json);
+    gptner_json_writer_finish(&json, NULL);
+    gpn_buf_add_c(w->out, '\n');
+    w->d->report.documents++;
+}
+
+static void gpn_docs_write_all(gpn_data *d, const gptner_docs *docs,
+                               gpn_buf *out)
+{
+    bool rows = d->cfg->format == GPTNER_DATA_CONLL;
+    gpn_docs_write w;
+    size_t i;
+    memset(&w, 0, sizeof w);
+    w.d = d;
+    w.out = out;
+    gpn_buf_init(&w.tokens, d->env, SIZE_MAX / 2);
+    gpn_buf_init(&w.owners, d->env, SIZE_MAX / 2);
+    gpn_buf_init(&w.points.places, d->env, SIZE_MAX / 2);
+    if (rows)
+        d->report.tags =
+            d->cfg->tags != GPTNER_TAGS_AUTO ? d->cfg->tags : GPTNER_TAGS_BIO;
+    for (i = 0; i < docs->count && d->status == GPTNER_OK; i++) {
+        w.doc = &docs->items[i];
+        w.number = i + 1;
+        if (rows && !gpn_tokens_ok(w.doc))
+            d->status = gpn_fail(d->err, GPTNER_ERR_INVALID_ARGUMENT,
+                                 "document %llu: its tokens are out of the "
+                                 "text or not in order",
+                                 (unsigned long long)w.number);
+        else if (rows)
+            gpn_columns_write(&w);
+        else
+            gpn_jsonl_write(&w);
+        if (out->status != GPTNER_OK)
+            gpn_data_no_memory(d);
+    }
+    gpn_buf_deinit(&w.tokens);
+    gpn_buf_deinit(&w.owners);
+    gpn_buf_deinit(&w.points.places);
+    if (d->status != GPTNER_OK)
+        memset(&d->report, 0, sizeof d->report);
+}
+
+/* The text to the file d->path. */
+static void gpn_docs_store(gpn_data *d, const gpn_buf *b)
+{
+    gpn_whole file;
+    int oserr = 0;
+    bool good = gpn_whole_begin(&file, d->env, d->path, &oserr);
+    if (good) {
+        gpn_whole_write(&file, b->data, b->len, &oserr);
+        good = gpn_whole_commit(&file, &oserr);
+    }
+    if (!good)
+        d->status = gpn_file_fail(d->err, d->path, "cannot be written", oserr);
+}
+
+/* To path, or, if that is NULL, to *out. */
+static gptner_status gpn_docs_save(const char *path, const gptner_docs *docs,
+                                   const gptner_data_config *cfg,
+                                   gptner_text **out,
+                                   gptner_data_report *report,
+                                   gptner_error *err)
+{
+    gptner_data_config defaults;
+    gpn_data d;
+    gpn_env env;
+    gpn_buf b;
+    memset(&defaults, 0, sizeof defaults);
+    if (report != NULL)
+        memset(report, 0, sizeof *report);
+    if (out != NULL)
+        *out = NULL;
+    if (!gpn_data_begin(&d, &env, path != NULL ? path : "data", &cfg, &defaults,
+                        docs != NULL && (path != NULL || out != NULL), err))
+        return GPTNER_ERR_INVALID_ARGUMENT;
+    gpn_buf_init(&b, &env, SIZE_MAX / 2);
+    gpn_docs_write_all(&d, docs, &b);
+    if (d.status == GPTNER_OK && path == NULL)
+        d.status = gpn_text_take(&b, GPTNER_OK, out, err);
+    else if (d.status == GPTNER_OK)
+        gpn_docs_store(&d, &b);
+    gpn_buf_deinit(&b);
+    if (report != NULL && d.status == GPTNER_OK)
+        *report = d.report;
+    return d.status;
+}
+
+GPTNER_API gptner_status gptner_docs_write(const char *path,
+                                           const gptner_docs *docs,
+                                           const gptner_data_config *cfg,
+                                           gptner_data_report *report,
+                                           gptner_error *err)
+{
+    if (path == NULL)
+        docs = NULL;
+    return gpn_docs_save(path, docs, cfg, NULL, report, err);
+}
+
+GPTNER_API gptner_status gptner_docs_format(const gptner_docs *docs,
+                                            const gptner_data_config *cfg,
+                                            gptner_text **out,
+                                            gptner_data_report *report,
+                                            gptner_error *err)
+{
+    return gpn_docs_save(NULL, docs, cfg, out, report, err);
+}
 
 /* --- scores ---
  *
@@ -36424,10 +37991,6 @@ GPTNER_API void gptner_scores_free(gptner_scores *scores)
     gpn_owned_free(scores);
 }
 
-/* --- demonstrations --- */
-
-/* --- recognition --- */
-
 #else /* GPTNER_NO_NER */
 
 /* What every call does: it has no use for its arguments. */
@@ -36440,6 +38003,25 @@ static gptner_status gpn_ner_absent(const void *one, const void *other,
         memset(out, 0, size);
     return gpn_fail(err, GPTNER_ERR_UNSUPPORTED,
                     "named entities were compiled out (GPTNER_NO_NER)");
+}
+
+GPTNER_API const gptner_labels *gptner_labels_get(const char *name)
+{
+    GPN_UNUSED(name);
+    return NULL;
+}
+
+GPTNER_API gptner_status gptner_labels_load(const char *path,
+                                            const gptner_allocator *allocator,
+                                            gptner_labels **out,
+                                            gptner_error *err)
+{
+    return gpn_ner_absent(path, allocator, out, sizeof *out, err);
+}
+
+GPTNER_API void gptner_labels_free(gptner_labels *nothing)
+{
+    GPN_UNUSED(nothing);
 }
 
 GPTNER_API bool gptner_markers_choose(const gptner_str *texts, size_t count,
@@ -36469,6 +38051,64 @@ GPTNER_API gptner_status gptner_answer_schema(const gptner_labels *labels,
                                               gptner_error *err)
 {
     return gpn_ner_absent(labels, allocator, out, sizeof *out, err);
+}
+
+/* What all calls for data do. */
+static gptner_status gpn_data_absent(gptner_data_report *report, void *out,
+                                     gptner_error *err)
+{
+    gpn_ner_absent(NULL, NULL, report, sizeof *report, NULL);
+    return gpn_ner_absent(NULL, NULL, out, sizeof(void *), err);
+}
+
+GPTNER_API gptner_status gptner_docs_read(const char *path,
+                                          const gptner_data_config *cfg,
+                                          gptner_docs **out,
+                                          gptner_data_report *report,
+                                          gptner_error *err)
+{
+    GPN_UNUSED(path);
+    GPN_UNUSED(cfg);
+    return gpn_data_absent(report, out, err);
+}
+
+GPTNER_API gptner_status gptner_docs_parse(gptner_str text,
+                                           const gptner_data_config *cfg,
+                                           gptner_docs **out,
+                                           gptner_data_report *report,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(text);
+    GPN_UNUSED(cfg);
+    return gpn_data_absent(report, out, err);
+}
+
+GPTNER_API gptner_status gptner_docs_write(const char *path,
+                                           const gptner_docs *docs,
+                                           const gptner_data_config *cfg,
+                                           gptner_data_report *report,
+                                           gptner_error *err)
+{
+    GPN_UNUSED(path);
+    GPN_UNUSED(docs);
+    GPN_UNUSED(cfg);
+    return gpn_data_absent(report, NULL, err);
+}
+
+GPTNER_API gptner_status gptner_docs_format(const gptner_docs *docs,
+                                            const gptner_data_config *cfg,
+                                            gptner_text **out,
+                                            gptner_data_report *report,
+                                            gptner_error *err)
+{
+    GPN_UNUSED(docs);
+    GPN_UNUSED(cfg);
+    return gpn_data_absent(report, out, err);
+}
+
+GPTNER_API void gptner_docs_free(gptner_docs *nothing)
+{
+    GPN_UNUSED(nothing);
 }
 
 GPTNER_API void gptner_doc_free(gptner_doc *nothing)
