@@ -36270,8 +36270,9 @@ static bool gpn_align_offers(gpn_align *al)
 /* --- the document --- */
 
 /* By place, the longer first, then label, then the better match; what is lost
- * comes last, in the order of the answer. */
-static int gpn_entity_order(const void *left, const void *right)
+ * comes last, in the order of the answer. Of entities, or of mentions, which
+ * begin with one. */
+static int gpn_mention_order(const void *left, const void *right)
 {
     const gptner_entity *a = (const gptner_entity *)left;
     const gptner_entity *b = (const gptner_entity *)right;
@@ -36312,9 +36313,9 @@ static void gpn_mentions_settle(gpn_answer *a, size_t *count, size_t *lost)
             ++*lost;
         }
     for (i = 1; i < *count && sorted; i++)
-        sorted = gpn_entity_order(&m[i - 1].e, &m[i].e) <= 0;
+        sorted = gpn_mention_order(&m[i - 1], &m[i]) <= 0;
     if (!sorted)
-        qsort(m, *count, sizeof *m, gpn_entity_order); /* by m->e, its first */
+        qsort(m, *count, sizeof *m, gpn_mention_order);
     for (i = 0; i < *count; i++)
         if (n == 0 || !gpn_mention_same(&m[n - 1].e, &m[i].e))
             m[n++] = m[i];
@@ -36779,9 +36780,9 @@ static void gpn_docs_settle(gpn_docs_read *r)
     size_t count = r->entities.len / sizeof *e, n = 0, i;
     bool sorted = true;
     for (i = 1; i < count && sorted; i++)
-        sorted = gpn_entity_order(&e[i - 1], &e[i]) <= 0;
+        sorted = gpn_mention_order(&e[i - 1], &e[i]) <= 0;
     if (!sorted)
-        qsort(e, count, sizeof *e, gpn_entity_order);
+        qsort(e, count, sizeof *e, gpn_mention_order);
     for (i = 0; i < count; i++) {
         if (n > 0 && gpn_mention_same(&e[n - 1], &e[i]))
             gpn_docs_repaired(r, "an entity is there twice:", e[i].label);
@@ -36794,6 +36795,7 @@ static void gpn_docs_settle(gpn_docs_read *r)
 /* Ends the document under way. */
 static void gpn_docs_add(gpn_docs_read *r)
 {
+    gptner_span whole = {0, 0};
     gptner_entity *e;
     gptner_doc doc;
     memset(&doc, 0, sizeof doc);
@@ -36807,7 +36809,12 @@ static void gpn_docs_add(gpn_docs_read *r)
     doc.message = "";
     doc.text = gpn_arena_str(
         r->arena, gpn_str(r->text.len > 0 ? r->text.data : "", r->text.len));
-    doc.n_tokens = r->tokens.len / sizeof(gptner_span);
+    doc.n_tokens = r->tokens.len / sizeof whole;
+    if (doc.n_tokens > 0) { /* columns tell sentences: the text is one */
+        whole.end = r->text.len;
+        gpn_buf_add(&r->tokens, (const char *)&whole, sizeof whole);
+        doc.n_sentences = 1;
+    }
     doc.tokens = (const gptner_span *)gpn_arena_copy(r->arena, r->tokens.data,
                                                      r->tokens.len);
     doc.n_entities = r->entities.len / sizeof *e;
@@ -36815,7 +36822,10 @@ static void gpn_docs_add(gpn_docs_read *r)
                                         r->entities.len);
     doc.entities = e;
     doc.lost = e;
+    if (doc.tokens != NULL && doc.n_sentences > 0)
+        doc.sentences = doc.tokens + doc.n_tokens;
     if (doc.text.ptr == NULL || doc.tokens == NULL || e == NULL ||
+        r->tokens.status != GPTNER_OK ||
         !gpn_entities_count(r->d->env, doc.text, e, doc.n_entities)) {
         gpn_data_no_memory(r->d);
         return;
@@ -36907,8 +36917,15 @@ static gptner_tags gpn_columns_scheme(gptner_str text)
     gptner_str last = {NULL, 0};
     size_t b_alone = 0, i_alone = 0;
     while (text.len > 0) {
-        gpn_column row = gpn_column_read(gpn_line_next(&text));
-        bool follows = last.ptr != NULL && gpn_str_eq(last, row.label);
+        gptner_str line = gpn_line_next(&text);
+        gpn_column row;
+        bool follows;
+        if (line.len > 2 && memcmp(line.ptr + line.len - 2, "\tO", 2) == 0) {
+            last = gpn_str(NULL, 0); /* most lines */
+            continue;
+        }
+        row = gpn_column_read(line);
+        follows = last.ptr != NULL && gpn_str_eq(last, row.label);
         if (row.kind == GPN_COLUMN_NOTE)
             continue;
         last = gpn_str(NULL, 0);

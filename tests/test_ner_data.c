@@ -41,7 +41,7 @@ static void check_docs(const gptner_docs *docs)
                 at += gpn_char_get(d->text.ptr + at, d->text.len - at, &cp);
             }
             assert_int_equal(e->code_points.begin, n);
-            assert_true(k == 0 || gpn_entity_order(e - 1, e) < 0);
+            assert_true(k == 0 || gpn_mention_order(e - 1, e) < 0);
         }
         for (k = 0, at = 0; k < d->n_tokens; k++) {
             assert_true(d->tokens[k].begin >= at);
@@ -49,6 +49,11 @@ static void check_docs(const gptner_docs *docs)
             at = d->tokens[k].end;
         }
         assert_true(at <= d->text.len);
+        assert_int_equal(d->n_sentences, d->n_tokens > 0 ? 1 : 0);
+        if (d->n_sentences > 0) {
+            assert_int_equal(d->sentences[0].begin, 0);
+            assert_int_equal(d->sentences[0].end, d->text.len);
+        }
     }
 }
 
