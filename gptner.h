@@ -52,7 +52,7 @@ list. Search for the tag.
     >>pool      layer 7   workers driven by threads, ordered results, progress
     >>api       layer 8   client, request bodies, replies, runs, raw requests
     >>batch     layer 9   batch files, submission, results, the durable job
-    >>ner       layer 10  labels, answers, data, scores, demonstrations
+    >>ner       layer 10  labels, answers, data, scores
 
 WHAT TO CALL
 
@@ -71,6 +71,8 @@ WHAT TO CALL
     gptner_job_run              many prompts by the Batch API, at half the price
     gptner_batch_...            its steps one by one
     gptner_json_...             reader and writer, useful alone
+    gptner_labels_get, gptner_answer_read, gptner_docs_read, gptner_score
+                                parts of named-entity recognition
 
 Every configuration works when it is all zero: zero is the default of each
 field, and its comment says which. In C:
@@ -284,8 +286,9 @@ LIMITS, AND WHAT IT DOES NOT DO
   are not cut to fit. The Batch API's limits are kept by bytes of a request / 3,
   which is rarely less than the tokens (see gptner_batch_file).
 - Tools are passed through as JSON, not called.
-- Named-entity recognition by prompting is to come; the layers that carry it
-  are these.
+- Named-entity recognition by prompting is not one call yet: label sets, the
+  reading of answers, data files and scores are here, prompts, demonstrations
+  and verification are to come.
 - mbedTLS cannot use CA certificates with critical name constraints and does
   not fetch missing intermediate certificates.
 
@@ -33915,7 +33918,7 @@ GPTNER_API gptner_status gptner_auto_run(gptner_client *client,
 #endif /* GPTNER_NO_COST */
 
 /* ===========================================================================
- * >>ner        layer 10  labels, answers, data, scores, demonstrations
+ * >>ner        layer 10  labels, answers, data, scores
  * calls: >>batch >>api >>pool >>json >>bytes >>platform
  *
  * Texts in, typed spans out. Whatever a model answers, an entity is a place in
