@@ -11,6 +11,8 @@
 #include "fuzz/fuzz_http.c"
 #include "fuzz/fuzz_journal.c"
 #include "fuzz/fuzz_json.c"
+#include "fuzz/fuzz_kept.c"
+#include "fuzz/fuzz_limits.c"
 #include "fuzz/fuzz_mock_form.c"
 #include "fuzz/fuzz_mock_http.c"
 #include "fuzz/fuzz_prices.c"
@@ -29,6 +31,8 @@ static const struct {
                {"http", fuzz_http},
                {"journal", fuzz_journal},
                {"json", fuzz_json},
+               {"kept", fuzz_kept},
+               {"limits", fuzz_limits},
                {"mock_form", fuzz_mock_form},
                {"mock_http", fuzz_mock_http},
                {"prices", fuzz_prices},

@@ -55,7 +55,7 @@ static void fuzz_sse_field(fuzz_sse_other *o, gptner_str name, gptner_str value)
         gpn_buf_clear(&o->id);
         gpn_buf_add_str(&o->id, value);
     } else if (gpn_str_eq_c(name, "retry") && gpn_parse_u64(value, &n) &&
-               value.len < 10) {
+               n <= INT64_MAX) {
         o->retry = (int64_t)n;
     }
 }
