@@ -21,19 +21,17 @@ SETUP       ?= sh tests/setup.sh
 search    := $(if $(DEPS_PREFIX),-I$(DEPS_PREFIX)/include -L$(DEPS_PREFIX)/lib)
 compile    = $(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) -I. $(search) -o $@ $< \
              $(LDFLAGS)
-headers   := gptner.h $(wildcard mock_server/*.h tests/*.h)
+headers   := gptner.h $(wildcard mock_server/*.h tests/*.h tests/fuzz/*)
 examples  := $(patsubst examples/%.c,$B/%,$(wildcard examples/*.c))
 small     := $(patsubst %,$B/test_%_small,bytes http json)
 tests     := $(patsubst tests/%.c,$B/%,$(wildcard tests/test_*.c)) $(small)
 scripts   := $(wildcard tests/test_*.sh)
-sources   := $(wildcard gptner.h examples/*.c mock_server/*.[ch] tests/*.[ch] \
-             tests/*/*.[ch])
-# These two must work on a fresh machine, so they look for tools first.
-setup     := $(if $(filter demo test,$(MAKECMDGOALS)),deps)
+sources   := gptner.h $(wildcard [emt]*/*.[ch] tests/*/*.[ch])
+setup     := $(if $(filter demo test,$(MAKECMDGOALS)),deps) # a fresh machine
 version    = $(shell sed -n 's/^.define GPTNER_VERSION *"\(.*\)"/\1/p' gptner.h)
 
-.PHONY: all demo test probe bench size lint format install uninstall clean \
-        deps help
+.PHONY: all demo test probe bench fuzz size lint format install uninstall \
+        clean deps help
 .DELETE_ON_ERROR:
 
 all: $(examples) $B/mock_server ## examples and mock server, in build/
@@ -48,6 +46,9 @@ probe: $B/probe ## build/probe: the parsers from the outside
 
 bench: $B/mock_server ## speed and memory, as ratios to peers
 	B=$B CC="$(CC)" sh tests/bench/run.sh
+
+fuzz: ## hostile bytes, a minute for each parser; needs clang
+	B=$B sh tests/fuzz/run.sh
 
 size: ## code size for each set of options
 	CC="$(CC)" sh tests/size.sh

@@ -23710,6 +23710,7 @@ typedef struct gpn_task { /* what is used most is within a short offset */
     bool jsonl;
     bool input_ended;
     bool input_failed;
+    bool marked; /* a byte order mark was passed over */
     size_t lines_at;
     gpn_buf lines; /* read ahead, from lines_at on */
     uint64_t line;
@@ -24256,8 +24257,10 @@ static int gpn_task_line(gpn_task *t, gptner_str *line, gptner_error *err)
             return -1;
         }
         if (t->line == 0 && b->len == 0 && got >= 3 &&
-            memcmp(b->data, "\xEF\xBB\xBF", 3) == 0)
+            memcmp(b->data, "\xEF\xBB\xBF", 3) == 0) {
             t->lines_at = 3;
+            t->marked = true;
+        }
         b->len += (size_t)got;
         t->input_ended = got == 0;
     }
@@ -27264,13 +27267,12 @@ static gptner_status gpn_check_lines(gpn_check *c, gpn_task *t,
     int got;
     while ((got = gpn_task_line(t, &line, err)) > 0) {
         char *text = t->lines.data + (line.ptr - t->lines.data);
-        /* what stands before the first line is a mark that was passed over */
-        size_t mark = t->line == 1 ? (size_t)(text - t->lines.data) : 0;
-        c->report.bytes +=
-            (int64_t)((size_t)(t->lines.data + t->lines_at - text) + mark);
-        if (mark > 0 || !gpn_check_blank(line))
-            gpn_check_take(c, text, line.len, mark > 0, (int64_t)t->line);
+        bool marked = t->marked && t->line == 1;
+        c->report.bytes += (int64_t)(t->lines.data + t->lines_at - text);
+        if (marked || !gpn_check_blank(line))
+            gpn_check_take(c, text, line.len, marked, (int64_t)t->line);
     }
+    c->report.bytes += t->marked ? 3 : 0;
     if (got < 0 && err->status == GPTNER_ERR_LIMIT)
         gpn_fail(err, GPTNER_ERR_LIMIT, "%s, line %lld: longer than 64 MiB",
                  t->cfg->input_path, (long long)(t->line + 1));

@@ -1691,6 +1691,7 @@ static bool mki_json_number(mki_reader *r, mki_json *v)
                       u <= (uint64_t)INT64_MAX
                   ? MKI_INT
                   : MKI_NUMBER;
+    u = v->type == MKI_INT ? u : 0;
     v->i = *start == '-' ? -(int64_t)u : (int64_t)u;
     if (p < r->end && *p == '.') {
         digits = ++p;

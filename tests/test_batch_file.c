@@ -1015,6 +1015,41 @@ static void limits_of_the_whole_file_are_checked(void **state)
     remove(path);
 }
 
+/* The mark is passed over before the end of the first line is looked for, which
+ * a further read may have to bring. */
+static void a_byte_order_mark_is_found_whatever_the_first_line(void **state)
+{
+    static const char *const ends[] = {"", "\n", "\n\n{}"};
+    char path[256];
+    size_t i, k;
+    (void)state;
+    test_tmp_path(path, "marked.jsonl");
+    for (i = 0; i < 2 * TEST_COUNT(ends); i++) {
+        gptner_batch_report *report = NULL;
+        FILE *f = fopen(path, "wb");
+        long size;
+        fputs("\xEF\xBB\xBF{\"custom_id\":\"", f);
+        for (k = 0; k < (i < TEST_COUNT(ends) ? 1U : 300000U); k++) {
+            fputc('a', f);
+        }
+        fprintf(f,
+                "\",\"method\":\"POST\",\"url\":\"/v1/responses\",\"body\":{"
+                "\"model\":\"m\"}}%s",
+                ends[i % TEST_COUNT(ends)]);
+        size = ftell(f);
+        fclose(f);
+        gptner_batch_validate_file(path, NULL, NULL, &report, NULL);
+        assert_non_null(report);
+        assert_int_equal(report->bytes, size);
+        assert_true(report->found > 0);
+        assert_int_equal(report->items[0].line, 1);
+        assert_non_null(
+            strstr(report->items[0].message.ptr, "byte order mark"));
+        gptner_batch_report_free(report);
+    }
+    remove(path);
+}
+
 static void a_check_has_an_endpoint_and_limits(void **state)
 {
     gptner_batch_report *report = NULL;
@@ -1207,6 +1242,7 @@ int main(void)
         cmocka_unit_test(the_digest_is_that_of_the_lines),
         cmocka_unit_test(golden_files_get_their_codes),
         cmocka_unit_test(limits_of_the_whole_file_are_checked),
+        cmocka_unit_test(a_byte_order_mark_is_found_whatever_the_first_line),
         cmocka_unit_test(a_check_has_an_endpoint_and_limits),
         cmocka_unit_test(a_check_survives_every_failure),
         cmocka_unit_test(what_is_created_is_valid)};
