@@ -4237,7 +4237,7 @@ static void mki_account_unread(mki_account *a, uint64_t key)
 
 static mki_recent *mki_recent_cell(mki_account *a, int64_t now)
 {
-    mki_recent *r = &a->recent[now / 1000 % MKI_RECENT];
+    mki_recent *r = &a->recent[(uint64_t)now / 1000 % MKI_RECENT];
 
     if (r->second != now / 1000) {
         memset(r, 0, sizeof *r);
@@ -7492,9 +7492,11 @@ static int64_t mki_bucket_wait(const mki_bucket *b, double level)
     return ms <= 0 ? 0 : (int64_t)ms + 1;
 }
 
-/* A new limit takes what is left of the old one, a first one is full. */
+/* A new limit takes what is left of the old one, a first one is full; one that
+ * is less than 0 is none. */
 static void mki_bucket_set(mki_bucket *b, double limit, double full_ms)
 {
+    limit = limit > 0 ? limit : 0;
     if (b->limit <= 0 || b->level > limit) {
         b->level = limit;
     }
