@@ -168,12 +168,14 @@ static bool take_result(const gptner_result *r, void *user)
     double asked = (double)((int64_t)(uintptr_t)r->tag + BODY) / 4;
     double most = w->s->max_tokens > 0 ? w->s->max_tokens : 512;
     int part = w->now >= SETTLED;
+    pthread_mutex_lock(&w->mutex);
     w->by_status[r->status & 63]++;
     if (r->status == GPTNER_OK && w->now >= SETTLE && w->now < END &&
         (part == 1 || w->now < HALVE)) {
         w->tokens[part] += asked > most ? asked : most;
         w->requests[part]++;
     }
+    pthread_mutex_unlock(&w->mutex);
     return true;
 }
 
